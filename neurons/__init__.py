@@ -1,0 +1,1 @@
+"""Neuron models and networks without plasticity. One model per file."""

@@ -1,0 +1,1 @@
+"""Local rules fused with their neurons, global corrections, and learners. One model per file."""

@@ -1,0 +1,1 @@
+"""Where events come from: files, labelled folders, and a simulated camera before moving scenes."""

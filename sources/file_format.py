@@ -1,0 +1,175 @@
+"""What kind of event file is this? Told from its first bytes.
+
+A name is a claim, content is evidence: ``.raw`` is EVT2, EVT2.1 or EVT3 (or an image), ``.bin`` may be anything. The
+suffix is asked only where the content says nothing: the 40-bit ATIS format has no header at all.
+
+Headerless EVT2 (a dump of the sensor's words) is recognised by its words: each of the first thousands has one of six
+types out of sixteen, and the time words never step back. For bytes of another format that happens with a chance of
+(6/16)^n.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sources.dat import EVENT_TYPES
+from sources.text_events import TextLayout, text_layout
+from stream.errors import FormatError
+
+__all__ = ["READABLE", "FileFormat", "recognise"]
+
+READABLE = "AEDAT4, EVT2, EVT2.1 and EVT3 (.raw), DAT, Event Stream (.es), 40-bit ATIS (.bin) and text (.csv, .txt)"
+
+_HEAD_BYTES = 1 << 16
+
+_REFUSED = (
+    (b"#!AER-DAT1", "AEDAT 1"),
+    (b"#!AER-DAT2", "AEDAT 2"),
+    (b"#!AER-DAT3", "AEDAT 3"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    (b"#ROSBAG", "a ROS 1 bag"),
+    (b"SQLite format 3\x00", "SQLite (a ROS 2 bag?)"),
+    (b"\x89MCAP0\r\n", "MCAP (a ROS 2 bag?)"),
+    (b"MATLAB 5.0", "MATLAB 5"),
+    (b"\x93NUMPY", "NumPy .npy"),
+    (b"PK\x03\x04", "a zip archive (NumPy .npz?)"),
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    (b"\x89PNG", "a PNG image"),
+)
+_ES_TYPES = {0: "generic", 1: "dvs", 2: "atis", 3: "amd", 4: "color"}
+
+
+class FileFormat(NamedTuple):
+    """What the first bytes of a file say."""
+
+    name: str  # aedat4, evt2, evt2.1, evt3, dat, es, bin, text
+    size_bytes: int
+    header_bytes: int = 0  # where the events start, for evt and dat
+    width: int | None = None  # pixels, where the header tells
+    height: int | None = None
+    version: int = 0  # of DAT
+    layout: TextLayout | None = None  # of text
+
+
+def recognise(path: Path) -> FileFormat:
+    """Recognise an event file.
+
+    Raises
+    ------
+    FormatError
+        There is no such file, it is empty, it is not one of the formats that can be read, or its header is cut off.
+    """
+    try:
+        if path.is_dir():
+            raise FormatError(f"{path}: is a folder, wanted an event file; name a file in it, or play it by its labels")
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise FormatError(f"{path}: there is no such file; check the path (relative to {Path.cwd()})") from error
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror or error}; check its permissions") from error
+    if not head:
+        raise FormatError(f"{path}: is empty (0 bytes), wanted an event file; copy or record it again")
+    for magic, kind in _REFUSED:
+        if head.startswith(magic):
+            raise FormatError(
+                f"{path}: is {kind}, which cannot be read yet; wanted {READABLE}; convert it to one of them"
+            )
+    if head.startswith(b"#!AER-DAT4.0"):
+        return FileFormat("aedat4", size)
+    if head.startswith(b"#!AER-DAT"):
+        raise FormatError(f"{path}: is AEDAT of an unknown version {head[9:12]!r}; wanted {READABLE}; convert it")
+    if head.startswith(b"Event Stream"):
+        return _event_stream(path, head, size)
+    if head.startswith(b"%"):
+        return _prophesee(path, head, size)
+    layout = text_layout(head if size <= _HEAD_BYTES else head[: head.rfind(b"\n") + 1])
+    if layout is not None:
+        return FileFormat("text", size, layout=layout)
+    if _is_headerless_evt2(head):
+        return FileFormat("evt2", size)
+    if path.suffix.lower() == ".bin":
+        return FileFormat("bin", size)
+    raise FormatError(
+        f"{path}: unknown format: begins with {head[:12]!r}; wanted {READABLE}; "
+        f"name the format (format = ...) if it is one of those that have no header"
+    )
+
+
+def _event_stream(path: Path, head: bytes, size: int) -> FileFormat:
+    """Read the header: magic, three bytes of version, type, and two uint16 of size for all types but generic."""
+    if len(head) < 20:
+        raise FormatError(f"{path}: the header ends at byte {len(head)}, wanted 20 bytes; copy the file again")
+    kind = _ES_TYPES.get(head[15], f"type {head[15]}")
+    if kind not in ("dvs", "atis"):
+        raise FormatError(
+            f"{path}: is an Event Stream file of {kind} events, wanted dvs or atis; "
+            f"convert it with the tool that wrote it"
+        )
+    return FileFormat("es", size, 20, int.from_bytes(head[16:18], "little"), int.from_bytes(head[18:20], "little"))
+
+
+def _prophesee(path: Path, head: bytes, size: int) -> FileFormat:
+    """Read the lines that begin with %, up to ``% end`` or to the first that does not."""
+    at = 0
+    words: dict[str, str] = {}
+    while head[at : at + 1] == b"%":
+        end = head.find(b"\n", at)
+        if end < 0:
+            raise FormatError(
+                f"{path}: the header has no end: its line at byte {at} is cut off; wanted a Prophesee RAW or DAT "
+                f"header; copy the file again"
+            )
+        key, _, value = head[at + 1 : end].decode("latin-1").strip().partition(" ")
+        words[key.lower()] = value.strip()
+        at = end + 1
+        if key.lower() == "end":
+            break
+    width, height = _prophesee_size(words)
+    name = words.get("format", "").split(";")[0].lower() or f"evt{words['evt'].split()[0] if words.get('evt') else ''}"
+    name = {"evt21": "evt2.1", "evt2.0": "evt2", "evt3.0": "evt3"}.get(name, name)
+    if name in ("evt2", "evt2.1", "evt3"):
+        return FileFormat(name, size, at, width, height)
+    if name != "evt":
+        raise FormatError(f"{path}: is Prophesee RAW of format {name!r}; wanted EVT2, EVT2.1 or EVT3; convert it")
+    if "version" not in words and path.suffix.lower() != ".dat":
+        raise FormatError(
+            f"{path}: its header names neither a format (% evt 3.0, % format EVT3) nor a DAT version; wanted "
+            f"{READABLE}; it may not be an event file"
+        )
+    if size < at + 2:
+        raise FormatError(
+            f"{path}: the header ends at byte {size}, wanted event type and size there; copy the file again"
+        )
+    if head[at] not in EVENT_TYPES or head[at + 1] != 8:
+        raise FormatError(
+            f"{path}: is DAT with events of type {head[at]:#04x} and {head[at + 1]} bytes; wanted change detection "
+            f"(type 0x00 or 0x0c, 8 bytes); other events (triggers, boxes) cannot be played"
+        )
+    return FileFormat("dat", size, at + 2, width, height, version=1 if words.get("version", "2") == "1" else 2)
+
+
+def _prophesee_size(words: dict[str, str]) -> tuple[int | None, int | None]:
+    """Find the sensor's size in header words; vendors have written it in three ways."""
+    fields = dict(part.split("=", 1) for part in words.get("format", "").lower().split(";") if "=" in part)
+    width = fields.get("width") or words.get("width") or words.get("geometry", "").partition("x")[0]
+    height = fields.get("height") or words.get("height") or words.get("geometry", "").partition("x")[2]
+    if width.isdigit() and height.isdigit() and 0 < int(width) <= 65535 and 0 < int(height) <= 65535:
+        return int(width), int(height)
+    return None, None
+
+
+def _is_headerless_evt2(head: bytes) -> bool:
+    """Tell whether the bytes are plausible EVT2 words: type in the four highest bits, 8 = upper part of the time."""
+    words = np.frombuffer(head[: len(head) // 4 * 4], "<u4")
+    kinds = words >> 28
+    times = (words[kinds == 8] & 0x0FFFFFFF).astype(np.int64)
+    return bool(
+        len(words) >= 64
+        and len(times) >= 2
+        and np.isin(kinds, (0x0, 0x1, 0x8, 0xA, 0xE, 0xF)).all()
+        and (np.diff(times) >= 0).all()
+    )

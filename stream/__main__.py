@@ -1,0 +1,300 @@
+"""The command line: ``hebbstream COMMAND`` or ``python -m stream COMMAND``.
+
+Heavy modules (NumPy, Numba, ZeroMQ) are imported inside the commands: ``--help`` has to answer at once.
+"""
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stream.pipeline import Pipeline
+    from stream.run import RunResult
+
+app = typer.Typer(
+    name="hebbstream",
+    help="Event cameras, spiking networks that learn event by event, and the many-core chip that runs them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+OneProcess = Annotated[bool, typer.Option("--one-process", help="Everything in this process; same results to the bit.")]
+Transport = Annotated[str | None, typer.Option(help="Between processes: ipc or tcp; default what the file says.")]
+Plugin = Annotated[list[str] | None, typer.Option(help="A package of yours whose classes the pipeline may name.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing while it runs.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the recording and the picture.")] = Path("runs/demo"),
+    one_process: OneProcess = False,
+    transport: Transport = None,
+    speed: Annotated[str, typer.Option(help="'max', or stream seconds per second of wall time.")] = "max",
+    small: Annotated[bool, typer.Option(help="A tenth of the recordings: a look in a few seconds.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Play labelled recordings of a simulated camera through a learner onto the chip, and show what was learned."""
+    from stream.pipeline import load
+
+    console = _console(to_stderr=as_json)
+    folder = _demo_recordings(console, quiet=quiet)
+    os.environ["HEBBSTREAM_DEMO"] = str(folder)  # the shipped pipeline file names it; its processes inherit it
+    pipeline = load(Path(__file__).parent / "pipelines" / "demo.toml")
+    for source in pipeline.source:
+        source.speed = "max" if speed == "max" else float(speed)
+        if small:
+            for part in source.params["parts"]:
+                part["limit"] = max(20, part.get("limit", 400) // 10)
+    for operator in pipeline.operator:
+        if operator.kind == "stream.record.Recorder":
+            operator.params["path"] = str(out / "recording.hbs")
+    _run(pipeline, console, one_process=one_process, transport=transport, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def run(
+    pipeline: Annotated[Path, typer.Argument(help="A pipeline file (TOML).")],
+    one_process: OneProcess = False,
+    transport: Transport = None,
+    restore: Annotated[int | None, typer.Option(help="Go on from the snapshot of this barrier.")] = None,
+    plugin: Plugin = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a pipeline, one process per node. Ctrl-C stops it and shows the ledger."""
+    from stream.pipeline import load
+
+    described = load(pipeline)
+    _run(
+        described,
+        _console(to_stderr=as_json),
+        one_process=one_process,
+        transport=transport,
+        restore=restore,
+        plugins=plugin or [],
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@app.command()
+def check(
+    pipeline: Annotated[Path, typer.Argument(help="A pipeline file (TOML).")],
+    plugin: Plugin = None,
+) -> None:
+    """Build a pipeline without running it, and show its processes and edges."""
+    from stream.pipeline import build, load, ports_of
+    from stream.pipeline import check as check_graph
+
+    console = _console()
+    described = load(pipeline)
+    members = build(described, plugins=plugin or [])
+    try:
+        ports = {name: ports_of(member) for name, member in members.items()}
+        check_graph(described, ports)
+    finally:
+        for member in members.values():
+            member.close()
+    for node in described.nodes:
+        console.print(f"[bold]process {node}[/bold]")
+        for spec in described.members:
+            if described.node_of(spec.name) == node:
+                console.print(f"  {spec.name}: {spec.kind}", highlight=False)
+    for edge in described.edge:
+        name, _, port = edge.source.partition(".")
+        console.print(f"{edge.name}  [dim]{ports[name].outputs[port]}, {edge.delivery}[/dim]", highlight=False)
+    console.print(f"[green]{pipeline}: fits together[/green]")
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="An event file.")],
+    as_json: Json = False,
+) -> None:
+    """Tell what an event file holds."""
+    found: dict[str, Any] = importlib.import_module("sources.event_file").file_info(file)
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = _console()
+    warnings = found.pop("warnings")
+    width = max(len(key) for key in found)
+    for key, value in found.items():
+        shown = f"{value:,}" if isinstance(value, int) else value
+        console.print(f"[bold]{key:<{width}}[/bold]  {shown}", highlight=False)
+    for warning in warnings:
+        console.print(f"[yellow]{warning}[/yellow]", highlight=False)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Look at what works on this machine, and say the way out where something does not."""
+    from stream.doctor import examine
+
+    findings = list(examine())
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in findings]))
+    else:
+        console = _console()
+        colours = {"ok": "green", "note": "yellow", "fault": "bold red"}
+        for finding in findings:
+            colour = colours[finding.state]
+            console.print(f"[{colour}]{finding.state:<5}[/{colour}] [bold]{finding.subject:<18}[/bold] ", end="")
+            console.print(finding.text, markup=False, highlight=False)
+    if any(finding.state == "fault" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option(help="Small sizes and few rounds: does it run at all?")] = False,
+    only: Annotated[str, typer.Option(help="Only measurements whose name contains this.")] = "",
+    baseline: Annotated[Path | None, typer.Option(help="Compare with the ratios kept in this file.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep the ratios in this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure speeds as ratios to a limit taken in the same run."""
+    from stream.bench import run_all
+
+    run_all(_console(to_stderr=as_json), quick=quick, only=only, baseline=baseline, save=save, as_json=as_json)
+
+
+def _console(*, to_stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=to_stderr, soft_wrap=not sys.stdout.isatty())
+
+
+def _demo_recordings(console: "Console", *, quiet: bool) -> Path:
+    """Make the demo's recordings with the simulated camera, unless an earlier run has."""
+    from rich.progress import Progress
+
+    from stream.jit import cache_root
+
+    recordings = importlib.import_module("sources.recordings")
+    folder: Path = cache_root() / "demo-recordings"
+    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        bar = progress.add_task("simulated camera records digits", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        recordings.make_recordings(folder, train_per_class=DEMO_TRAIN, test_per_class=DEMO_TEST, seed=1, progress=show)
+    return folder
+
+
+DEMO_TRAIN, DEMO_TEST = 80, 20  # recordings a class
+
+
+def _run(
+    pipeline: "Pipeline",
+    console: "Console",
+    *,
+    one_process: bool,
+    transport: str | None,
+    restore: int | None = None,
+    plugins: "list[str] | tuple[str, ...]" = (),
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from stream.errors import ConfigError, HebbstreamError
+    from stream.run import run as run_pipeline
+    from stream.terminal import StatusView
+
+    if transport is not None:
+        if transport not in ("ipc", "tcp"):
+            raise ConfigError(f"--transport {transport}: wanted ipc or tcp")
+        pipeline.transport = transport  # type: ignore[assignment]
+    failure: HebbstreamError | None = None
+    result: RunResult | None
+    with StatusView(pipeline.name, console, quiet=quiet) as view:
+        try:
+            result = run_pipeline(
+                pipeline, processes=not one_process, plugins=list(plugins), restore=restore, on_status=view
+            )
+        except HebbstreamError as error:
+            failure, result = error, getattr(error, "result", None)
+    if result is not None:
+        _report(pipeline, result, console, as_json=as_json)
+    if failure is not None:
+        raise failure
+
+
+def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as_json: bool) -> None:
+    """Print what a run came to, and draw what it recorded."""
+    from stream.record import read_recording
+    from stream.summary import draw, summarise, summary_table, to_json
+    from stream.terminal import duration, ledger_table, si
+
+    report: dict[str, Any] = {
+        "pipeline": pipeline.name,
+        "reason": result.reason,
+        "wall_s": result.wall_s,
+        "cpu_s": result.cpu_s,
+        "stream_s": result.stream_us / 1e6,
+        "members": result.members,
+        "ledger": [ledger._asdict() | {"balanced": ledger.is_balanced} for ledger in result.ledgers],
+        "latency_us": {name: {"p50": it.p50_us, "p99": it.p99_us} for name, it in result.latency.items()},
+    }
+    recorders = [operator for operator in pipeline.operator if operator.kind == "stream.record.Recorder"]
+    for operator in recorders:
+        path = Path(operator.params["path"]).expanduser()
+        if not path.exists() or not path.stat().st_size:
+            continue
+        summary = summarise(read_recording(path))
+        report["summary"] = to_json(summary)
+        if summary.answers and any(len(answers) for answers in summary.answers.values()):
+            picture = path.with_suffix(".png")
+            draw(summary, picture, title=f"hebbstream: {pipeline.name}")
+            report["picture"] = str(picture)
+        if not as_json and summary.parts:
+            console.print(summary_table(summary))
+    if as_json:
+        print(json.dumps(report, allow_nan=False, default=str))
+        return
+    first = next((ledger.items[1] for ledger in result.ledgers), 0)
+    console.print(
+        f"{result.stream_us / 1e6:,.1f} s of stream in {duration(result.wall_s * 1e6)}, "
+        f"{si(first / max(result.wall_s, 1e-9))} items/s on the first edge, "
+        f"{result.cpu_s:.1f} s of processor time in all processes",
+        highlight=False,
+    )
+    for name, statistics in result.members.items():
+        words = ", ".join(f"{key} {si(value)}" for key, value in statistics.items() if not key.startswith("of "))
+        console.print(f"[bold]{name}[/bold]: {words}", highlight=False)
+    console.print(ledger_table(result.ledgers, result))
+    for edge, reason in result.refusals.items():
+        console.print(f"[yellow]{edge}: a stranger was refused: {reason}[/yellow]", highlight=False)
+    if result.reason:
+        console.print(f"[yellow]ended early: {result.reason}[/yellow]", highlight=False)
+    if "picture" in report:
+        console.print(f"picture: {report['picture']}", highlight=False)
+
+
+def main() -> None:
+    """Run the command line; the exit code is 0 done, 1 failure, 2 usage or bad input."""
+    from stream.errors import HebbstreamError
+
+    try:
+        app(standalone_mode=True)
+    except HebbstreamError as error:
+        print(f"hebbstream: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("hebbstream: stopped", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""`hebbstream bench`: speeds as ratios to a limit measured in the same run.
+
+A figure in seconds says more about the machine and its neighbours than about the code. So every measurement stands
+beside a limit (the plainest loop over the same memory, bare pyzmq with messages of the same size) that is timed in
+strict alternation with it, and what is kept and compared is the ratio.
+"""
+
+import importlib
+import json
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Measurement", "alternate", "measurements", "run_all"]
+
+SUITES = ("stream.bench", "sources.bench", "plasticity.bench", "chip.bench")
+
+
+class Measurement(NamedTuple):
+    """One figure beside its limit."""
+
+    name: str  # what was measured, unique: the key in the baseline
+    rate: float  # units a second
+    unit: str  # what is counted: "events", "synaptic operations", ...
+    limit: str  # what it is compared with
+    limit_rate: float  # units a second of the limit
+
+    @property
+    def ratio(self) -> float:
+        """``rate / limit_rate``: 1.0 = as fast as the limit."""
+        return self.rate / self.limit_rate
+
+
+def alternate(candidate: Callable[[], object], limit: Callable[[], object], *, rounds: int = 7) -> tuple[float, float]:
+    """Time two callables in strict alternation, after one call of each to warm up.
+
+    Returns
+    -------
+    candidate_s, limit_s
+        The smallest time of each over the rounds, seconds. The smallest, because on a shared machine everything that
+        disturbs a measurement makes it longer.
+    """
+    candidate()
+    limit()
+    candidate_s: list[float] = []
+    limit_s: list[float] = []
+    for _ in range(rounds):
+        for call, times in ((candidate, candidate_s), (limit, limit_s)):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+    return min(candidate_s), min(limit_s)
+
+
+def measurements(quick: bool) -> Iterator[Measurement]:
+    """Measure an edge between two processes beside bare pyzmq with messages of the same size."""
+    n_events, n_messages = 4096, 200 if quick else 3000
+    for transport in ("ipc", "tcp"):
+        with tempfile.TemporaryDirectory(prefix="hebbstream-") as folder:
+            yield _measure_edge(transport, folder, n_events, n_messages, rounds=2 if quick else 5)
+
+
+def _measure_edge(transport: str, folder: str, n_events: int, n_messages: int, rounds: int) -> Measurement:
+    import numpy as np
+    import zmq
+
+    from stream.edge import Sender
+    from stream.operator import Port
+    from stream.packet import EVENT_DTYPE, End, packet_of
+    from stream.wire import encode
+
+    events = np.zeros(n_events, EVENT_DTYPE)
+    events["t"] = np.arange(n_events)
+    events["x"] = np.arange(n_events) % 640
+    packet = packet_of(events)
+    frames = [bytes(frame) for frame in (b"data", *encode(packet, stream="a.b -> c.d", sequence=1))]
+    ends = [f"ipc://{folder}/{name}" if transport == "ipc" else "tcp://127.0.0.1:*" for name in ("bare", "edge")]
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    child = spawn.Process(target=_receive_both, args=(there, ends, n_messages, rounds), daemon=True)
+    child.start()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        bare = context.socket(zmq.PUSH)
+        bare.connect(here.recv())
+
+        def send_bare() -> None:
+            for _ in range(n_messages):
+                bare.send_multipart(frames, copy=True)
+            here.recv()
+
+        def send_edge() -> None:
+            sender = Sender(context, "a.b -> c.d", Port("events", 640, 480), token="", window=16)
+            sender.connect(here.recv())
+            for _ in range(n_messages):
+                sender.put(packet)
+            sender.put(End(n_events))
+            sender.close()
+            here.recv()
+
+        edge_s, bare_s = alternate(send_edge, send_bare, rounds=rounds)
+    finally:
+        context.destroy(linger=0)
+        child.join(5)
+        child.kill()
+    count = n_events * n_messages
+    limit = "bare pyzmq PUSH/PULL, same frames"
+    return Measurement(f"edge {transport}, {n_events} events a packet", count / edge_s, "events", limit, count / bare_s)
+
+
+def _receive_both(pipe: Any, ends: list[str], n_messages: int, rounds: int) -> None:
+    """Be the other process: receive by an edge and by a bare socket in turn."""
+    import zmq
+
+    from stream.edge import Receiver
+    from stream.operator import Port
+    from stream.packet import End
+
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    bare = context.socket(zmq.PULL)
+    bare.bind(ends[0])
+    pipe.send(bare.getsockopt_string(zmq.LAST_ENDPOINT))
+    for index in range(rounds + 1):  # `alternate` warms up with one call of each
+        endpoint = f"{ends[1]}{index}" if ends[1].startswith("ipc") else ends[1]
+        receiver = Receiver(context, "a.b -> c.d", Port("events"), endpoint, token="")
+        pipe.send(receiver.endpoint)
+        message = None
+        while not isinstance(message, End):
+            if not receiver.socket.poll(20):
+                receiver.acknowledge()
+            message = receiver.receive()
+            if message is not None:
+                receiver.done(message)
+        pipe.send("edge")
+        for _ in range(n_messages):
+            bare.recv_multipart()
+        pipe.send("bare")
+        receiver.close()
+    context.destroy(linger=0)
+
+
+def run_all(
+    console: "Console",
+    *,
+    quick: bool,
+    only: str = "",
+    baseline: Path | None = None,
+    save: Path | None = None,
+    as_json: bool = False,
+) -> None:
+    """Run every suite, show the ratios, compare them with a baseline.
+
+    Raises
+    ------
+    ConfigError
+        If the baseline cannot be read.
+    """
+    from rich.table import Table
+
+    from stream.terminal import si
+
+    kept: dict[str, float] = {}
+    if baseline is not None:
+        try:
+            kept = json.loads(baseline.read_text())["ratios"]
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"baseline {baseline}: cannot be read: {error}; make one with --save") from None
+    found: list[Measurement] = []
+    for suite in SUITES:
+        with console.status(f"measuring {suite.split('.')[0]}") as status:
+            for measurement in importlib.import_module(suite).measurements(quick):
+                status.update(f"measuring {suite.split('.')[0]}: {measurement.name}")
+                if only in measurement.name:
+                    found.append(measurement)
+    if as_json:
+        print(json.dumps([measurement._asdict() | {"ratio": measurement.ratio} for measurement in found]))
+    else:
+        table = Table(title="ratio to the limit in the same run (1.0 = as fast as the limit)", title_justify="left")
+        for name in ("measurement", "rate", "limit", "limit's rate", "ratio", "baseline"):
+            table.add_column(name, justify="left" if name in ("measurement", "limit") else "right")
+        for it in found:
+            before = kept.get(it.name)
+            # rates move by 1.3 to 2 x between runs on a shared machine, ratios less: a third off is worth a look
+            colour = "red" if before is not None and it.ratio < 0.67 * before else "green"
+            rates = f"{si(it.rate)} {it.unit}/s", it.limit, f"{si(it.limit_rate)} {it.unit}/s"
+            table.add_row(it.name, *rates, f"[{colour}]{it.ratio:.2f}[/{colour}]", f"{before:.2f}" if before else "-")
+        console.print(table)
+    if save is not None:
+        save.write_text(json.dumps({"ratios": {it.name: round(it.ratio, 3) for it in found}}, indent=1) + "\n")

@@ -1,0 +1,125 @@
+"""`hebbstream doctor`: what of hebbstream works on this machine, and the way out where it does not."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import zmq
+
+from stream.jit import PACKAGES, cache_root
+
+__all__ = ["Finding", "examine"]
+
+
+class Finding(NamedTuple):
+    """One thing looked at."""
+
+    subject: str
+    state: Literal["ok", "note", "fault"]
+    text: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything that has ever gone wrong for a user; faults come with the way out."""
+    yield _python()
+    yield from _packages()
+    yield from _own_names()
+    yield _cache()
+    yield _ipc()
+    yield _memory()
+    yield from _extras()
+    yield _data()
+
+
+def _python() -> Finding:
+    fits = (3, 11) <= sys.version_info[:2] < (3, 14)
+    text = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return Finding("Python", "ok" if fits else "fault", text if fits else f"{text}; wanted 3.11 to 3.13")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in ("numpy", "numba", "pyzmq", "msgspec", "faery", "safetensors", "matplotlib", "rich", "typer"):
+        try:
+            yield Finding(name, "ok", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "fault", "missing; `pip install hebbstream` brings it")
+
+
+def _own_names() -> Iterator[Finding]:
+    """Our import names are plain words: another distribution that claims one silently replaces ours."""
+    claims = importlib.metadata.packages_distributions()
+    for name in PACKAGES:
+        rivals = sorted(set(claims.get(name, [])) - {"hebbstream"})
+        spec = importlib.util.find_spec(name)
+        where = str(Path(spec.origin).parent) if spec and spec.origin else "nowhere"
+        if rivals:
+            text = f"also claimed by {', '.join(rivals)}; install hebbstream into an environment of its own"
+            yield Finding(f"import {name}", "fault", text)
+        elif where == "nowhere":
+            yield Finding(f"import {name}", "fault", "not found; install hebbstream again")
+        else:
+            yield Finding(f"import {name}", "ok", where)
+
+
+def _cache() -> Finding:
+    root = cache_root()
+    wanted = os.environ.get("HEBBSTREAM_CACHE")
+    fell_back = str(root).startswith(tempfile.gettempdir()) and wanted != str(root)
+    size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    text = f"{root}, {size / 1e6:.1f} MB"
+    if fell_back:
+        return Finding("kernel cache", "note", f"{text}; the usual place cannot be written, set HEBBSTREAM_CACHE")
+    return Finding("kernel cache", "ok", text)
+
+
+def _ipc() -> Finding:
+    """Send one message over ipc and over tcp on the loopback."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        with tempfile.TemporaryDirectory(prefix="hebbstream-") as folder:
+            for endpoint in (f"ipc://{folder}/0", "tcp://127.0.0.1:*"):
+                with context.socket(zmq.PULL) as pull, context.socket(zmq.PUSH) as push:
+                    pull.bind(endpoint)
+                    push.connect(pull.getsockopt_string(zmq.LAST_ENDPOINT))
+                    push.send(b"x")
+                    if not pull.poll(2000):
+                        return Finding("ZeroMQ", "fault", f"{endpoint.split(':')[0]}: a message did not arrive in 2 s")
+    except zmq.ZMQError as error:
+        return Finding("ZeroMQ", "fault", f'{error.strerror}; use transport = "tcp" or TMPDIR with a short path')
+    finally:
+        context.destroy(linger=0)
+    return Finding("ZeroMQ", "ok", f"libzmq {zmq.zmq_version()}, ipc and tcp work")
+
+
+def _memory() -> Finding:
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return Finding("memory", "note", "this system does not tell how much is free")
+    return Finding("memory", "ok" if free > 1 << 30 else "note", f"{free / 2**30:.1f} GiB free")
+
+
+def _extras() -> Iterator[Finding]:
+    for module, extra, why in (
+        ("tonic", "datasets", "labelled event datasets"),
+        ("aestream", "aestream", "aestream's readers; wheels for Linux x86-64 with Python 3.11 only"),
+    ):
+        there = importlib.util.find_spec(module) is not None
+        text = (
+            importlib.metadata.version(module) if there else f"not installed ({why}): pip install hebbstream[{extra}]"
+        )
+        yield Finding(module, "ok" if there else "note", text)
+
+
+def _data() -> Finding:
+    value = os.environ.get("HEBBSTREAM_DATA")
+    if not value:
+        return Finding("HEBBSTREAM_DATA", "note", "not set; only needed for pipelines that read recordings of yours")
+    there = Path(value).expanduser().is_dir()
+    return Finding("HEBBSTREAM_DATA", "ok" if there else "fault", value if there else f"{value}: no such folder")

@@ -1,0 +1,364 @@
+"""The host: runs the members of one process. A whole pipeline in one process is a host with no foreign edges.
+
+A message goes from member to member by direct call where both live here, over an edge (``stream.edge``) where they
+do not. The code of a member cannot tell the difference, and neither can its result.
+"""
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import zmq
+
+from stream.edge import Receiver, Sender
+from stream.ledger import EdgeCounts, Latency, LatencyPercentiles
+from stream.operator import Emit, Operator, Source
+from stream.packet import Barrier, End, Mark, Message, Packet
+from stream.pipeline import EdgeSpec, Pipeline, SourceSpec
+from stream.snapshot import write_snapshot
+
+__all__ = ["EdgeStatus", "Host", "Status"]
+
+STATUS_PERIOD_S = 0.2
+
+
+class EdgeStatus(msgspec.Struct):
+    """One end of an edge, or both of a local one."""
+
+    name: str
+    counts: EdgeCounts
+    latency: LatencyPercentiles
+    refusal: str = ""
+
+
+class Status(msgspec.Struct):
+    """What a host tells of itself, several times a second."""
+
+    node: str
+    stream_us: int
+    members: dict[str, dict[str, float]]
+    edges: list[EdgeStatus]
+    cpu_s: float
+    reason: str = ""
+    done: bool = False
+
+
+class LocalEdge:
+    """An edge inside a process: a direct call, with the same ledger."""
+
+    def __init__(self, spec: EdgeSpec, deliver: Callable[["LocalEdge", Message], None]) -> None:
+        self.name, self.target = spec.name, spec.target
+        self.counts = EdgeCounts()
+        self.latency = Latency()
+        self._deliver = deliver
+
+    def put(self, message: Message) -> None:
+        """Send a message; the receiver has worked on it when this returns (unless a barrier holds it back)."""
+        self.counts.sent_messages += 1
+        if isinstance(message, Packet):
+            self.counts.sent_items += len(message.items)
+            if len(message.items) and message.origin_ns:
+                self.latency.add((time.monotonic_ns() - message.origin_ns) / 1000)
+        self._deliver(self, message)
+
+    def done(self, message: Message) -> None:
+        """Count a message as delivered."""
+        self.counts.delivered_messages += 1
+        if isinstance(message, Packet):
+            self.counts.delivered_items += len(message.items)
+
+
+class Inlet:
+    """What the runtime knows of an operator's inputs: which have ended, which wait behind a barrier."""
+
+    def __init__(self, edges: set[str]) -> None:
+        self.edges = edges
+        self.ended: set[str] = set()
+        self.behind_barrier: set[str] = set()
+        self.barrier: Barrier | None = None
+        self.held: deque[tuple[Any, Message]] = deque()
+
+
+class Outlet:
+    """A source's own state in the runtime: what it has handed out but is not due yet, and its pace."""
+
+    def __init__(self, spec: SourceSpec, source: Source) -> None:
+        self.spec, self.source = spec, source
+        self.waiting: deque[Message] = deque()
+        self.last_us = 0
+        self.start: tuple[int, float] | None = None  # stream time (us) and wall time (s) at which the pace began
+        self.has_ended = False
+
+    def due_s(self, message: Message) -> float:
+        """Return the wall time at which a message may leave: a camera hands a packet over at its end."""
+        t_us = message.end_us if isinstance(message, Packet) else message.t_us
+        if self.spec.speed == "max":
+            return 0.0
+        if self.start is None:
+            self.start = (message.start_us if isinstance(message, Packet) else t_us, time.monotonic())
+        return self.start[1] + (t_us - self.start[0]) / 1e6 / self.spec.speed
+
+
+class Host:
+    """Run members until their streams end.
+
+    Parameters
+    ----------
+    pipeline
+        The whole description; edges between members that are not here need a sender or receiver.
+    members
+        The sources and operators of this process, by name.
+    node
+        Name of this process, for the status.
+    senders, receivers
+        Foreign edges, by name.
+    on_status
+        Called about five times a second, and at the end.
+    interrupted
+        Called often. True: end the sources as if they had come to their end. May raise to give up at once.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        members: Mapping[str, Source | Operator],
+        *,
+        node: str = "",
+        senders: Mapping[str, Sender] | None = None,
+        receivers: Mapping[str, Receiver] | None = None,
+        on_status: Callable[[Status], None] = lambda status: None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.node, self.members = node or pipeline.name, members
+        self._snapshots = Path(pipeline.snapshots).expanduser() if pipeline.snapshots else None
+        self._senders, self._receivers = dict(senders or {}), dict(receivers or {})
+        self._on_status, self._interrupted = on_status, interrupted
+        self._next_status_s = 0.0
+        self._origin_ns = 0
+        self._stream_us = 0
+        self._reason = ""
+        self._outlets = [Outlet(spec, members[spec.name]) for spec in pipeline.source if spec.name in members]  # type: ignore[arg-type]
+        self._inlets: dict[str, Inlet] = {}
+        self._targets: dict[tuple[str, str], list[LocalEdge | Sender]] = {}
+        self._locals: list[LocalEdge] = []
+        self._receiver_targets: dict[str, str] = {}
+        for name, member in members.items():
+            if isinstance(member, Operator):
+                into = {edge.name for edge in pipeline.edge if edge.target.partition(".")[0] == name}
+                self._inlets[name] = Inlet(into)
+        for edge in pipeline.edge:
+            source, _, port = edge.source.partition(".")
+            target = edge.target.partition(".")[0]
+            if source in members:
+                out: LocalEdge | Sender
+                if target in members:
+                    out = LocalEdge(edge, self._deliver)
+                    self._locals.append(out)
+                else:
+                    out = self._senders[edge.name]
+                    out.alive = self._look_up
+                self._targets.setdefault((source, port), []).append(out)
+            elif target in members:
+                self._receiver_targets[edge.name] = edge.target
+        self._emitters = {name: self._emitter(name) for name in members}
+
+    def run(self) -> Status:
+        """Run until every source and every operator here has ended, then close the edges.
+
+        Returns
+        -------
+        Status
+            The final one; its counts are complete.
+        """
+        poller = zmq.Poller()
+        for sender in self._senders.values():
+            poller.register(sender.socket, zmq.POLLIN)
+        for receiver in self._receivers.values():
+            poller.register(receiver.socket, zmq.POLLIN)
+        while not self._has_ended():
+            self._look_up()
+            progressed = any([self._step(outlet) for outlet in self._outlets if not outlet.has_ended])
+            for receiver in self._receivers.values():
+                # a bounded bite of each input, so that none starves and status goes out
+                for _ in range(receiver.window):
+                    message = receiver.receive()
+                    if message is None:
+                        break
+                    progressed = True
+                    self._deliver(receiver, message)
+            if not progressed:
+                for receiver in self._receivers.values():
+                    receiver.acknowledge()
+                poller.poll(self._patience_ms())
+                for sender in self._senders.values():
+                    sender.service()
+        for sender in self._senders.values():
+            sender.close()
+        status = self.status(done=True)
+        self._on_status(status)
+        return status
+
+    def status(self, *, done: bool = False) -> Status:
+        """Return the counts of this moment."""
+        none = LatencyPercentiles(0, 0.0, 0.0, 0.0)
+        edges = [
+            *(EdgeStatus(sender.name, sender.counts, none) for sender in self._senders.values()),
+            *(EdgeStatus(local.name, local.counts, local.latency.percentiles()) for local in self._locals),
+            *(
+                EdgeStatus(receiver.name, receiver.counts, receiver.latency.percentiles(), receiver.last_refusal)
+                for receiver in self._receivers.values()
+            ),
+        ]
+        statistics = {name: member.statistics() for name, member in self.members.items()}
+        return Status(self.node, self._stream_us, statistics, edges, time.process_time(), self._reason, done)
+
+    def close(self) -> None:
+        """Close every member and edge of this process. Idempotent; what members were writing is kept."""
+        for sender in self._senders.values():
+            sender.socket.close()
+        for receiver in self._receivers.values():
+            receiver.close()
+        for member in self.members.values():
+            member.close()
+
+    # Sources
+
+    def _step(self, outlet: Outlet) -> bool:
+        """Let a source hand out one message, if one is due. Returns whether it did."""
+        if not outlet.waiting:
+            message = outlet.source.poll(outlet.spec.packet_items)
+            if message is None:
+                return False
+            outlet.waiting.extend(_slices(message, outlet.spec) if isinstance(message, Packet) else [message])
+        if outlet.due_s(outlet.waiting[0]) > time.monotonic():
+            return False
+        self._release(outlet, outlet.waiting.popleft())
+        return True
+
+    def _release(self, outlet: Outlet, message: Message) -> None:
+        emit = self._emitters[outlet.spec.name]
+        if isinstance(message, Packet):
+            outlet.last_us = message.end_us
+            message = dataclasses.replace(message, origin_ns=time.monotonic_ns())
+        else:
+            outlet.last_us = message.t_us
+        self._stream_us = max(self._stream_us, outlet.last_us)
+        if isinstance(message, Barrier):
+            self._keep(message, outlet.spec.name)
+        if isinstance(message, End):
+            outlet.has_ended = True
+            self._reason = self._reason or message.reason
+        for port in outlet.source.outputs:
+            emit(port, message)
+
+    def _stop(self) -> None:
+        for outlet in self._outlets:
+            if not outlet.has_ended:
+                outlet.waiting.clear()
+                self._release(outlet, End(outlet.last_us, "stopped"))
+
+    # Operators
+
+    def _emitter(self, name: str) -> Emit:
+        targets = {port: out for (owner, port), out in self._targets.items() if owner == name}
+        ports = self.members[name].outputs
+
+        def emit(port: str, message: Message) -> None:
+            if port not in ports:
+                raise KeyError(f"'{name}' emitted on '{port}'; it has {', '.join(ports) or 'no outputs'}")
+            if isinstance(message, Packet) and not message.origin_ns and self._origin_ns:
+                message = dataclasses.replace(message, origin_ns=self._origin_ns)
+            for target in targets.get(port, ()):
+                target.put(message)
+
+        return emit
+
+    def _deliver(self, edge: LocalEdge | Receiver, message: Message) -> None:
+        address = edge.target if isinstance(edge, LocalEdge) else self._receiver_targets[edge.name]
+        name, _, port = address.partition(".")
+        inlet = self._inlets[name]
+        if edge.name in inlet.behind_barrier:
+            inlet.held.append((edge, message))  # not acknowledged, so the sender's window bounds what is held
+            return
+        operator, emit = self.members[name], self._emitters[name]
+        assert isinstance(operator, Operator)
+        if isinstance(message, Packet):
+            self._stream_us = max(self._stream_us, message.end_us)
+            before, self._origin_ns = self._origin_ns, message.origin_ns
+            operator.on_packet(port, message, emit)
+            self._origin_ns = before
+        elif isinstance(message, End):
+            self._reason = self._reason or message.reason
+            inlet.ended.add(edge.name)
+            if inlet.ended == inlet.edges:
+                operator.on_end(emit)
+                self._emit_all(name, message)
+        elif isinstance(message, Barrier):
+            inlet.behind_barrier.add(edge.name)
+            inlet.barrier = message
+        else:
+            operator.on_mark(port, message, emit)
+        edge.done(message)
+        if inlet.barrier is not None and inlet.behind_barrier | inlet.ended == inlet.edges:
+            self._lift(name, inlet, inlet.barrier)
+
+    def _lift(self, name: str, inlet: Inlet, barrier: Barrier) -> None:
+        """Take the snapshot for a barrier that has reached every input still open, and go on behind it."""
+        self._keep(barrier, name)
+        self._emit_all(name, barrier)
+        inlet.behind_barrier.clear()
+        inlet.barrier = None
+        held, inlet.held = inlet.held, deque()
+        for edge, message in held:
+            self._deliver(edge, message)
+
+    def _emit_all(self, name: str, mark: Mark) -> None:
+        for port in self.members[name].outputs:
+            self._emitters[name](port, mark)
+
+    def _keep(self, barrier: Barrier, name: str) -> None:
+        if self._snapshots is not None:
+            write_snapshot(self._snapshots, barrier.number, name, self.members[name].snapshot())
+
+    # The loop
+
+    def _has_ended(self) -> bool:
+        return all(outlet.has_ended for outlet in self._outlets) and all(
+            inlet.ended == inlet.edges for inlet in self._inlets.values()
+        )
+
+    def _look_up(self) -> None:
+        """Look up from the work: say how it goes, and see whether to stop."""
+        now = time.monotonic()
+        if now >= self._next_status_s:
+            self._next_status_s = now + STATUS_PERIOD_S
+            self._on_status(self.status())
+        if self._interrupted():
+            self._stop()
+
+    def _patience_ms(self) -> int:
+        """Return how long to wait for sockets before looking at the sources again."""
+        dues = [outlet.due_s(outlet.waiting[0]) for outlet in self._outlets if outlet.waiting and not outlet.has_ended]
+        idle_ms = 1 if any(not outlet.has_ended and not outlet.waiting for outlet in self._outlets) else 50
+        if not dues:
+            return idle_ms
+        return int(np.clip((min(dues) - time.monotonic()) * 1000, 0, idle_ms if idle_ms == 1 else 50))
+
+
+def _slices(packet: Packet, spec: SourceSpec) -> list[Message]:
+    """Cut a paced packet by time, so that packing adds no more than ``packet_us`` of latency."""
+    if spec.speed == "max" or packet.end_us - packet.start_us <= spec.packet_us:
+        return [packet]
+    edges = np.arange(packet.start_us + spec.packet_us, packet.end_us, spec.packet_us)
+    if len(edges) > 2 * len(packet.items):  # a long silence: cut at the items instead of at every tick of it
+        edges = np.unique(packet.items["t"] // spec.packet_us * spec.packet_us + spec.packet_us)
+    cuts = np.unique(np.searchsorted(packet.items["t"], edges))
+    parts = [part for part in np.split(packet.items, cuts) if len(part)]
+    ends = [int(part["t"][-1]) + 1 for part in parts[:-1]] + [packet.end_us]
+    starts = [packet.start_us, *(int(part["t"][0]) for part in parts[1:])]
+    return [Packet(part, start, end) for part, start, end in zip(parts, starts, ends, strict=True)] or [packet]

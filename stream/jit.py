@@ -1,0 +1,160 @@
+"""The one module that knows Numba.
+
+``kernel`` compiles a function to machine code and keeps that code on disk. Numba's own cache is keyed on the
+source file of the kernel alone: edit a *helper* kernel, or a constant, in another file and the caller goes on
+running the old machine code (numba/numba#6061 and kin; we measured 3.0 where 11.0 was right). So each module's
+kernels are kept in a folder named by a digest of that module *and of every module of ours that it imports*,
+directly or not. A kernel sees nothing of ours but its module's globals, and those come from there: the digest
+is exact, not a guess.
+
+Roads not taken: one digest over all our files is as safe, but any edit anywhere recompiles everything; explicit
+signatures instead of lazy compilation fix the type of each argument, but double the text of each kernel and
+forbid the float64 runs that the gradient tests need.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import filelock
+import numba
+import numpy as np
+import platformdirs
+
+__all__ = ["cache_root", "kernel", "kernels"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PACKAGES = ("stream", "sources", "neurons", "plasticity", "chip")
+
+_registry: list[Any] = []
+_config: Any = numba.config  # filled at run time from the environment, so no checker knows its names
+
+
+def kernels() -> list[Any]:
+    """Every compiled kernel of this process; its ``signatures`` tell what was compiled."""
+    return list(_registry)
+
+
+@functools.cache
+def cache_root() -> Path:
+    """Return the folder for everything that can be made again: ``HEBBSTREAM_CACHE``, or the user's cache directory.
+
+    Falls back to a folder under the system's temporary directory where that cannot be written (a read-only home).
+    """
+    wanted = Path(os.environ.get("HEBBSTREAM_CACHE") or platformdirs.user_cache_dir("hebbstream"))
+    try:
+        wanted.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=wanted):
+            return wanted
+    except OSError:
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        fallback = Path(tempfile.gettempdir()) / f"hebbstream-cache-{user}"
+        fallback.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return fallback
+
+
+def _module_file(module: str) -> Path | None:
+    """Find the source of a module of ours without executing it; None for anything else."""
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    loaded = sys.modules.get(module)
+    if loaded is not None and getattr(loaded, "__file__", None):
+        return Path(str(loaded.__file__))
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
+
+
+@functools.cache
+def _digest(path: Path) -> str:
+    """Digest a source file together with all modules of ours that it imports, directly or not."""
+    seen: dict[Path, bytes] = {}
+    pending = [path]
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen[current] = current.read_bytes()
+        for node in ast.walk(ast.parse(seen[current])):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                # `from neurons import lif` may name a module; `from neurons.lif import LIFParams` names none
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            pending += [found for name in names if (found := _module_file(name)) is not None]
+    digest = hashlib.sha256(f"{sys.version_info[:2]} {numba.__version__} {np.__version__}".encode())
+    # contents only: the same sources give the same folder from a checkout and from a wheel
+    for content in sorted(seen.values()):
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]
+
+
+def _keep_on_disk(dispatcher: Any, module: str, path: Path) -> None:
+    """Give a dispatcher its cache folder, and a lock around every use of it.
+
+    Numba names cached files by a running number found in an index; two processes that save at once can leave
+    an index that points to the other's code (numba/numba#10128). One lock per folder makes load and save atomic.
+    """
+    folder = cache_root() / "kernels" / f"{module}-{_digest(path)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    before = _config.CACHE_DIR
+    _config.CACHE_DIR = str(folder)
+    try:
+        dispatcher.enable_caching()
+    finally:
+        _config.CACHE_DIR = before  # a user's own kernels keep their place
+    cache = dispatcher._cache
+    lock = filelock.FileLock(folder / "lock")
+    for name in ("load_overload", "save_overload"):
+        unlocked = getattr(cache, name)
+
+        def locked(*arguments: Any, unlocked: Any = unlocked) -> Any:
+            with lock:
+                return unlocked(*arguments)
+
+        setattr(cache, name, locked)
+
+
+def kernel(function: Callable[P, R] | None = None, *, reassociate: bool = False) -> Callable[P, R]:
+    """Compile a function to machine code, cached on disk.
+
+    A kernel is pure: state, parameters and preallocated outputs in, a count out. It allocates, prints and raises
+    nothing. Read fields as ``event["t"]``, never ``event.t``, so that it also runs with NUMBA_DISABLE_JIT=1.
+
+    Parameters
+    ----------
+    function
+        The function to compile.
+    reassociate
+        Let sums of floats be reordered, which lets them use vector lanes. The result then depends on the machine
+        (not on the packets), so it is for gradients only, never for spikes.
+
+    Notes
+    -----
+    ``error_model="numpy"``: division by zero gives inf as in NumPy instead of a branch and a raise in each loop.
+    ``nogil``: a pipeline in one process can overlap a kernel with ZeroMQ's and the status line's threads.
+    """
+    if function is None:
+        return functools.partial(kernel, reassociate=reassociate)  # type: ignore[return-value]
+    if _config.DISABLE_JIT:
+        return function
+    fastmath = {"reassoc", "nsz"} if reassociate else False
+    dispatcher: Any = numba.njit(error_model="numpy", nogil=True, fastmath=fastmath)(function)
+    path = _module_file(function.__module__)
+    if path is not None:  # else: a kernel written in a user's script or a test, compiled for this process alone
+        _keep_on_disk(dispatcher, function.__module__, path)
+    _registry.append(dispatcher)
+    compiled: Callable[P, R] = dispatcher
+    return compiled

@@ -1,0 +1,264 @@
+"""A node: a process that hosts the members of a pipeline that share its name. ``python -m stream.node``.
+
+It talks with its supervisor (``stream.run``) in JSON lines over its standard input and output, and with its
+neighbours over ZeroMQ::
+
+    supervisor                        node
+    Task                          ->            what to host
+                                  <-  Ready     the ports of its members
+    Bind {edge: endpoint}         ->
+                                  <-  Bound {edge: endpoint}, kernels compiled
+    Connect {edge: endpoint}      ->            and off it goes
+                                  <-  Status    five times a second, and at the end
+    Stop                          ->            end the sources as if they had come to their end
+    Abort, or end of file         ->            close everything now
+                                  <-  Failure   instead of any of these
+
+A pipe rather than a socket: it needs no address, and when the supervisor dies, however it dies, the node reads
+an end of file and goes too. There is no way to leave an orphan behind.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import msgspec
+import zmq
+
+from stream import wire
+from stream.edge import Receiver, Sender
+from stream.errors import HebbstreamError
+from stream.host import Host, Status
+from stream.operator import Operator
+from stream.pipeline import EdgeSpec, Pipeline, Ports, build, ports_of
+from stream.snapshot import read_snapshot
+
+__all__ = ["Abort", "Bind", "Bound", "Connect", "Failure", "Ready", "Stop", "Task", "restore_members"]
+
+
+class Task(msgspec.Struct, tag=True):
+    """What a node is to host."""
+
+    pipeline: Pipeline
+    node: str
+    token: str
+    plugins: list[str] = []
+    restore: int | None = None
+
+
+class Bind(msgspec.Struct, tag=True):
+    """Where to listen, by edge."""
+
+    endpoints: dict[str, str]
+
+
+class Connect(msgspec.Struct, tag=True):
+    """Where the other ends listen, by edge."""
+
+    endpoints: dict[str, str]
+
+
+class Stop(msgspec.Struct, tag=True):
+    """End the sources as if they had come to their end."""
+
+
+class Abort(msgspec.Struct, tag=True):
+    """Close everything now."""
+
+
+class Ready(msgspec.Struct, tag=True):
+    """The members are built."""
+
+    ports: dict[str, Ports]
+
+
+class Bound(msgspec.Struct, tag=True):
+    """Where it listens, by edge; kernels are compiled."""
+
+    endpoints: dict[str, str]
+
+
+class Progress(msgspec.Struct, tag=True):
+    """A status on its way."""
+
+    status: Status
+
+
+class Failure(msgspec.Struct, tag=True):
+    """Something went wrong; the process ends."""
+
+    message: str
+    exit_code: int
+    trace: str = ""
+
+
+Command = Task | Bind | Connect | Stop | Abort
+Report = Ready | Bound | Progress | Failure
+
+
+class Aborted(Exception):
+    """The supervisor is gone or has given up."""
+
+
+class Line:
+    """The node's end of the line to its supervisor."""
+
+    def __init__(self, commands: BinaryIO, reports: BinaryIO) -> None:
+        self._reports = reports
+        self._decoder = msgspec.json.Decoder(Command)
+        self._pending: list[Command] = []
+        self._arrived = threading.Condition()
+        self._is_stopping = self._is_aborting = False
+        threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
+
+    def report(self, report: Report) -> None:
+        """Send a line; a supervisor that is gone is noticed elsewhere."""
+        with contextlib.suppress(OSError):
+            self._reports.write(msgspec.json.encode(report) + b"\n")
+            self._reports.flush()
+
+    def command(self) -> Any:
+        """Wait for the next command."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._pending or self._is_aborting)
+            if self._is_aborting:
+                raise Aborted
+            return self._pending.pop(0)
+
+    def interrupted(self) -> bool:
+        """Tell whether to stop; raises Aborted when told to close at once."""
+        if self._is_aborting:
+            raise Aborted
+        return self._is_stopping
+
+    def _listen(self, commands: BinaryIO) -> None:
+        for line in commands:
+            command = self._decoder.decode(line)
+            with self._arrived:
+                if isinstance(command, Abort):
+                    break
+                if isinstance(command, Stop):
+                    self._is_stopping = True
+                else:
+                    self._pending.append(command)
+                self._arrived.notify_all()
+        with self._arrived:
+            self._is_aborting = True
+            self._arrived.notify_all()
+        # the main thread looks up many times a second; if it does not, it hangs in foreign code
+        threading.Timer(10.0, os._exit, (1,)).start()
+
+
+def restore_members(pipeline: Pipeline, members: dict[str, Any], number: int | None) -> None:
+    """Give members the state of a snapshot; None leaves them fresh."""
+    if number is not None and pipeline.snapshots:
+        folder = Path(pipeline.snapshots).expanduser()
+        for name, member in members.items():
+            member.restore(read_snapshot(folder, number, name))
+
+
+def serve(line: Line) -> None:
+    """Host what the supervisor asks for, until it ends."""
+    task = line.command()
+    pipeline: Pipeline = task.pipeline
+    here = [member.name for member in pipeline.members if pipeline.node_of(member.name) == task.node]
+    members = build(pipeline, here, task.plugins)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    folders: set[Path] = set()
+    try:
+        ports = {name: ports_of(member) for name, member in members.items()}
+        line.report(Ready(ports))
+        restore_members(pipeline, members, task.restore)
+        edges = {edge.name: edge for edge in pipeline.edge}
+        receivers: dict[str, Receiver] = {}
+        for name, endpoint in line.command().endpoints.items():
+            port = ports[edges[name].target.partition(".")[0]].inputs[edges[name].target.partition(".")[2]]
+            receivers[name] = Receiver(context, name, port, endpoint, token=task.token, window=edges[name].window)
+            if endpoint.startswith("ipc://"):
+                folders.add(Path(endpoint.removeprefix("ipc://")).parent)
+        wire.warm_up()
+        for member in members.values():
+            if isinstance(member, Operator):
+                member.warm_up()
+        line.report(Bound({name: receiver.endpoint for name, receiver in receivers.items()}))
+        endpoints: dict[str, str] = line.command().endpoints
+        senders = {name: _sender(context, edges[name], ports, task.token, line) for name in endpoints}
+        host = Host(
+            pipeline,
+            members,
+            node=task.node,
+            senders=senders,
+            receivers=receivers,
+            on_status=lambda status: line.report(Progress(status)),
+            interrupted=line.interrupted,
+        )
+        try:
+            # one after the other is enough: nodes form no cycle, so the last in the chain is in its loop already and
+            # welcomes, then the one before it, and so on
+            for name, sender in senders.items():
+                sender.connect(endpoints[name])
+            host.run()
+        except BaseException:
+            line.report(Progress(host.status()))  # the ledger counts to the last message, whatever happened
+            raise
+        finally:
+            host.close()
+    finally:
+        for member in members.values():
+            member.close()
+        context.destroy(linger=1000)
+        for folder in folders:
+            with contextlib.suppress(OSError):  # the last one out takes the folder away
+                folder.rmdir()
+
+
+def _sender(context: Any, edge: EdgeSpec, ports: dict[str, Ports], token: str, line: Line) -> Sender:
+    name, _, port = edge.source.partition(".")
+
+    def alive() -> None:
+        line.interrupted()
+
+    return Sender(
+        context,
+        edge.name,
+        ports[name].outputs[port],
+        token=token,
+        delivery=edge.delivery,
+        bounds=edge.bounds,
+        window=edge.window,
+        alive=alive,
+    )
+
+
+def main() -> NoReturn:
+    """Run the process."""
+    # Ctrl-C and a service manager's SIGTERM may reach every process; the supervisor alone decides what they mean
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # what members or their libraries print must not end up among the reports
+    reports = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    line = Line(sys.stdin.buffer, reports)
+    code = 0
+    try:
+        serve(line)
+    except Aborted:
+        code = 1
+    except HebbstreamError as error:
+        line.report(Failure(str(error), error.exit_code))
+        code = error.exit_code
+    except BaseException as error:
+        line.report(Failure(f"{type(error).__name__}: {error}", 1, traceback.format_exc()))
+        code = 1
+    # a thread of a library must not keep a finished node alive
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""A pipeline: sources, operators and edges, written as a TOML file or built in Python.
+
+::
+
+    name = "first-light"
+    transport = "ipc"                      # between processes: "ipc" or "tcp"
+
+    [[source]]
+    name = "camera"
+    kind = "sources.folder.LabelledFolder" # module.Class
+    params = { width = 34, height = 34, parts = [{ path = "${HEBBSTREAM_DATA}/nmnist/train" }] }
+
+    [[operator]]
+    name = "learner"
+    kind = "plasticity.learner.OnlineLearner"
+    node = "learner"                       # operators with the same node share a process; default: the name
+    params = { width = 34, height = 34 }
+
+    [[edge]]
+    from = "camera.events"
+    to = "learner.events"
+    delivery = "lossless"                  # or "live", with bounds = { messages = 64, bytes = ..., age_us = ... }
+
+Unknown keys and wrong types are errors that name the place. The parameters that a source or operator takes are the
+keyword arguments of its constructor, checked against their annotations. Names in ``kind`` are resolved when the
+pipeline is built: that is how the ground floor runs upper floors without importing them. Only our own packages are
+looked into, and ``plugins`` that the caller (not the file) names: a pipeline file from a stranger runs no foreign code.
+"""
+
+import functools
+import importlib
+import inspect
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from stream.edge import Bounds, Delivery
+from stream.errors import ConfigError, GraphError
+from stream.jit import PACKAGES
+from stream.operator import Operator, Port, Source
+
+__all__ = ["EdgeSpec", "OperatorSpec", "Pipeline", "Ports", "SourceSpec", "build", "check", "load", "ports_of"]
+
+Name: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
+Address: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_-]*[.][A-Za-z][A-Za-z0-9_-]*$")]
+Speed: TypeAlias = Literal["max"] | Annotated[float, Meta(gt=0)]
+
+
+class SourceSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A source as a pipeline file describes it."""
+
+    name: Name
+    kind: str
+    node: Name | None = None
+    params: dict[str, Any] = {}
+    speed: Speed = "max"
+    """Pace: ``"max"``, or how many stream seconds pass in a second of wall time. Never changes a timestamp."""
+    packet_items: Annotated[int, Meta(ge=1, le=1 << 20)] = 4096
+    """Most items of a packet."""
+    packet_us: Annotated[int, Meta(ge=1)] = 10_000
+    """Longest span of a packet when paced; it bounds the latency that packing adds. At ``"max"`` only items count."""
+
+
+class OperatorSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An operator as a pipeline file describes it."""
+
+    name: Name
+    kind: str
+    node: Name | None = None
+    params: dict[str, Any] = {}
+
+
+class EdgeSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"source": "from", "target": "to"}):
+    """An edge as a pipeline file describes it: from an output port to an input port, each ``name.port``."""
+
+    source: Address
+    target: Address
+    delivery: Delivery = "lossless"
+    window: Annotated[int, Meta(ge=1, le=4096)] = 16
+    """Most messages in flight between two processes."""
+    bounds: Bounds = Bounds()
+    """What a `live` edge may keep waiting."""
+
+    @property
+    def name(self) -> str:
+        """``camera.events -> learner.events``."""
+        return f"{self.source} -> {self.target}"
+
+
+class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A pipeline's description. Nothing is imported or opened before it is built.
+
+    Examples
+    --------
+    >>> pipeline = Pipeline(name="demo")
+    >>> pipeline.source.append(SourceSpec(name="camera", kind="sources.simulated.SimulatedCamera"))
+    >>> pipeline.node_of("camera")
+    'camera'
+    """
+
+    name: Name
+    transport: Literal["ipc", "tcp"] = "ipc"
+    snapshots: str | None = None
+    """Folder for what `barrier` marks ask to be kept; None keeps nothing."""
+    source: list[SourceSpec] = []
+    operator: list[OperatorSpec] = []
+    edge: list[EdgeSpec] = []
+
+    @property
+    def members(self) -> list[SourceSpec | OperatorSpec]:
+        """Sources, then operators, in the order of the file."""
+        return [*self.source, *self.operator]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the processes, in the order of the file."""
+        return list(dict.fromkeys(self.node_of(member.name) for member in self.members))
+
+    def node_of(self, name: str) -> str:
+        """Return the process in which a source or operator lives."""
+        return next(member.node or member.name for member in self.members if member.name == name)
+
+
+def load(path: str | Path) -> Pipeline:
+    """Read a pipeline file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is no TOML, or has an unknown key, a wrong type or a missing key; the message names the
+        place.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"pipeline {path}: no such file; `hebbstream demo` runs one that is shipped") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"pipeline {path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"pipeline {path}: not TOML: {error}") from None
+    try:
+        return msgspec.convert(raw, Pipeline)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"pipeline {path}: {_placed(str(error), raw)}") from None
+
+
+def _placed(message: str, raw: Mapping[str, Any]) -> str:
+    """Say ``operator 'learner'`` where msgspec says ``$.operator[0]``."""
+    text, _, place = message.partition(" - at `$")
+    if not place:
+        return message
+    where = place.rstrip("`").lstrip(".")
+    head, _, rest = where.partition("]")
+    table, _, index = head.partition("[")
+    entries = raw.get(table)
+    if index.isdigit() and isinstance(entries, list) and isinstance(entries[int(index)], dict):
+        entry = entries[int(index)]
+        label = entry.get("name") or f"{entry.get('from', '?')} -> {entry.get('to', '?')}"
+        where = f"{table} '{label}' ({table}[{index}]){rest}"
+    return f"{where}: {text}"
+
+
+@functools.cache
+def _params_type(kind: type) -> type[msgspec.Struct]:
+    """Make a strict record of a constructor's keyword arguments."""
+    hints = typing.get_type_hints(kind.__init__, include_extras=True)  # type: ignore[misc]
+    fields: list[Any] = []
+    for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:  # type: ignore[misc]
+        annotation = hints.get(parameter.name, Any)
+        if parameter.default is inspect.Parameter.empty:
+            fields.append((parameter.name, annotation))
+        elif isinstance(parameter.default, list | dict | set):
+            fields.append((parameter.name, annotation, msgspec.field(default_factory=parameter.default.copy)))
+        else:
+            fields.append((parameter.name, annotation, parameter.default))
+    return msgspec.defstruct("Params", fields, kw_only=True, forbid_unknown_fields=True)
+
+
+def _resolve(spec: SourceSpec | OperatorSpec, plugins: Sequence[str]) -> type:
+    role = Source if isinstance(spec, SourceSpec) else Operator
+    word = "source" if role is Source else "operator"
+    module_name, _, class_name = spec.kind.rpartition(".")
+    allowed = (*PACKAGES, *plugins)
+    if not module_name or module_name.split(".")[0] not in allowed:
+        raise ConfigError(
+            f"{word} '{spec.name}': kind '{spec.kind}' is outside {', '.join(allowed)}; "
+            f"a module of your own must be named by you, with --plugin, not by the file"
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), class_name, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{word} '{spec.name}': kind '{spec.kind}': {error}; check the spelling") from None
+    if not (isinstance(found, type) and issubclass(found, role)):
+        raise ConfigError(f"{word} '{spec.name}': kind '{spec.kind}' is no {word}; check the spelling")
+    return found
+
+
+def _place_param(message: str) -> str:
+    text, _, place = message.partition(" - at `$")
+    return f"params{place.rstrip('`')}: {text}" if place else f"params: {text}"
+
+
+def build(pipeline: Pipeline, names: Sequence[str] | None = None, plugins: Sequence[str] = ()) -> dict[str, Any]:
+    """Make the sources and operators of a pipeline.
+
+    Parameters
+    ----------
+    pipeline
+        What to build.
+    names
+        Only these members (a process builds its own); default all.
+    plugins
+        Packages of the caller's that ``kind`` may name, beside ours.
+
+    Returns
+    -------
+    dict of str to Source or Operator
+
+    Raises
+    ------
+    ConfigError
+        If a kind is unknown or a parameter is unknown, missing, or of the wrong type.
+    """
+    members: dict[str, Any] = {}
+    try:
+        for spec in pipeline.members:
+            if names is not None and spec.name not in names:
+                continue
+            kind = _resolve(spec, plugins)
+            word = "source" if issubclass(kind, Source) else "operator"
+            try:
+                params = msgspec.convert(spec.params, _params_type(kind))
+            except msgspec.ValidationError as error:
+                raise ConfigError(f"{word} '{spec.name}' ({spec.kind}): {_place_param(str(error))}") from None
+            members[spec.name] = kind(**{name: getattr(params, name) for name in params.__struct_fields__})
+    except BaseException:
+        for member in members.values():
+            member.close()
+        raise
+    return members
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """The ports of a member, as its process reports them."""
+
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
+
+
+def ports_of(member: Any) -> Ports:
+    """Return the ports of a source or operator."""
+    return Ports(dict(getattr(member, "inputs", {})), dict(getattr(member, "outputs", {})))
+
+
+def check(pipeline: Pipeline, ports: Mapping[str, Ports]) -> None:
+    """Check that the members of a pipeline and its edges fit together.
+
+    Raises
+    ------
+    GraphError
+        If a name is used twice, an edge leads from or to nowhere, ports do not fit, an input has two edges or none, or
+        the edges form a cycle.
+    """
+    names = [member.name for member in pipeline.members]
+    if not pipeline.source:
+        raise GraphError(f"pipeline '{pipeline.name}' has no source; add a [[source]]")
+    for name in names:
+        if names.count(name) > 1:
+            raise GraphError(f"two members are called '{name}'; give each its own name")
+    fed: dict[str, str] = {}
+    for edge in pipeline.edge:
+        out, into = _port(edge, edge.source, ports, "outputs"), _port(edge, edge.target, ports, "inputs")
+        if not into.accepts(out):
+            raise GraphError(f"edge {edge.name}: it brings {out}, but {edge.target} takes {into}")
+        if edge.target in fed:
+            raise GraphError(
+                f"{edge.target} is fed by {fed[edge.target]} and by {edge.source}; an input takes one edge"
+            )
+        fed[edge.target] = edge.source
+    for name in names:
+        for port in ports[name].inputs:
+            if f"{name}.{port}" not in fed:
+                raise GraphError(f'input {name}.{port} has no edge; add an [[edge]] with to = "{name}.{port}"')
+    _check_acyclic(pipeline)
+
+
+def _port(edge: EdgeSpec, address: str, ports: Mapping[str, Ports], side: Literal["inputs", "outputs"]) -> Port:
+    name, _, port = address.partition(".")
+    if name not in ports:
+        raise GraphError(f"edge {edge.name}: there is no '{name}'; there are {', '.join(ports)}")
+    there = ports[name].inputs if side == "inputs" else ports[name].outputs
+    if port not in there:
+        has = f"it has {', '.join(there)}" if there else "it has none"
+        raise GraphError(f"edge {edge.name}: '{name}' has no {side[:-1]} '{port}'; {has}")
+    return there[port]
+
+
+def _check_acyclic(pipeline: Pipeline) -> None:
+    ahead = {member.name: set[str]() for member in pipeline.members}
+    for edge in pipeline.edge:
+        ahead[edge.source.partition(".")[0]].add(edge.target.partition(".")[0])
+    # processes too: two nodes that wait for each other's credit would stand still
+    for name, targets in list(ahead.items()):
+        node = pipeline.node_of(name)
+        others = {pipeline.node_of(target) for target in targets} - {node}
+        ahead.setdefault(f"node {node}", set()).update(f"node {other}" for other in others)
+    done: set[str] = set()
+    path: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in path:
+            loop = " -> ".join([*path[path.index(name) :], name])
+            raise GraphError(f"the edges form a cycle: {loop}; recurrence belongs inside an operator")
+        if name in done:
+            return
+        path.append(name)
+        for target in sorted(ahead[name]):
+            visit(target)
+        path.pop()
+        done.add(name)
+
+    for name in list(ahead):
+        visit(name)

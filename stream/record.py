@@ -1,0 +1,212 @@
+"""The recorder: writes every message of its inputs to a file, and reads such files back.
+
+A recording is a line of text (``MAGIC``), a line of JSON (the recorder's ports and what they take), and then messages
+in their wire form (``stream.wire``), each as::
+
+    u32 number of frames, then for each frame: u32 length, bytes          all little-endian
+
+The header's ``stream`` is the name of the recorder's port. The order between ports is that of arrival and carries no
+meaning; within a port it is the stream's own. A recording whose end is torn off (power, disk, kill) is readable up to
+the last whole message: nothing at its end is needed to read its beginning.
+"""
+
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import ConfigError, FormatError, StreamError
+from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
+from stream.packet import ITEM_DTYPES, Mark, Message, Packet
+from stream.wire import PacketBody, decode, encode, pieces
+
+__all__ = ["Recorder", "Recording", "read_recording"]
+
+MAGIC = b"hebbstream recording 1\n"
+MAX_FRAMES = 1024
+
+
+class Recorder(Operator):
+    """Write everything that arrives to one file.
+
+    Parameters
+    ----------
+    path
+        The file to write; ``~`` is expanded, missing folders are made, an existing file is replaced.
+    ports
+        Which inputs to have: name of the port -> item type.
+
+    Raises
+    ------
+    ConfigError
+        If an item type is unknown or the file cannot be written.
+    """
+
+    def __init__(self, *, path: str, ports: dict[str, str]) -> None:
+        for name, item in ports.items():
+            if item not in ITEM_DTYPES:
+                raise ConfigError(f"recorder port '{name}': items '{item}', wanted one of {', '.join(ITEM_DTYPES)}")
+        self.inputs: Mapping[str, Port] = {name: Port(item) for name, item in ports.items()}
+        self.outputs: Mapping[str, Port] = {}
+        self.path = Path(path).expanduser()
+        parent = next(folder for folder in self.path.absolute().parents if folder.exists())
+        if self.path.is_dir() or not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise ConfigError(f"recording {self.path}: cannot be written there; choose another path")
+        self._ports = dict(ports)
+        self._file: BinaryIO | None = None  # opened late: `restore` goes on with the old file instead of a new one
+        self._sequence = dict.fromkeys(ports, 0)
+        self._items = dict.fromkeys(ports, 0)
+
+    def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
+        """Write a packet."""
+        del emit
+        self._items[port] += len(packet.items)
+        for part in pieces(packet):
+            self._write(port, part)
+
+    def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
+        """Write a mark."""
+        del emit
+        self._write(port, mark)
+
+    def on_end(self, emit: Emit) -> None:
+        """Leave a file behind even if nothing came."""
+        del emit
+        self._opened().flush()
+
+    def snapshot(self) -> Snapshot:
+        """Return how much of the file was written by now."""
+        file = self._opened()
+        file.flush()
+        counts = [(self._sequence[name], self._items[name]) for name in self.inputs]
+        return {"size": np.array(file.tell(), np.int64), "counts": np.array(counts, np.int64).reshape(-1, 2)}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on behind what was written by then; what came later is cut off, so that nothing stands there twice."""
+        shapes = {"size": np.array(0, np.int64), "counts": np.zeros((len(self.inputs), 2), np.int64)}
+        check_shapes("recorder", shapes, snapshot)
+        size = int(snapshot["size"])
+        there = self.path.stat().st_size if self.path.exists() else 0
+        if there < size:
+            raise ConfigError(
+                f"recording {self.path}: {there} bytes, but {size} at the snapshot; it was replaced since"
+            )
+        self.close()
+        self._file = self.path.open("r+b")
+        self._file.truncate(size)
+        self._file.seek(size)
+        for name, (sequence, items) in zip(self.inputs, snapshot["counts"].tolist(), strict=True):
+            self._sequence[name], self._items[name] = sequence, items
+
+    def statistics(self) -> dict[str, float]:
+        """Return items written per port, and bytes."""
+        bytes_written = 0 if self._file is None or self._file.closed else self._file.tell()
+        return {**{f"{name} items": float(count) for name, count in self._items.items()}, "bytes": float(bytes_written)}
+
+    def close(self) -> None:
+        """Close the file; what was written is readable."""
+        if self._file is not None:
+            self._file.close()
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("wb")
+            self._file.write(MAGIC + msgspec.json.encode(self._ports) + b"\n")
+        return self._file
+
+    def _write(self, port: str, message: Message) -> None:
+        frames = encode(message, stream=port, sequence=self._sequence[port])
+        self._sequence[port] += 1
+        file = self._opened()
+        file.write(struct.pack("<I", len(frames)))
+        for frame in frames:
+            file.write(struct.pack("<I", len(frame)))
+            file.write(frame)
+
+
+class Recording(NamedTuple):
+    """What a recording holds."""
+
+    ports: dict[str, str]  # item type of each port
+    streams: dict[str, list[Message]]  # by port, in stream order
+    torn: str  # what is missing at the end; "" = whole
+
+    def items(self, port: str) -> NDArray[np.void]:
+        """Return all items of a port as one array, shape (n,). Raises FormatError if there is no such port."""
+        packets = [message.items for message in self._of(port) if isinstance(message, Packet)]
+        return np.concatenate([np.zeros(0, ITEM_DTYPES[self.ports[port]]), *packets])
+
+    def marks(self, port: str) -> list[Mark]:
+        """Return all marks of a port."""
+        return [message for message in self._of(port) if not isinstance(message, Packet)]
+
+    def _of(self, port: str) -> list[Message]:
+        if port not in self.streams:
+            raise FormatError(f"recording: no stream '{port}'; it has {', '.join(self.streams) or 'none'}")
+        return self.streams[port]
+
+
+def read_recording(path: str | Path) -> Recording:
+    """Read a recording.
+
+    Returns
+    -------
+    Recording
+        Everything up to the first message that is not whole.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing or is no recording.
+    """
+    path = Path(path).expanduser()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"recording {path}: cannot be read: {error.strerror}") from None
+    if not data.startswith(MAGIC):
+        raise FormatError(f"recording {path}: begins with {data[:24]!r}, wanted {MAGIC!r}; is it a recorder's file?")
+    line, _, _ = data[len(MAGIC) :].partition(b"\n")
+    try:
+        ports = msgspec.json.decode(line, type=dict[str, str])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"recording {path}: its list of ports is damaged: {error}") from None
+    if unknown := set(ports.values()) - set(ITEM_DTYPES):
+        raise FormatError(f"recording {path}: items of type {', '.join(sorted(unknown))}; made by a later version?")
+    streams: dict[str, list[Message]] = {name: [] for name in ports}
+    at = len(MAGIC) + len(line) + 1
+    while at < len(data):
+        try:
+            frames, next_at = _frames(data, at)
+            header, message = decode(frames)
+            if header.stream not in ports:
+                raise StreamError(f"stream '{header.stream}' is not among the ports")
+            if isinstance(header.body, PacketBody) and header.body.item != ports[header.stream]:
+                raise StreamError(f"a packet of {header.body.item} on port '{header.stream}'")
+        except (StreamError, struct.error) as error:
+            return Recording(ports, streams, f"{len(data) - at} bytes from byte {at} on are no whole message: {error}")
+        streams[header.stream].append(message)
+        at = next_at
+    return Recording(ports, streams, "")
+
+
+def _frames(data: bytes, at: int) -> tuple[list[memoryview], int]:
+    (n_frames,) = struct.unpack_from("<I", data, at)
+    if n_frames > MAX_FRAMES:
+        raise StreamError(f"{n_frames} frames in one message")
+    at += 4
+    frames = []
+    for _ in range(n_frames):
+        (length,) = struct.unpack_from("<I", data, at)
+        at += 4
+        if at + length > len(data):
+            raise StreamError(f"a frame of {length} bytes, {len(data) - at} are left")
+        frames.append(memoryview(data)[at : at + length])
+        at += length
+    return frames, at

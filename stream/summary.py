@@ -1,0 +1,215 @@
+"""What a run has shown: accuracies before, while and after learning, agreement, a picture.
+
+Everything here is computed from the recording alone, so that it can be done again from the file.
+"""
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from stream.packet import ANSWER_DTYPE, ITEM_DTYPES, PHASE_DTYPE, SPIKE_DTYPE
+from stream.record import Recording
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Part", "Summary", "draw", "summarise", "summary_table", "to_json"]
+
+RUNNING = 50  # recordings in the running accuracy
+
+
+class Part(NamedTuple):
+    """A run of answers that were all taught, or all not."""
+
+    name: str  # "before learning", "while learning", "after learning"
+    teach: bool
+    first: int  # index of its first answer
+    stop: int
+
+
+class Summary(NamedTuple):
+    """What a recording says about learning."""
+
+    parts: list[Part]
+    answers: dict[str, NDArray[np.void]]  # ANSWER_DTYPE, by port
+    agreement: dict[str, float]  # share of equal answers of the first and the second port, by part
+    spikes: NDArray[np.void]  # SPIKE_DTYPE of the first port that has them, may be empty
+    phases: NDArray[np.void]  # PHASE_DTYPE, may be empty
+    torn: str
+
+    def accuracy(self, port: str, part: Part) -> float:
+        """Share of right answers of a port in a part; nan if it gave none."""
+        answers = self.answers[port][part.first : part.stop]
+        return float(np.mean(answers["answer"] == answers["label"])) if len(answers) else float("nan")
+
+
+def summarise(recording: Recording) -> Summary:
+    """Find the answers, spikes and chip phases in a recording and count.
+
+    A part is called by what was learned before it: an untaught part before any taught one is "before learning".
+    """
+    found: dict[str, dict[str, NDArray[np.void]]] = {item: {} for item in ITEM_DTYPES}
+    for port, item in recording.ports.items():
+        found[item][port] = recording.items(port)
+    answers = found["answers"]
+    first = next(iter(answers.values()), np.zeros(0, ANSWER_DTYPE))
+    parts = _parts(first["teach"])
+    agreement: dict[str, float] = {}
+    if len(answers) >= 2:
+        mine, theirs = list(answers.values())[:2]
+        for part in parts:
+            span = slice(part.first, min(part.stop, len(theirs)))
+            if span.stop > span.start:
+                agreement[part.name] = float(np.mean(mine["answer"][span] == theirs["answer"][span]))
+    spikes = next(iter(found["spikes"].values()), np.zeros(0, SPIKE_DTYPE))
+    phases = next(iter(found["phases"].values()), np.zeros(0, PHASE_DTYPE))
+    return Summary(parts, answers, agreement, spikes, phases, recording.torn)
+
+
+def _parts(teach: NDArray[np.uint8]) -> list[Part]:
+    cuts = [0, *(np.flatnonzero(np.diff(teach.astype(np.int8))) + 1).tolist(), len(teach)]
+    parts: list[Part] = []
+    for first, stop in itertools.pairwise(cuts):
+        if stop == first:
+            continue
+        taught = bool(teach[first])
+        name = (
+            "while learning" if taught else "after learning" if any(part.teach for part in parts) else "before learning"
+        )
+        again = sum(part.name.startswith(name) for part in parts)
+        parts.append(Part(f"{name} ({again + 1})" if again else name, taught, first, stop))
+    return parts
+
+
+def summary_table(summary: Summary) -> Table:
+    """Draw accuracies and agreement as a table for the terminal."""
+    table = Table(title="answers: share that was right", title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("recordings", justify="right")
+    for port in summary.answers:
+        table.add_column(port, justify="right")
+    if summary.agreement:
+        table.add_column("agreement", justify="right")
+    for part in summary.parts:
+        row = [part.name, f"{part.stop - part.first:,}"]
+        row += [f"{summary.accuracy(port, part):.1%}" for port in summary.answers]
+        if summary.agreement:
+            row.append(f"{summary.agreement.get(part.name, float('nan')):.1%}")
+        table.add_row(*row)
+    return table
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """Return the figures as plain values."""
+    return {
+        "parts": [
+            {
+                "name": part.name,
+                "recordings": part.stop - part.first,
+                "accuracy": {port: summary.accuracy(port, part) for port in summary.answers},
+                "agreement": summary.agreement.get(part.name),
+            }
+            for part in summary.parts
+        ],
+        "spikes": len(summary.spikes),
+        "chip_phases": len(summary.phases),
+        "chip_synaptic_ops": int(summary.phases["synaptic_ops"].sum()),
+        "chip_packets": int(summary.phases["packets"].sum()),
+        "chip_hops": int(summary.phases["hops"].sum()),
+        "torn": summary.torn,
+    }
+
+
+def running(values: NDArray[Any], window: int) -> NDArray[np.float64]:
+    """Mean over the last ``window`` values (fewer at the beginning), shape as given."""
+    total = np.cumsum(np.concatenate([[0.0], values]))
+    stop = np.arange(1, len(values) + 1)
+    start = np.maximum(0, stop - window)
+    mean: NDArray[np.float64] = (total[stop] - total[start]) / (stop - start)
+    return mean
+
+
+def draw(summary: Summary, path: Path, *, title: str) -> None:
+    """Draw the summary as a picture: accuracy over the run, spikes of two recordings, load of the chip.
+
+    Parameters
+    ----------
+    summary
+        What to draw.
+    path
+        A ``.png``, ``.svg`` or ``.pdf`` file to write.
+    title
+        Head of the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1))
+    figure.suptitle(title, fontsize=13)
+    _draw_accuracy(summary, figure.add_subplot(grid[0, :]))
+    _draw_bars(summary, figure.add_subplot(grid[1, 0]))
+    _draw_spikes(summary, figure.add_subplot(grid[1, 1]))
+    _draw_load(summary, figure.add_subplot(grid[1, 2]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+# Okabe and Ito's colours, told apart by colour-blind people (jfly.uni-koeln.de/color)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+
+def _draw_accuracy(summary: Summary, axes: "Axes") -> None:
+    for (port, answers), colour in zip(summary.answers.items(), COLOURS, strict=False):
+        for index, part in enumerate(summary.parts):
+            right = (answers["answer"] == answers["label"])[part.first : part.stop]
+            x = np.arange(part.first, part.first + len(right))
+            label = f"{port}, mean of the last {RUNNING}" if index == 0 else None
+            axes.plot(x, 100 * running(right, RUNNING), color=colour, label=label, linewidth=1.8)
+    for part in summary.parts:
+        if not part.teach:
+            axes.axvspan(part.first, part.stop, color="0.93", zorder=0)
+        axes.text((part.first + part.stop) / 2, 103, part.name, ha="center", va="bottom", fontsize=9, color="0.3")
+    axes.set(xlabel="recording", ylabel="right answers (%)", ylim=(0, 102))
+    axes.set_xlim(0, max((part.stop for part in summary.parts), default=1))
+    axes.grid(alpha=0.3)
+    if summary.answers:
+        axes.legend(loc="lower right", fontsize=9)
+
+
+def _draw_bars(summary: Summary, axes: "Axes") -> None:
+    held_out = [part for part in summary.parts if not part.teach] or summary.parts
+    width = 0.8 / max(1, len(summary.answers))
+    for offset, (port, colour) in enumerate(zip(summary.answers, COLOURS, strict=False)):
+        heights = [100 * summary.accuracy(port, part) for part in held_out]
+        x = np.arange(len(held_out)) + offset * width
+        bars = axes.bar(x, heights, width * 0.92, color=colour, label=port)
+        axes.bar_label(bars, fmt="%.0f", fontsize=8)
+    axes.set_xticks(np.arange(len(held_out)) + 0.4 - width / 2, [part.name for part in held_out], fontsize=9)
+    axes.set(title="never taught", ylabel="right answers (%)", ylim=(0, 110))
+    axes.legend(fontsize=8, loc="upper left")
+
+
+def _draw_spikes(summary: Summary, axes: "Axes") -> None:
+    """Draw the hidden spikes of the last recording: what the network says while it looks."""
+    answers = next(iter(summary.answers.values()), np.zeros(0, ANSWER_DTYPE))
+    axes.set(title="hidden spikes of the last recording", xlabel="time (ms)", ylabel="unit")
+    if not len(answers) or not len(summary.spikes):
+        return
+    last = answers[-1]
+    t = summary.spikes["t"]
+    shown = summary.spikes[(t >= last["start"]) & (t < last["t"])]
+    axes.plot((shown["t"] - last["start"]) / 1000, shown["unit"], ".", markersize=2, color=COLOURS[2])
+    axes.set_title(f"hidden spikes, last recording: a {last['label']}, said {last['answer']}", fontsize=10)
+
+
+def _draw_load(summary: Summary, axes: "Axes") -> None:
+    axes.set(title="chip: packets on the mesh per phase", xlabel="packets", ylabel="phases")
+    if len(summary.phases):
+        axes.hist(summary.phases["packets"], bins=40, color=COLOURS[1])
+        axes.set_yscale("log")
