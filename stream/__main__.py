@@ -173,7 +173,8 @@ def bench(
 def _console(*, to_stderr: bool = False) -> "Console":
     from rich.console import Console
 
-    return Console(stderr=to_stderr, soft_wrap=not sys.stdout.isatty())
+    # a pipe or a log has no width of its own: wide enough for the ledger
+    return Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 120)
 
 
 def _demo_recordings(console: "Console", *, quiet: bool) -> Path:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 import filelock
 import numba
@@ -127,7 +127,11 @@ def _keep_on_disk(dispatcher: Any, module: str, path: Path) -> None:
         setattr(cache, name, locked)
 
 
-def kernel(function: Callable[P, R] | None = None, *, reassociate: bool = False) -> Callable[P, R]:
+@overload
+def kernel(function: Callable[P, R]) -> Callable[P, R]: ...
+@overload
+def kernel(*, reassociate: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def kernel(function: Any = None, *, reassociate: bool = False) -> Any:
     """Compile a function to machine code, cached on disk.
 
     A kernel is pure: state, parameters and preallocated outputs in, a count out. It allocates, prints and raises
@@ -147,7 +151,11 @@ def kernel(function: Callable[P, R] | None = None, *, reassociate: bool = False)
     ``nogil``: a pipeline in one process can overlap a kernel with ZeroMQ's and the status line's threads.
     """
     if function is None:
-        return functools.partial(kernel, reassociate=reassociate)  # type: ignore[return-value]
+        return functools.partial(_compile, reassociate=reassociate)
+    return _compile(function, reassociate=reassociate)
+
+
+def _compile(function: Any, *, reassociate: bool) -> Any:
     if _config.DISABLE_JIT:
         return function
     fastmath = {"reassoc", "nsz"} if reassociate else False
@@ -156,5 +164,4 @@ def kernel(function: Callable[P, R] | None = None, *, reassociate: bool = False)
     if path is not None:  # else: a kernel written in a user's script or a test, compiled for this process alone
         _keep_on_disk(dispatcher, function.__module__, path)
     _registry.append(dispatcher)
-    compiled: Callable[P, R] = dispatcher
-    return compiled
+    return dispatcher

@@ -283,6 +283,8 @@ class _Supervisor:
             self.on_status(self.latest, self.phase)
             with contextlib.suppress(queue.Empty):
                 name, report = self.reports.get(timeout=0.1)
+                if report is None and name in self.latest and self.latest[name].done:
+                    continue  # it has done its part and gone
                 if report is None:
                     raise self._death(name)
                 if isinstance(report, Failure):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.box import SIMPLE
 from rich.table import Table
 
 from stream.packet import ANSWER_DTYPE, ITEM_DTYPES, PHASE_DTYPE, SPIKE_DTYPE
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Part", "Summary", "draw", "summarise", "summary_table", "to_json"]
 
 RUNNING = 50  # recordings in the running accuracy
+FEW = 10  # recordings without which a running accuracy says nothing
 
 
 class Part(NamedTuple):
@@ -87,7 +89,7 @@ def _parts(teach: NDArray[np.uint8]) -> list[Part]:
 
 def summary_table(summary: Summary) -> Table:
     """Draw accuracies and agreement as a table for the terminal."""
-    table = Table(title="answers: share that was right", title_justify="left", title_style="bold")
+    table = Table(title="answers: share that was right", title_justify="left", title_style="bold", box=SIMPLE)
     table.add_column("")
     table.add_column("recordings", justify="right")
     for port in summary.answers:
@@ -168,9 +170,9 @@ def _draw_accuracy(summary: Summary, axes: "Axes") -> None:
     for (port, answers), colour in zip(summary.answers.items(), COLOURS, strict=False):
         for index, part in enumerate(summary.parts):
             right = (answers["answer"] == answers["label"])[part.first : part.stop]
-            x = np.arange(part.first, part.first + len(right))
+            x = np.arange(part.first, part.first + len(right))[FEW:]
             label = f"{port}, mean of the last {RUNNING}" if index == 0 else None
-            axes.plot(x, 100 * running(right, RUNNING), color=colour, label=label, linewidth=1.8)
+            axes.plot(x, 100 * running(right, RUNNING)[FEW:], color=colour, label=label, linewidth=1.8)
     for part in summary.parts:
         if not part.teach:
             axes.axvspan(part.first, part.stop, color="0.93", zorder=0)
@@ -209,7 +211,20 @@ def _draw_spikes(summary: Summary, axes: "Axes") -> None:
 
 
 def _draw_load(summary: Summary, axes: "Axes") -> None:
-    axes.set(title="chip: packets on the mesh per phase", xlabel="packets", ylabel="phases")
-    if len(summary.phases):
-        axes.hist(summary.phases["packets"], bins=40, color=COLOURS[1])
-        axes.set_yscale("log")
+    """Draw what the chip did in each phase of the last recording."""
+    answers = next(iter(summary.answers.values()), np.zeros(0, ANSWER_DTYPE))
+    axes.set(title="chip, same recording, per phase", xlabel="time (ms)", ylabel="packets on the mesh")
+    if not len(answers) or not len(summary.phases):
+        return
+    last = answers[-1]
+    t = summary.phases["t"]
+    shown = summary.phases[(t >= last["start"]) & (t < last["t"])]
+    ms = (shown["t"] - last["start"]) / 1000
+    axes.set_title("chip, same recording, per phase", fontsize=10)
+    axes.fill_between(ms, shown["packets"], color=COLOURS[1], alpha=0.35, linewidth=0)
+    axes.yaxis.label.set_color(COLOURS[1])
+    axes.set_ylim(0)
+    events = axes.twinx()
+    events.plot(ms, shown["spikes_in"], color=COLOURS[0], linewidth=1)
+    events.set_ylabel("events in", color=COLOURS[0])
+    events.set_ylim(0)

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 
+from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -36,20 +37,17 @@ def duration(us: float) -> str:
 
 def ledger_table(ledgers: list[Ledger], result: RunResult | None = None) -> Table:
     """Draw the ledger: sent = delivered + dropped, edge by edge."""
-    table = Table(title="ledger: sent = delivered + dropped", title_justify="left", title_style="bold")
-    for name in ("edge", "delivery", "messages", "sent", "delivered", "dropped", "MB", "p50", "p99", ""):
-        table.add_column(name, justify="left" if name in ("edge", "delivery") else "right", no_wrap=True)
+    table = Table(title="ledger: sent = delivered + dropped", title_justify="left", title_style="bold", box=SIMPLE)
+    for name in ("edge", "sent", "delivered", "dropped", "p50", "p99", ""):
+        table.add_column(name, justify="left" if name == "edge" else "right", no_wrap=True, min_width=6)
     for ledger in ledgers:
         latency = result.latency.get(ledger.edge) if result is not None else None
         sent, delivered, dropped = ledger.items
         table.add_row(
-            ledger.edge,
-            ledger.delivery,
-            f"{ledger.messages[0]:,}",
+            ledger.edge + (" (live)" if ledger.delivery == "live" else ""),
             f"{sent:,}",
             f"{delivered:,}",
             Text(f"{dropped:,}", style="yellow" if dropped else ""),
-            f"{ledger.bytes / 1e6:.1f}" if ledger.bytes else "-",
             duration(latency.p50_us) if latency else "-",
             duration(latency.p99_us) if latency else "-",
             Text("exact", style="green") if ledger.is_balanced else Text("NOT BALANCED", style="bold red"),
