@@ -219,7 +219,7 @@ def _run(
         pipeline.transport = transport  # type: ignore[assignment]
     failure: HebbstreamError | None = None
     result: RunResult | None
-    with StatusView(pipeline.name, console, quiet=quiet) as view:
+    with StatusView(pipeline, console, quiet=quiet) as view:
         try:
             result = run_pipeline(
                 pipeline, processes=not one_process, plugins=list(plugins), restore=restore, on_status=view
@@ -236,7 +236,7 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
     """Print what a run came to, and draw what it recorded."""
     from stream.record import read_recording
     from stream.summary import draw, summarise, summary_table, to_json
-    from stream.terminal import duration, ledger_table, si
+    from stream.terminal import counts_line, duration, ledger_table, si
 
     report: dict[str, Any] = {
         "pipeline": pipeline.name,
@@ -271,9 +271,9 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
         f"{result.cpu_s:.1f} s of processor time in all processes",
         highlight=False,
     )
-    for name, statistics in result.members.items():
-        words = ", ".join(f"{key} {si(value)}" for key, value in statistics.items() if not key.startswith("of "))
-        console.print(f"[bold]{name}[/bold]: {words}", highlight=False)
+    for member in pipeline.members:
+        if member.name in result.members:
+            console.print(f"[bold]{member.name}[/bold]: {counts_line(result.members[member.name])}", highlight=False)
     console.print(ledger_table(result.ledgers, result))
     for edge, reason in result.refusals.items():
         console.print(f"[yellow]{edge}: a stranger was refused: {reason}[/yellow]", highlight=False)

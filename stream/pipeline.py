@@ -60,7 +60,7 @@ class SourceSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     params: dict[str, Any] = {}
     speed: Speed = "max"
     """Pace: ``"max"``, or how many stream seconds pass in a second of wall time. Never changes a timestamp."""
-    packet_items: Annotated[int, Meta(ge=1, le=1 << 20)] = 4096
+    packet_items: Annotated[int, Meta(ge=1, le=1 << 20)] = 1024
     """Most items of a packet."""
     packet_us: Annotated[int, Meta(ge=1)] = 10_000
     """Longest span of a packet when paced; it bounds the latency that packing adds. At ``"max"`` only items count."""
@@ -81,7 +81,7 @@ class EdgeSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename=
     source: Address
     target: Address
     delivery: Delivery = "lossless"
-    window: Annotated[int, Meta(ge=1, le=4096)] = 16
+    window: Annotated[int, Meta(ge=1, le=4096)] = 4
     """Most messages in flight between two processes."""
     bounds: Bounds = Bounds()
     """What a `live` edge may keep waiting."""

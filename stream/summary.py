@@ -167,12 +167,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
 def _draw_accuracy(summary: Summary, axes: "Axes") -> None:
-    for (port, answers), colour in zip(summary.answers.items(), COLOURS, strict=False):
+    # where two curves agree, the lower one shows through the dashes of the upper one
+    for (port, answers), colour, style in zip(summary.answers.items(), COLOURS, ("-", "--", ":", "-."), strict=False):
         for index, part in enumerate(summary.parts):
             right = (answers["answer"] == answers["label"])[part.first : part.stop]
             x = np.arange(part.first, part.first + len(right))[FEW:]
             label = f"{port}, mean of the last {RUNNING}" if index == 0 else None
-            axes.plot(x, 100 * running(right, RUNNING)[FEW:], color=colour, label=label, linewidth=1.8)
+            axes.plot(x, 100 * running(right, RUNNING)[FEW:], color=colour, label=label, linewidth=1.8, linestyle=style)
     for part in summary.parts:
         if not part.teach:
             axes.axvspan(part.first, part.stop, color="0.93", zorder=0)

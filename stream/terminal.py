@@ -12,9 +12,10 @@ from rich.text import Text
 
 from stream.host import Status
 from stream.ledger import Ledger
+from stream.pipeline import Pipeline
 from stream.run import RunResult
 
-__all__ = ["StatusView", "duration", "ledger_table", "si"]
+__all__ = ["StatusView", "counts_line", "duration", "ledger_table", "si"]
 
 RATE_WINDOW_S = 2.0
 
@@ -55,21 +56,28 @@ def ledger_table(ledgers: list[Ledger], result: RunResult | None = None) -> Tabl
     return table
 
 
+def counts_line(counts: dict[str, float]) -> str:
+    """Write a member's counts in one line; what never happened is left out."""
+    return ", ".join(f"{key} {si(value)}" for key, value in counts.items() if value and not key.startswith("of "))
+
+
 class StatusView:
     """A live table on a terminal; a line every few seconds where the output is no terminal.
 
     Parameters
     ----------
-    name
-        What runs.
+    pipeline
+        What runs; its order is that of the rows.
     console
         Where to draw.
     quiet
         Draw nothing.
     """
 
-    def __init__(self, name: str, console: Console, *, quiet: bool = False) -> None:
-        self.name, self.console, self.quiet = name, console, quiet
+    def __init__(self, pipeline: Pipeline, console: Console, *, quiet: bool = False) -> None:
+        self.name, self.console, self.quiet = pipeline.name, console, quiet
+        self._edges = [edge.name for edge in pipeline.edge]
+        self._members = [member.name for member in pipeline.members]
         self._start_s = time.monotonic()
         self._history: dict[str, deque[tuple[float, int]]] = {}
         self._next_line_s = 0.0
@@ -112,34 +120,31 @@ class StatusView:
         edges = Table(box=None, pad_edge=False)
         for column in ("edge", "items/s", "delivered", "in flight", "dropped", "p50", "p99"):
             edges.add_column(column, justify="left" if column == "edge" else "right", no_wrap=True)
-        sent: dict[str, int] = {}
-        dropped: dict[str, int] = {}
-        for status in statuses.values():
-            for end in status.edges:
-                sent[end.name] = max(sent.get(end.name, 0), end.counts.sent_items)
-                dropped[end.name] = max(dropped.get(end.name, 0), end.counts.dropped_items)
-        for status in statuses.values():
-            for end in status.edges:
-                delivered = end.counts.delivered_items
-                if not end.counts.delivered_messages:
-                    continue
-                lost = dropped[end.name]
-                edges.add_row(
-                    end.name,
-                    si(self._rate(end.name, delivered)),
-                    f"{delivered:,}",
-                    f"{max(0, sent[end.name] - delivered - lost):,}",
-                    Text(f"{lost:,}", style="yellow" if lost else ""),
-                    duration(end.latency.p50_us) if end.latency.count else "-",
-                    duration(end.latency.p99_us) if end.latency.count else "-",
-                )
+        ends = [end for status in statuses.values() for end in status.edges]
+        for name in self._edges:
+            both = [end for end in ends if end.name == name]
+            if not both:
+                continue
+            sent = max(end.counts.sent_items for end in both)
+            delivered = max(end.counts.delivered_items for end in both)
+            lost = max(end.counts.dropped_items for end in both)
+            latency = max((end.latency for end in both), key=lambda latency: latency.count)
+            edges.add_row(
+                name,
+                si(self._rate(name, delivered)),
+                f"{delivered:,}",
+                f"{max(0, sent - delivered - lost):,}",
+                Text(f"{lost:,}", style="yellow" if lost else ""),
+                duration(latency.p50_us) if latency.count else "-",
+                duration(latency.p99_us) if latency.count else "-",
+            )
         if edges.row_count:
             parts.append(edges)
         members = Table(box=None, pad_edge=False, show_header=False)
-        for status in statuses.values():
-            for name, statistics in status.members.items():
-                words = [f"{key} {si(value)}" for key, value in statistics.items() if not key.startswith("of ")]
-                members.add_row(Text(name, style="bold"), ", ".join(words))
+        statistics = {name: counts for status in statuses.values() for name, counts in status.members.items()}
+        for name in self._members:
+            if name in statistics:
+                members.add_row(Text(name, style="bold"), counts_line(statistics[name]))
         parts.append(members)
         parts.append(Text("Ctrl-C stops and shows the ledger", style="dim"))
         return Group(*parts)  # type: ignore[arg-type]

@@ -75,3 +75,27 @@ class Relay(Operator):
 
     def statistics(self) -> dict[str, float]:
         return {"seen": float(self.state["seen"]), "sum x": float(self.state["sum_x"])}
+
+
+class Recut(Operator):
+    """Passes the same stream on in other packets: cut at random places, with empty packets in between."""
+
+    def __init__(self, *, width: int, height: int, seed: int, share: float = 0.01) -> None:
+        port = Port("events", width, height)
+        self.inputs, self.outputs = {"events": port}, {"events": port}
+        self.rng, self.share = np.random.default_rng(seed), share
+
+    def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
+        cuts = np.flatnonzero(self.rng.random(len(packet.items)) < self.share)
+        start = packet.start_us
+        for part in np.split(packet.items, cuts):
+            end = int(part["t"][-1]) + 1 if len(part) else start
+            emit("events", Packet(part, start, end))
+            start = max(start, end - 1)
+        emit("events", Packet(packet.items[:0], packet.end_us, packet.end_us))
+
+    def snapshot(self) -> Snapshot:
+        return {}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        check_shapes("recut", {}, snapshot)

@@ -1,0 +1,235 @@
+"""One suite for every operator: whatever it computes, it keeps the contract of ``stream.operator``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from chip.node import ChipNode
+from plasticity.learner import OnlineLearner
+from stream.errors import ConfigError
+from stream.operator import Operator
+from stream.packet import EVENT_DTYPE, Deploy, Label, Mark, Message, Packet, Reset
+from stream.record import Recorder
+
+SIDE = 6
+UNITS = 2 * SIDE * SIDE
+
+
+def deploy(t_us: int, seed: int) -> Deploy:
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, NDArray[Any]] = {
+        "layer0.weight": rng.normal(0, 0.4, (UNITS, 8)).astype(np.float32),
+        "layer0.tau_mem_us": np.array(5000.0),
+        "layer0.v_threshold": np.array(1.0),
+        "layer1.weight": rng.normal(0, 0.4, (8, 3)).astype(np.float32),
+        "layer1.tau_mem_us": np.array(9000.0),
+    }
+    return Deploy(t_us, seed, arrays)
+
+
+def learner(mode: Any, **more: Any) -> OnlineLearner:
+    size = {"width": SIDE, "height": SIDE, "n_hidden": 8, "n_classes": 3, "weight_scale": 0.4, "window_events": 300}
+    return OnlineLearner(**size, mode=mode, **more)
+
+
+MAKERS: dict[str, Callable[[Path], Operator]] = {
+    "learner GP": lambda folder: learner("GP"),
+    "learner LP": lambda folder: learner("LP"),
+    "learner HP": lambda folder: learner("HP", deploy_every=2),
+    "learner HP carried": lambda folder: learner("HP", hebb_reset=False),
+    "learner HP by the clock": lambda folder: learner("HP", correction_period_us=7000),
+    "chip": lambda folder: ChipNode(width=SIDE, height=SIDE),
+    "chip slow phases": lambda folder: ChipNode(width=SIDE, height=SIDE, phase_us=3333),
+    "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Operator]:
+    return lambda: MAKERS[request.param](tmp_path)
+
+
+def stream(n_windows: int = 5, n_events: int = 400) -> list[Message]:
+    """Make a labelled stream with weights on the way, bursts, equal times and a long silence."""
+    rng = np.random.default_rng(4)
+    messages: list[Message] = [Reset(0), deploy(0, 1)]
+    t = 0
+    for window in range(n_windows):
+        start = t
+        messages.append(Reset(start, teach=window != 3))
+        events = np.zeros(n_events, EVENT_DTYPE)
+        gaps = rng.choice([0, 1, 20, 100, 700], n_events)
+        gaps[n_events // 2] = 40_000
+        events["t"] = start + np.cumsum(gaps)
+        events["x"], events["y"] = rng.integers(0, SIDE, (2, n_events))
+        events["p"] = rng.integers(0, 2, n_events)
+        t = int(events["t"][-1]) + 1
+        messages.append(Packet(events, start, t))
+        messages.append(Label(t, window % 3, start, teach=window != 3))
+        t += 50_000
+        if window == 2:
+            messages.append(deploy(t, 2))
+    return messages
+
+
+def recut(messages: list[Message], seed: int) -> list[Message]:
+    """Cut the packets elsewhere, with empty ones in between."""
+    rng = np.random.default_rng(seed)
+    out: list[Message] = []
+    for message in messages:
+        if not isinstance(message, Packet):
+            out.append(message)
+            continue
+        start = message.start_us
+        for part in np.split(message.items, np.flatnonzero(rng.random(len(message.items)) < 0.03)):
+            end = int(part["t"][-1]) + 1 if len(part) else start
+            out.append(Packet(part.copy(), start, end))
+            start = end - 1 if len(part) else end
+        out.append(Packet(message.items[:0], message.end_us, message.end_us))
+    return out
+
+
+class Collector:
+    """Takes what an operator emits: items of each port as bytes, cut only by marks."""
+
+    def __init__(self, operator: Operator) -> None:
+        self.ports: dict[str, list[Any]] = {port: [b""] for port in operator.outputs}
+
+    def __call__(self, port: str, message: Message) -> None:
+        out = self.ports[port]
+        if isinstance(message, Packet):
+            assert message.start_us <= message.end_us
+            t = message.items["t"]
+            assert np.all(np.diff(t) >= 0)
+            assert np.all((t >= message.start_us) & (t < message.end_us))
+            out[-1] += message.items.tobytes()
+        else:
+            shown = [(name, array.tobytes()) for name, array in getattr(message, "arrays", {}).items()]
+            out.extend([(type(message).__name__, message.t_us, shown), b""])
+
+
+def feed(operator: Operator, messages: list[Message], emit: Callable[[str, Message], None]) -> None:
+    port = next(iter(operator.inputs))
+    for message in messages:
+        if isinstance(message, Packet):
+            operator.on_packet(port, message, emit)
+        else:
+            operator.on_mark(port, message, emit)
+
+
+def result(operator: Operator, messages: list[Message]) -> tuple[dict[str, list[Any]], dict[str, bytes]]:
+    collector = Collector(operator)
+    feed(operator, messages, collector)
+    operator.on_end(collector)
+    # a recording remembers how it was cut: that is its job, and its readers join the packets
+    state = {} if isinstance(operator, Recorder) else {k: v.tobytes() for k, v in operator.snapshot().items()}
+    operator.close()
+    return collector.ports, state
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_packets_are_cut_does_not_matter(make: Callable[[], Operator], seed: int) -> None:
+    assert result(make(), stream()) == result(make(), recut(stream(), seed))
+
+
+def test_the_same_stream_gives_the_same_bits(make: Callable[[], Operator]) -> None:
+    assert result(make(), stream()) == result(make(), stream())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_restored_anywhere_it_goes_on_as_if_never_stopped(make: Callable[[], Operator], share: float) -> None:
+    messages = recut(stream(), 1)
+    at = int(share * len(messages))
+    first = make()
+    collector = Collector(first)
+    feed(first, messages[:at], collector)
+    snapshot = {name: np.array(array) for name, array in first.snapshot().items()}
+    first.close()
+    second = make()
+    second.restore(snapshot)
+    feed(second, messages[at:], collector)
+    second.on_end(collector)
+    state = {} if isinstance(second, Recorder) else {k: v.tobytes() for k, v in second.snapshot().items()}
+    second.close()
+    assert (collector.ports, state) == result(make(), messages)
+
+
+def test_a_snapshot_is_a_copy(make: Callable[[], Operator]) -> None:
+    operator = make()
+    feed(operator, stream()[:3], Collector(operator))
+    snapshot = operator.snapshot()
+    before = {name: np.array(array).tobytes() for name, array in snapshot.items()}
+    feed(
+        operator, [message for message in stream()[3:] if isinstance(message, Packet | Label)][:2], Collector(operator)
+    )
+    assert {name: np.asarray(array).tobytes() for name, array in snapshot.items()} == before
+    operator.close()
+
+
+def test_a_foreign_snapshot_is_refused_and_changes_nothing(make: Callable[[], Operator]) -> None:
+    operator = make()
+    feed(operator, stream()[:4], Collector(operator))
+    before = {name: np.asarray(array).tobytes() for name, array in operator.snapshot().items()}
+    with pytest.raises(ConfigError, match="wanted"):
+        operator.restore({"something": np.zeros(3)})
+    assert {name: np.asarray(array).tobytes() for name, array in operator.snapshot().items()} == before
+    operator.close()
+
+
+def test_inputs_are_left_as_they_are(make: Callable[[], Operator]) -> None:
+    messages = stream()
+    before = [message.items.tobytes() for message in messages if isinstance(message, Packet)]
+    operator = make()
+    feed(operator, messages, Collector(operator))
+    operator.close()
+    assert [message.items.tobytes() for message in messages if isinstance(message, Packet)] == before
+
+
+def test_read_only_packets_are_as_good(make: Callable[[], Operator]) -> None:
+    frozen = stream()
+    for message in frozen:
+        if isinstance(message, Packet):
+            message.items.flags.writeable = False
+    assert result(make(), frozen) == result(make(), stream())
+
+
+def test_warming_up_changes_nothing(make: Callable[[], Operator]) -> None:
+    operator = make()
+    before = {name: np.asarray(array).tobytes() for name, array in operator.snapshot().items()}
+    operator.warm_up()
+    assert {name: np.asarray(array).tobytes() for name, array in operator.snapshot().items()} == before
+    operator.close()
+
+
+def test_marks_pass_in_order(make: Callable[[], Operator]) -> None:
+    operator = make()
+    marks: dict[str, list[Mark]] = {port: [] for port in operator.outputs}
+
+    def note(port: str, message: Message) -> None:
+        if isinstance(message, Reset | Label):
+            marks[port].append(message)
+
+    feed(operator, stream(), note)
+    wanted = [message for message in stream() if isinstance(message, Reset | Label)]
+    assert all(passed == wanted for passed in marks.values())
+    operator.close()
+
+
+def test_statistics_are_numbers_for_people(make: Callable[[], Operator]) -> None:
+    operator = make()
+    feed(operator, stream(), Collector(operator))
+    counts = operator.statistics()
+    assert counts
+    assert all(isinstance(key, str) and np.isfinite(float(value)) for key, value in counts.items())
+    operator.close()
+    operator.close()  # idempotent
+
+
+def test_public_things_are_documented(make: Callable[[], Operator]) -> None:
+    kind = type(make())
+    assert kind.__doc__
+    assert "Parameters" in kind.__doc__
