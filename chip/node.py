@@ -1,0 +1,376 @@
+"""The chip in a pipeline: events in, spikes, answers and counts out.
+
+Time
+----
+Stream time is cut in phases, phase k covering ``[t_reset + k * phase_us, t_reset + (k + 1) * phase_us)`` after the
+last ``Reset`` (before the first one: the grid of whole multiples of phase_us that holds the first event or mark). Its
+events wait on the axons, one bit each; once the stream has passed its end, it runs. Never by wall time, and never
+before it is sure that no event of it can come any more, so where packets are cut does not show. A packet's last
+microsecond may be continued by the next packet, so a phase that ends there waits for it.
+
+Marks
+-----
+``Deploy``  weights are quantised and written between two phases; potentials stay. New shapes: a new program, at rest.
+``Reset``   every phase that has ended runs, then all goes to rest; input of the unfinished one is dropped, and counted.
+``Label``   every phase that has ended runs, then the answer goes out: the class with the largest time average of the
+            readout's membrane over the phases since the last reset (ties: the lowest; -1 if no phase ran).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chip.compiler import (
+    Program,
+    QuantisedLayer,
+    compile_network,
+    float_layers,
+    program_bytes,
+    quantise,
+    report,
+    reweigh,
+)
+from chip.grid import DONE, OVERFLOW, GridState, clear, new_state, run_phases
+from chip.profile import load_profile
+from neurons.encode import check_events, n_input_units, read_only, unit_of
+from stream.errors import CapacityError, ConfigError
+from stream.jit import kernel
+from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
+from stream.packet import (
+    ANSWER_DTYPE,
+    EVENT_DTYPE,
+    PHASE_DTYPE,
+    SPIKE_DTYPE,
+    Deploy,
+    Label,
+    Mark,
+    Packet,
+    Reset,
+    packet_of,
+)
+
+__all__ = ["ChipNode"]
+
+ROWS = 1024  # rows of the phase table filled before Python is entered to hand them on
+LAYER_NUMBERS = 3  # scale, alpha, threshold (nan for the readout)
+BOOK_DTYPE = np.dtype(
+    [
+        ("anchored", "<i8"),  # 1 once the phase grid is fixed
+        ("anchor_us", "<i8"),  # a phase begins here
+        ("time_us", "<i8"),  # nothing earlier may come
+        ("sent_us", "<i8"),  # the outputs' spans reach up to here
+        ("end_us", "<i8"),  # end of the last packet
+        ("begun", "<i8"),
+        ("before_deploy", "<i8"),  # events that came before the first weights
+        ("dropped", "<i8"),  # waiting input lines dropped by a reset or a new program
+        ("deploys", "<i8"),
+        ("deploy_bytes", "<i8"),
+    ]
+)
+
+
+class _Output(NamedTuple):
+    """What a run of phases produced."""
+
+    spikes: NDArray[np.void]
+    rows: NDArray[np.void]
+
+
+@kernel
+def _encode(events: Any, width: int, incoming: Any) -> int:
+    """Write events as spikes of input lines."""
+    for k in range(len(events)):
+        incoming[k]["t"] = events[k]["t"]
+        incoming[k]["unit"] = unit_of(events[k], width)
+    return len(events)
+
+
+class ChipNode(Operator):
+    """A core-grid chip that classifies a stream of events.
+
+    Parameters
+    ----------
+    width, height
+        The sensor's size, pixels. Input line of an event: ``(y * width + x) * 2 + p``.
+    profile
+        Name of a shipped chip profile, or path of a TOML file.
+    phase_us
+        Length of a phase, us.
+    strict
+        Raise CapacityError when a sum or a potential overflows, instead of saturating and counting it.
+
+    Notes
+    -----
+    Has no program until the first ``Deploy``: until then events are counted and let go, and answers are -1.
+    """
+
+    def __init__(
+        self, *, width: int, height: int, profile: str = "tianjic-2019", phase_us: int = 1000, strict: bool = True
+    ) -> None:
+        if width < 1 or height < 1:
+            raise ConfigError(f"chip: sensor of {width} x {height} pixels, wanted at least 1 x 1")
+        self.width, self.height, self.phase_us, self.strict = width, height, phase_us, strict
+        self.profile = load_profile(profile)
+        if phase_us < self.profile.shortest_phase_us:
+            raise ConfigError(
+                f"chip: phase_us is {phase_us}, {self.profile.name} needs {self.profile.shortest_phase_us} us or more"
+            )
+        self.inputs = {"events": Port("events", width=width, height=height)}
+        self.outputs = {"spikes": Port("spikes"), "answers": Port("answers"), "phases": Port("phases")}
+        self.program: Program | None = None
+        self.state: GridState | None = None
+        self._book = np.zeros(1, BOOK_DTYPE)
+        self._book["time_us"] = np.iinfo(np.int64).min
+        self._spikes = np.empty(0, SPIKE_DTYPE)
+        self._rows = np.empty(ROWS, PHASE_DTYPE)
+        self._progress = np.zeros(3, np.int64)
+
+    # -- the stream ----------------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Compile every kernel, on a chip of two neurons that is thrown away."""
+        twin = ChipNode(width=1, height=1, profile="tianjic-2019")
+        arrays: dict[str, NDArray[Any]] = {
+            "layer0.weight": np.ones((2, 1), np.float32),
+            "layer0.tau_mem_us": np.array(1e4),
+            "layer0.v_threshold": np.array(1.0),
+            "layer1.weight": np.ones((1, 1), np.float32),
+            "layer1.tau_mem_us": np.array(1e4),
+        }
+        twin.on_mark("events", Deploy(0, 0, arrays), _nowhere)
+        twin.on_packet("events", packet_of(np.array([(0, 0, 0, 1), (3000, 0, 0, 1)], EVENT_DTYPE)), _nowhere)
+
+    def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
+        """Put events on the axons and run the phases that they close."""
+        book = self._book[0]
+        events = read_only(packet.items)
+        check_events("chip", events, self.width, self.height, int(book["time_us"]))
+        self._begin(packet.start_us)
+        if len(events):
+            self._anchor(int(events["t"][0]))
+        book["end_us"] = max(int(book["end_us"]), packet.end_us)
+        incoming = np.empty(len(events), SPIKE_DTYPE)
+        if self.program is None:
+            book["before_deploy"] += len(events)
+            incoming = incoming[:0]
+        else:
+            _encode(events, self.width, incoming)
+        self._advance(incoming, packet.end_us - 1, emit, packet.origin_ns)
+
+    def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
+        """Obey a mark, then pass it on to every output."""
+        self._begin(mark.t_us)
+        self._anchor(mark.t_us)
+        self._advance(np.empty(0, SPIKE_DTYPE), mark.t_us, emit)
+        match mark:
+            case Deploy():
+                self._deploy(mark)
+            case Reset():
+                self._reset(mark.t_us)
+            case Label():
+                row = (mark.t_us, mark.start_us, mark.label, self.answer(), mark.teach)
+                emit("answers", packet_of(np.array([row], ANSWER_DTYPE)))
+        super().on_mark(port, mark, emit)
+
+    def on_end(self, emit: Emit) -> None:
+        """Run the phase that ends where the last packet did."""
+        if self._book["begun"][0]:
+            self._advance(np.empty(0, SPIKE_DTYPE), int(self._book["end_us"][0]), emit)
+
+    def answer(self) -> int:
+        """Return the class with the largest score since the last reset, -1 if no phase ran.
+
+        The time average is the sum over a number of phases that is the same for all, so the exact integer sum decides.
+        """
+        if self.state is None or self.state.clock["phase"][0] == 0:
+            return -1
+        return int(np.argmax(self.state.score))
+
+    def _begin(self, t_us: int) -> None:
+        """Remember where the outputs' spans begin."""
+        if not self._book["begun"][0]:
+            self._book["begun"], self._book["sent_us"], self._book["end_us"] = 1, t_us, t_us
+
+    def _anchor(self, t_us: int) -> None:
+        """Fix the phase grid, unless it is."""
+        if not self._book["anchored"][0]:
+            self._book["anchored"], self._book["anchor_us"] = 1, t_us // self.phase_us * self.phase_us
+
+    def _advance(self, incoming: NDArray[np.void], until_us: int, emit: Emit, origin_ns: int = 0) -> None:
+        """Run the phases that end by ``until_us`` and send what they made."""
+        book = self._book[0]
+        until_us = max(until_us, int(book["time_us"]))
+        output = self._run(incoming, until_us)
+        book["time_us"] = until_us
+        start_us = int(book["sent_us"])
+        end_us = max(start_us, until_us + 1)
+        book["sent_us"] = end_us
+        emit("spikes", Packet(output.spikes, start_us, end_us, origin_ns))
+        emit("phases", Packet(output.rows, start_us, end_us, origin_ns))
+
+    def _run(self, incoming: NDArray[np.void], until_us: int) -> _Output:
+        """Call the kernel until everything is taken in and every phase has run."""
+        spikes: list[NDArray[np.void]] = []
+        rows: list[NDArray[np.void]] = []
+        if self.program is None or self.state is None:
+            return _Output(np.empty(0, SPIKE_DTYPE), np.empty(0, PHASE_DTYPE))
+        progress = self._progress
+        progress[:] = 0
+        while True:
+            status = run_phases(
+                self.program.grid, self.state, incoming, until_us, self.strict, self._spikes, self._rows, progress
+            )
+            spikes.append(self._spikes[: progress[1]].copy())
+            rows.append(self._rows[: progress[2]].copy())
+            progress[1:] = 0
+            if status == OVERFLOW:
+                self._raise_overflow(self.program, self.state)
+            if status == DONE:
+                return _Output(np.concatenate(spikes), np.concatenate(rows))
+
+    def _raise_overflow(self, program: Program, state: GridState) -> None:
+        """Say where it overflowed."""
+        number = int(state.phase["overflow_core"][0])
+        x, y = program.positions[number]
+        raise CapacityError(
+            f"chip: core {number} at ({x}, {y}), {program.cores[number].name}, "
+            f"phase {int(state.clock['phase'][0]) - 1} since the last reset: {int(state.phase['overflows'][0])} sums "
+            f"or potentials overflowed, wanted {program.profile.membrane_bits.value}-bit potentials and "
+            f"{program.profile.accumulator_bits.value}-bit sums; reset more often, or set strict = false"
+        )
+
+    # -- programs ------------------------------------------------------------------------------------------------------
+
+    def _deploy(self, mark: Deploy) -> None:
+        """Quantise new weights and put them in force."""
+        layers = [
+            quantise(layer, self.phase_us, self.profile, f"layer{number}")
+            for number, layer in enumerate(float_layers(mark.arrays))
+        ]
+        book = self._book[0]
+        if self.program is not None and self.state is not None and _shapes(layers) == _shapes(self.program.layers):
+            n_bytes = reweigh(self.program, layers)
+            self.state.idle[:] = 0  # what did nothing with the old weights may do something with the new
+            self.state.clock["still"] = 0
+        else:
+            program = self._compile(layers)
+            n_bytes = program_bytes(program)
+            phases = (int(mark.t_us) - int(book["anchor_us"])) // self.phase_us + 1
+            end_us = int(book["anchor_us"]) + phases * self.phase_us
+            state = new_state(program.grid, self.profile.n_links, program.n_outputs, self.phase_us, end_us)
+            if self.state is not None:
+                book["dropped"] += self.state.clock["n_input"][0]
+                state.totals[:] = self.state.totals
+                state.link_total[:] = self.state.link_total
+            self._install(program, state)
+        book["deploys"] += 1
+        book["deploy_bytes"] += n_bytes
+
+    def _compile(self, layers: list[QuantisedLayer]) -> Program:
+        """Compile for this sensor."""
+        wanted = n_input_units(self.width, self.height)
+        if layers[0].weight.shape[0] != wanted:
+            raise ConfigError(
+                f"chip: layer0.weight has {layers[0].weight.shape[0]} rows, wanted {wanted}: two for each pixel of "
+                f"{self.width} x {self.height}; set width and height to those that the network was trained for"
+            )
+        return compile_network(layers, self.profile)
+
+    def _install(self, program: Program, state: GridState) -> None:
+        """Make a program the one that runs."""
+        self.program, self.state = program, state
+        self._spikes = np.empty(max(4 * program.grid.spike_unit.size, 1), SPIKE_DTYPE)
+
+    def _reset(self, t_us: int) -> None:
+        """Put the chip at rest; the first phase begins at ``t_us``."""
+        self._book["anchor_us"] = t_us
+        if self.program is not None and self.state is not None:
+            self._book["dropped"] += self.state.clock["n_input"][0]
+            clear(self.program.grid, self.state, t_us + self.phase_us)
+
+    def report(self) -> dict[str, float | str]:
+        """Sum up the program in force; see :func:`chip.compiler.report`."""
+        return {} if self.program is None else report(self.program)
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Return the integers of the network in force, the whole state of the grid, and the counts."""
+        arrays: Snapshot = {"book": self._book.view("<i8").copy()}
+        if self.program is not None and self.state is not None:
+            for number, layer in enumerate(self.program.layers):
+                threshold = np.nan if layer.v_threshold is None else layer.v_threshold
+                arrays[f"layer{number}.weight"] = layer.weight.copy()
+                arrays[f"layer{number}.numbers"] = np.array([layer.scale, layer.alpha, threshold], np.float64)
+            arrays |= {name: array.copy() for name, array in _state_arrays(self.state).items()}
+        return arrays
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over a snapshot; compiles the network that it holds."""
+        layers: list[QuantisedLayer] = []
+        own: dict[str, NDArray[Any]] = {"book": self._book.view("<i8")}
+        while f"layer{len(layers)}.weight" in snapshot:
+            name = f"layer{len(layers)}"
+            weight, numbers = snapshot[f"{name}.weight"], snapshot.get(f"{name}.numbers", np.empty(0))
+            if weight.ndim != 2 or weight.dtype != np.int8 or numbers.shape != (LAYER_NUMBERS,):
+                raise ConfigError(
+                    f"snapshot of chip: {name} is no quantised layer; take it from a chip of this version"
+                )
+            own |= {f"{name}.weight": weight, f"{name}.numbers": numbers}
+            scale, alpha, threshold = (float(number) for number in numbers)
+            layers.append(
+                QuantisedLayer(weight.copy(), scale, int(alpha), None if np.isnan(threshold) else int(threshold))
+            )
+        if not layers:
+            check_shapes("chip", own, snapshot)
+            self.program = self.state = None
+        else:
+            program = self._compile(layers)
+            state = new_state(program.grid, self.profile.n_links, program.n_outputs, self.phase_us, 0)
+            arrays = _state_arrays(state)
+            check_shapes("chip", own | arrays, snapshot)
+            if int(snapshot["grid.clock"][1]) != self.phase_us:
+                raise ConfigError(
+                    f"snapshot of chip: phases of {int(snapshot['grid.clock'][1])} us, wanted {self.phase_us}; "
+                    f"restore it into the operator, with the parameters, that it was taken from"
+                )
+            for name, array in arrays.items():
+                array[...] = snapshot[name]
+            self._install(program, state)
+        self._book.view("<i8")[:] = snapshot["book"]
+
+    def statistics(self) -> dict[str, float]:
+        """Return running counts."""
+        book = self._book[0]
+        counts: dict[str, float] = {
+            "deploys": int(book["deploys"]),
+            "deploy bytes": int(book["deploy_bytes"]),
+            "events before the first weights": int(book["before_deploy"]),
+            "input spikes dropped by resets": int(book["dropped"]),
+        }
+        if self.program is not None and self.state is not None:
+            totals = self.state.totals
+            for name in totals.dtype.names or ():
+                if name != "overflow_core":
+                    counts[name.replace("_", " ")] = int(totals[name][0])
+            counts["cores used"] = len(self.program.cores)
+        return counts
+
+
+def _nowhere(name: str, message: object) -> None:
+    """Send nothing to nobody."""
+
+
+def _shapes(layers: list[QuantisedLayer]) -> list[tuple[tuple[int, ...], bool]]:
+    return [(layer.weight.shape, layer.v_threshold is None) for layer in layers]
+
+
+def _state_arrays(state: GridState) -> dict[str, NDArray[Any]]:
+    """Name the arrays of a grid's state, without its scratch; records as rows of int64, which any file format holds."""
+    scratch = {"flow_packets", "current", "fired", "membrane", "soma"}
+    arrays: dict[str, NDArray[Any]] = {
+        f"grid.{name}": getattr(state, name) for name in GridState._fields if name not in scratch
+    }
+    arrays |= {f"soma.{name}": array for name, array in state.soma._asdict().items()}
+    return {name: array.view("<i8") if array.dtype.names else array for name, array in arrays.items()}
