@@ -159,7 +159,7 @@ class ChipNode(Operator):
         self._advance(incoming, packet.end_us - 1, emit, packet.origin_ns)
 
     def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
-        """Obey a mark, then pass it on to every output."""
+        """Obey a mark, then pass it on to every output; weights end here."""
         self._begin(mark.t_us)
         self._anchor(mark.t_us)
         self._advance(np.empty(0, SPIKE_DTYPE), mark.t_us, emit)
@@ -171,7 +171,8 @@ class ChipNode(Operator):
             case Label():
                 row = (mark.t_us, mark.start_us, mark.label, self.answer(), mark.teach)
                 emit("answers", packet_of(np.array([row], ANSWER_DTYPE)))
-        super().on_mark(port, mark, emit)
+        if not isinstance(mark, Deploy):
+            super().on_mark(port, mark, emit)
 
     def on_end(self, emit: Emit) -> None:
         """Run the phase that ends where the last packet did."""

@@ -146,7 +146,7 @@ def test_what_comes_out():
     assert entered + counts["input spikes dropped by resets"] == 500 + 900 + 9 + 700
     for port in ("spikes", "answers", "phases"):
         assert [type(mark).__name__ for mark, _ in seen.marks[port]] == [
-            "Deploy", "Label", "Reset", "Label", "Deploy", "Label", "Label",
+            "Label", "Reset", "Label", "Label", "Label",
         ]  # fmt: skip
 
 
