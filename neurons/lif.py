@@ -108,7 +108,7 @@ def lif_run(
         The first event not yet handled (``len(events)`` when through) and the count of spikes written.
     """
     tau_us = np.float64(params.tau_mem_us[0])
-    threshold = np.float64(params.v_threshold[0])
+    threshold = params.v_threshold[0]
     n_spikes = 0
     for k in range(first, len(events)):
         if n_spikes + len(state.v) > len(spikes):

@@ -89,6 +89,7 @@ class Scratch(NamedTuple):
     is_live: NDArray[np.bool_]  # bool, shape (n_pre,): whether the row of mu belongs to this walk; False between walks
     worth: NDArray[Any]  # float64, shape (n_hidden,): of a spike with K = 1
     slope: NDArray[Any]  # real, shape (n_hidden,)
+    product: NDArray[Any]  # real, shape (n_hidden,): terms of the sum at hand
 
 
 def new_gradients(params: NetworkParams) -> Gradients:
@@ -106,6 +107,7 @@ def new_scratch(params: NetworkParams, *, is_plastic: bool) -> Scratch:
         np.zeros((n_pre if is_plastic else 0, n_hidden), real),
         np.zeros(n_pre, np.bool_),
         np.zeros(n_hidden),
+        np.zeros(n_hidden, real),
         np.zeros(n_hidden, real),
     )
 
@@ -149,7 +151,7 @@ def spike_share_slope(s_us: float, span_us: float, tau_us: float) -> float:
     return (-math.expm1(-ratio) - ratio * math.exp(-ratio)) / span_us
 
 
-@kernel(reassociate=True)
+@kernel
 def readout_adjoint(
     params: NetworkParams, tape: Tape, n_taped: int, window: Window, end_us: int, d_score: Any, gradients: Gradients
 ) -> int:
@@ -190,7 +192,7 @@ def readout_adjoint(
     return n_spikes
 
 
-@kernel(reassociate=True)
+@kernel
 def spike_value(u: Any, k: int, theta: Any, width: Any, surrogate: int, worth: Any, share: float, lam: Any) -> None:
     """Add g_s * psi(u) to ``lam``."""
     real = lam.dtype.type
@@ -206,33 +208,65 @@ def spike_value(u: Any, k: int, theta: Any, width: Any, surrogate: int, worth: A
             lam[j] += share_ * real(worth[j]) - theta * lam[j]
 
 
-@kernel(reassociate=True)
-def local_rule_adjoint(params: PlasticParams, tape: Tape, k: int, mu: Any, is_live: bool, slope: Any) -> float:
+@kernel
+def lane_sum(values: Any) -> float:
+    """Sum in eight lanes, and those in a fixed order.
+
+    A plain loop adds one after the other and cannot use the machine's vectors. Letting the compiler reorder the sum
+    (``fastmath``) is as fast as this or faster, but then its result depends on what the compiler made of the caller:
+    a kernel just compiled and the same kernel loaded from the cache gave different last bits.
+    """
+    n = len(values)
+    whole = n - n % 8
+    zero = values.dtype.type(0.0)
+    a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+    for j in range(0, whole, 8):
+        a += values[j]
+        b += values[j + 1]
+        c += values[j + 2]
+        d += values[j + 3]
+        e += values[j + 4]
+        f += values[j + 5]
+        g += values[j + 6]
+        h += values[j + 7]
+    for j in range(whole, n):
+        a += values[j]
+    return np.float64(((a + b) + (c + d)) + ((e + f) + (g + h)))
+
+
+# The loops below are short on purpose. A loop over more than about five arrays is no longer vectorised, because the
+# compiler would have to compare too many addresses; the rows are in the nearest cache after the first loop anyway.
+
+
+@kernel
+def local_rule_adjoint(params: PlasticParams, tape: Tape, k: int, mu: Any, is_live: bool, scratch: Scratch) -> float:
     """Turn row i of ``mu`` into ``pass``, write ``slope`` = pass * (1 - z^2), return sum_j pass * z."""
+    slope, product = scratch.slope, scratch.product
     real = mu.dtype.type
     i = tape.unit[k]
     u, hebb, eta = tape.u, tape.hebb, params.sliding_threshold
     rate, highest = params.local_rate[i], params.hebb_max[0]
     per_theta = real(1.0) / params.v_threshold[0]
     one, zero = real(1.0), real(0.0)
-    total = zero
     if not is_live:  # nothing came after this event through this row
         for j in range(mu.shape[1]):
             mu[i, j] = zero
             slope[j] = zero
-        return np.float64(total)
+        return 0.0
     for j in range(mu.shape[1]):
-        z = tanh_rational(u[k, j] * per_theta - eta[j])
-        through = mu[i, j] if abs(hebb[k, j] + rate * z) <= highest else zero
-        mu[i, j] = through
-        slope[j] = through * (one - z * z)
-        total += through * z
-    return np.float64(total)
+        product[j] = tanh_rational(u[k, j] * per_theta - eta[j])
+    for j in range(mu.shape[1]):
+        mu[i, j] = mu[i, j] if abs(hebb[k, j] + rate * product[j]) <= highest else zero
+    for j in range(mu.shape[1]):
+        z = product[j]
+        slope[j] = mu[i, j] * (one - z * z)
+        product[j] = mu[i, j] * z
+    return lane_sum(product)
 
 
-@kernel(reassociate=True)
+@kernel
 def synapse_adjoint(
-    mixing: Any, tape: Tape, k: int, lam: Any, mu: Any, d_weight: Any, decay: float
+    mixing: Any, tape: Tape, k: int, lam: Any, mu: Any, d_weight: Any, decay: float, product: Any
 ) -> tuple[float, float]:
     """Add lam_u to the gradient of row i, and take row i of ``mu`` from ``pass`` to right after its previous event.
 
@@ -245,20 +279,20 @@ def synapse_adjoint(
     i = tape.unit[k]
     hebb = tape.hebb
     decay_h, tiny, zero = real(decay), real(1e-30), real(0.0)
-    by_mixing, by_decay = zero, zero
     for j in range(len(lam)):
-        lam_u = lam[j]
-        h = hebb[k, j]
-        d_weight[i, j] += lam_u
-        mu_h = mu[i, j] + mixing * lam_u
-        by_mixing += lam_u * h
-        by_decay += mu_h * h
+        d_weight[i, j] += lam[j]
+    for j in range(len(lam)):
+        product[j] = lam[j] * hebb[k, j]
+    by_mixing = lane_sum(product)
+    for j in range(len(lam)):
+        mu_h = mu[i, j] + mixing * lam[j]
+        product[j] = mu_h * hebb[k, j]
         mu_h *= decay_h
         mu[i, j] = mu_h if abs(mu_h) > tiny else zero
-    return np.float64(by_mixing), np.float64(by_decay)
+    return by_mixing, lane_sum(product)
 
 
-@kernel(reassociate=True)
+@kernel
 def network_adjoint(
     params: NetworkParams,
     is_plastic: bool,
@@ -303,7 +337,7 @@ def network_adjoint(
         Spikes found on the tape.
     """
     hidden = params.hidden
-    lam, mu, is_live, worth, slope = scratch
+    lam, mu, is_live, worth, slope, product = scratch
     real = lam.dtype.type
     tiny, zero = real(1e-30), real(0.0)
     n_hidden, n_classes = params.readout.weight.shape
@@ -330,10 +364,8 @@ def network_adjoint(
                 anyone |= tape.u[k, j] > theta
         share = spike_share(np.float64(end_us - tape.t_us[k]), span_us, tau_o_us) if anyone else 0.0
         if is_plastic:
-            # one loop each for what needs different arrays: a loop over more than five is no longer vectorised, because
-            # the compiler would have to compare too many addresses
             rate = hidden.local_rate[i]
-            gradients.local_rate[i] += real(local_rule_adjoint(hidden, tape, k, mu, is_live[i], slope))
+            gradients.local_rate[i] += real(local_rule_adjoint(hidden, tape, k, mu, is_live[i], scratch))
             is_live[i] = True
             if anyone:
                 spike_value(tape.u, k, theta, half_width, surrogate, worth, share, lam)
@@ -346,20 +378,21 @@ def network_adjoint(
         # lam is lam_u now
         dt_v_us = np.float64(tape.dt_v_us[k])
         decay_v = real(math.exp(-dt_v_us / tau_v_us))
-        total = zero
         if k > 0:
             for j in range(n_hidden):
                 u = tape.u[k - 1, j]
-                total += lam[j] * (u - (theta if u > theta else zero))
+                product[j] = lam[j] * (u - (theta if u > theta else zero))
         else:
             for j in range(n_hidden):
-                total += lam[j] * window.v[j]
-        d_tau_v += np.float64(total) * np.float64(decay_v) * dt_v_us
+                product[j] = lam[j] * window.v[j]
+        d_tau_v += lane_sum(product) * np.float64(decay_v) * dt_v_us
         if is_plastic:
             dt_h_us = np.float64(tape.dt_hebb_us[k])
             by_mixing: float
             by_decay: float
-            by_mixing, by_decay = synapse_adjoint(mixing, tape, k, lam, mu, d_weight, math.exp(-dt_h_us / tau_h_us))
+            by_mixing, by_decay = synapse_adjoint(
+                mixing, tape, k, lam, mu, d_weight, math.exp(-dt_h_us / tau_h_us), product
+            )
             d_mixing += by_mixing
             d_tau_h += by_decay * dt_h_us
         else:

@@ -184,7 +184,9 @@ def run_all(
     if as_json:
         print(json.dumps([measurement._asdict() | {"ratio": measurement.ratio} for measurement in found]))
     else:
-        table = Table(title="ratio to the limit in the same run (1.0 = as fast as the limit)", title_justify="left", box=SIMPLE)
+        table = Table(
+            title="ratio to the limit in the same run (1.0 = as fast as the limit)", title_justify="left", box=SIMPLE
+        )
         for name in ("measurement", "rate", "limit", "limit's rate", "ratio", "baseline"):
             table.add_column(name, justify="left" if name in ("measurement", "limit") else "right")
         for it in found:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar
 
 import filelock
 import numba
@@ -127,11 +127,7 @@ def _keep_on_disk(dispatcher: Any, module: str, path: Path) -> None:
         setattr(cache, name, locked)
 
 
-@overload
-def kernel(function: Callable[P, R]) -> Callable[P, R]: ...
-@overload
-def kernel(*, reassociate: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-def kernel(function: Any = None, *, reassociate: bool = False) -> Any:
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function to machine code, cached on disk.
 
     A kernel is pure: state, parameters and preallocated outputs in, a count out. It allocates, prints and raises
@@ -141,27 +137,21 @@ def kernel(function: Any = None, *, reassociate: bool = False) -> Any:
     ----------
     function
         The function to compile.
-    reassociate
-        Let sums of floats be reordered, which lets them use vector lanes. The result then depends on the machine
-        (not on the packets), so it is for gradients only, never for spikes.
 
     Notes
     -----
     ``error_model="numpy"``: division by zero gives inf as in NumPy instead of a branch and a raise in each loop.
     ``nogil``: a pipeline in one process can overlap a kernel with ZeroMQ's and the status line's threads.
+    No ``fastmath``, not even for gradients: which way the compiler reorders a sum depends on whether a helper was
+    inlined, so that a kernel just compiled and the same one loaded from the cache differ in the last bits. Sums that
+    have to be fast say their order themselves (``plasticity.adjoint.lane_sum``).
     """
-    if function is None:
-        return functools.partial(_compile, reassociate=reassociate)
-    return _compile(function, reassociate=reassociate)
-
-
-def _compile(function: Any, *, reassociate: bool) -> Any:
     if _config.DISABLE_JIT:
         return function
-    fastmath = {"reassoc", "nsz"} if reassociate else False
-    dispatcher: Any = numba.njit(error_model="numpy", nogil=True, fastmath=fastmath)(function)
+    dispatcher: Any = numba.njit(error_model="numpy", nogil=True)(function)
     path = _module_file(function.__module__)
     if path is not None:  # else: a kernel written in a user's script or a test, compiled for this process alone
         _keep_on_disk(dispatcher, function.__module__, path)
     _registry.append(dispatcher)
-    return dispatcher
+    compiled: Callable[P, R] = dispatcher
+    return compiled
