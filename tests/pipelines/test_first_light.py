@@ -1,6 +1,7 @@
 """The whole system on simulated recordings, camera to chip: the same bits however it is cut or spread."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,23 @@ print({{kernel.__name__: len(kernel.signatures) for kernel in compiled if len(ke
 """
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "{}", done.stdout + done.stderr
+
+
+def test_kernels_just_compiled_and_from_the_cache_give_the_same_bits(recordings: Path, tmp_path: Path) -> None:
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from hashlib import sha256
+from pathlib import Path
+from test_first_light import outcome
+found = outcome(Path({str(recordings)!r}), Path({str(tmp_path)!r}), [])
+print(sha256(repr((found.items, sorted(found.state.items()))).encode()).hexdigest())
+"""
+    command = [sys.executable, "-P", "-c", script]
+    environment = {**os.environ, "HEBBSTREAM_CACHE": str(tmp_path / "cache")}
+    runs = [subprocess.run(command, capture_output=True, text=True, env=environment, timeout=250) for _ in range(2)]
+    assert runs[0].stdout, runs[0].stderr
+    assert runs[0].stdout == runs[1].stdout
 
 
 def test_demo_runs_and_reports(tmp_path: Path) -> None:
