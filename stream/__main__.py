@@ -274,6 +274,16 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
     for member in pipeline.members:
         if member.name in result.members:
             console.print(f"[bold]{member.name}[/bold]: {counts_line(result.members[member.name])}", highlight=False)
+    for operator in recorders:
+        for edge in pipeline.edge:
+            member, _, port = edge.target.partition(".")
+            latency = result.latency.get(edge.name)
+            if member == operator.name and operator.params["ports"][port] == "spikes" and latency is not None:
+                console.print(
+                    f"[bold]source to spikes of {edge.source.partition('.')[0]}[/bold]: "
+                    f"p50 {duration(latency.p50_us)}, p99 {duration(latency.p99_us)}",
+                    highlight=False,
+                )
     console.print(ledger_table(result.ledgers, result))
     for edge, reason in result.refusals.items():
         console.print(f"[yellow]{edge}: a stranger was refused: {reason}[/yellow]", highlight=False)
