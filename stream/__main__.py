@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stream.ledger import LatencyPercentiles
     from stream.pipeline import Pipeline
     from stream.run import RunResult
 
@@ -209,7 +211,7 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from stream.errors import ConfigError, HebbstreamError
+    from stream.errors import ConfigError, HebbstreamError, RunError
     from stream.run import run as run_pipeline
     from stream.terminal import StatusView
 
@@ -230,6 +232,8 @@ def _run(
         _report(pipeline, result, console, as_json=as_json)
     if failure is not None:
         raise failure
+    if result is not None and result.reason and not result.was_stopped:
+        raise RunError(f"a source ended early: {result.reason}; what came before was processed and kept")
 
 
 def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as_json: bool) -> None:
@@ -274,23 +278,30 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
     for member in pipeline.members:
         if member.name in result.members:
             console.print(f"[bold]{member.name}[/bold]: {counts_line(result.members[member.name])}", highlight=False)
-    for operator in recorders:
-        for edge in pipeline.edge:
-            member, _, port = edge.target.partition(".")
-            latency = result.latency.get(edge.name)
-            if member == operator.name and operator.params["ports"][port] == "spikes" and latency is not None:
-                console.print(
-                    f"[bold]source to spikes of {edge.source.partition('.')[0]}[/bold]: "
-                    f"p50 {duration(latency.p50_us)}, p99 {duration(latency.p99_us)}",
-                    highlight=False,
-                )
+    for source, latency in _spike_latencies(pipeline, result):
+        words = f"p50 {duration(latency.p50_us)}, p99 {duration(latency.p99_us)}"
+        console.print(f"[bold]source to spikes of {source}[/bold]: {words}", highlight=False)
     console.print(ledger_table(result.ledgers, result))
     for edge, reason in result.refusals.items():
         console.print(f"[yellow]{edge}: a stranger was refused: {reason}[/yellow]", highlight=False)
-    if result.reason:
-        console.print(f"[yellow]ended early: {result.reason}[/yellow]", highlight=False)
+    if result.was_stopped:
+        console.print(f"[yellow]{result.reason}[/yellow]", highlight=False)
     if "picture" in report:
         console.print(f"picture: {report['picture']}", highlight=False)
+
+
+def _spike_latencies(pipeline: "Pipeline", result: "RunResult") -> "Iterator[tuple[str, LatencyPercentiles]]":
+    """Find how long it took from the source to recorded spikes, by the member that fired them."""
+    recorded = {
+        f"{operator.name}.{port}"
+        for operator in pipeline.operator
+        if operator.kind == "stream.record.Recorder"
+        for port, item in operator.params["ports"].items()
+        if item == "spikes"
+    }
+    for edge in pipeline.edge:
+        if edge.target in recorded and edge.name in result.latency:
+            yield edge.source.partition(".")[0], result.latency[edge.name]
 
 
 def main() -> None:

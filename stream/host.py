@@ -25,6 +25,7 @@ from stream.snapshot import write_snapshot
 __all__ = ["EdgeStatus", "Host", "Status"]
 
 STATUS_PERIOD_S = 0.2
+STOPPED = "stopped"  # the reason of an ``End`` that nothing but a wish to stop has caused
 
 
 class EdgeStatus(msgspec.Struct):
@@ -260,7 +261,7 @@ class Host:
         for outlet in self._outlets:
             if not outlet.has_ended:
                 outlet.waiting.clear()
-                self._release(outlet, End(outlet.last_us, "stopped"))
+                self._release(outlet, End(outlet.last_us, STOPPED))
 
     # Operators
 

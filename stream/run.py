@@ -18,7 +18,7 @@ import msgspec
 
 from stream import node as protocol
 from stream.errors import HebbstreamError, RunError, UsageError
-from stream.host import EdgeStatus, Host, Status
+from stream.host import STOPPED, EdgeStatus, Host, Status
 from stream.ledger import EdgeCounts, LatencyPercentiles, Ledger
 from stream.node import Abort, Bind, Bound, Command, Connect, Failure, Progress, Ready, Report, Stop, Task
 from stream.operator import Operator
@@ -44,6 +44,11 @@ class RunResult(NamedTuple):
     cpu_s: float  # of all nodes
     stream_us: int
     reason: str  # why it ended early; "" if it came to its end
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether a person (or a service manager) stopped it, which is no fault."""
+        return self.reason.startswith(STOPPED)
 
 
 def run(
@@ -228,7 +233,7 @@ class _Supervisor:
             wall_s = time.monotonic() - self.start_s
         except _StoppedEarly:
             self._end(GONE_PATIENCE_S)
-            return _result(self.pipeline, self.latest, 0.0, "stopped before the stream began")
+            return _result(self.pipeline, self.latest, 0.0, f"{STOPPED} before the stream began")
         except HebbstreamError as error:
             wall_s = time.monotonic() - self.start_s
             self._end(GONE_PATIENCE_S)

@@ -11,6 +11,7 @@ import pytest
 
 from sources.atis_bin import write_atis_bin
 from stream.packet import EVENT_DTYPE
+from stream.record import read_recording
 
 
 def hebbstream(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -54,6 +55,34 @@ def test_info_of_what_is_no_event_file(tmp_path: Path, content: bytes, words: st
     done = hebbstream("info", str(path), code=2)
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("processes", [[], ["--one-process"]])
+def test_a_truncated_file_is_an_error_and_what_was_read_is_kept(tmp_path: Path, processes: list[str]) -> None:
+    events = np.zeros(1000, EVENT_DTYPE)
+    events["t"] = np.arange(1000) * 10
+    write_atis_bin(tmp_path / "f.bin", events)
+    whole = (tmp_path / "f.bin").read_bytes()
+    (tmp_path / "f.bin").write_bytes(whole[:-502])
+    (tmp_path / "p.toml").write_text(f"""
+name = "torn"
+[[source]]
+name = "file"
+kind = "sources.event_file.EventFile"
+params = {{ path = "{tmp_path}/f.bin", width = 34, height = 34 }}
+[[operator]]
+name = "recorder"
+kind = "stream.record.Recorder"
+params = {{ path = "{tmp_path}/r.hbs", ports = {{ events = "events" }} }}
+[[edge]]
+from = "file.events"
+to = "recorder.events"
+""")
+    done = hebbstream("run", str(tmp_path / "p.toml"), "--json", *processes, code=1)
+    assert "a source ended early" in done.stderr
+    assert "f.bin" in done.stderr
+    assert all(ledger["balanced"] for ledger in json.loads(done.stdout)["ledger"])
+    assert len(read_recording(tmp_path / "r.hbs").items("events")) == 899  # 4,498 of 5,000 bytes hold 899 events
 
 
 def test_doctor_finds_no_fault_here() -> None:
