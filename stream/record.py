@@ -10,9 +10,10 @@ meaning; within a port it is the stream's own. A recording whose end is torn off
 the last whole message: nothing at its end is needed to read its beginning.
 """
 
+import contextlib
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -25,10 +26,11 @@ from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
 from stream.packet import ITEM_DTYPES, Mark, Message, Packet
 from stream.wire import PacketBody, decode, encode, pieces
 
-__all__ = ["Recorder", "Recording", "read_recording"]
+__all__ = ["Recorder", "Recording", "read_recording", "recorded_messages", "recorded_ports"]
 
 MAGIC = b"hebbstream recording 1\n"
 MAX_FRAMES = 1024
+MAX_HEAD_BYTES = 1 << 16
 
 
 class Recorder(Operator):
@@ -153,7 +155,7 @@ class Recording(NamedTuple):
 
 
 def read_recording(path: str | Path) -> Recording:
-    """Read a recording.
+    """Read a recording into memory.
 
     Returns
     -------
@@ -165,48 +167,90 @@ def read_recording(path: str | Path) -> Recording:
     FormatError
         If the file is missing or is no recording.
     """
-    path = Path(path).expanduser()
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"recording {path}: cannot be read: {error.strerror}") from None
-    if not data.startswith(MAGIC):
-        raise FormatError(f"recording {path}: begins with {data[:24]!r}, wanted {MAGIC!r}; is it a recorder's file?")
-    line, _, _ = data[len(MAGIC) :].partition(b"\n")
-    try:
-        ports = msgspec.json.decode(line, type=dict[str, str])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"recording {path}: its list of ports is damaged: {error}") from None
-    if unknown := set(ports.values()) - set(ITEM_DTYPES):
-        raise FormatError(f"recording {path}: items of type {', '.join(sorted(unknown))}; made by a later version?")
+    ports = recorded_ports(path)
     streams: dict[str, list[Message]] = {name: [] for name in ports}
-    at = len(MAGIC) + len(line) + 1
-    while at < len(data):
-        try:
-            frames, next_at = _frames(data, at)
-            header, message = decode(frames)
-            if header.stream not in ports:
-                raise StreamError(f"stream '{header.stream}' is not among the ports")
-            if isinstance(header.body, PacketBody) and header.body.item != ports[header.stream]:
-                raise StreamError(f"a packet of {header.body.item} on port '{header.stream}'")
-        except (StreamError, struct.error) as error:
-            return Recording(ports, streams, f"{len(data) - at} bytes from byte {at} on are no whole message: {error}")
-        streams[header.stream].append(message)
-        at = next_at
+    try:
+        for port, message, _ in recorded_messages(path):
+            streams[port].append(message)
+    except FormatError as error:
+        return Recording(ports, streams, str(error))
     return Recording(ports, streams, "")
 
 
-def _frames(data: bytes, at: int) -> tuple[list[memoryview], int]:
-    (n_frames,) = struct.unpack_from("<I", data, at)
+def recorded_ports(path: str | Path) -> dict[str, str]:
+    """Return the ports of a recording, name -> item type. Raises FormatError if it is missing or is no recording."""
+    with _open(Path(path).expanduser()) as (_, ports):
+        return ports
+
+
+def recorded_messages(path: str | Path, *, begin: int = 0) -> Iterator[tuple[str, Message, int]]:
+    """Read a recording message by message, in bounded memory.
+
+    Parameters
+    ----------
+    path
+        A recorder's file.
+    begin
+        Byte at which to begin: 0, or an ``end`` that was handed out before.
+
+    Yields
+    ------
+    port, message, end
+        In the order of arrival; ``end`` is the byte behind the message.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing or is no recording; or, after everything whole was handed out, if its end is torn.
+    """
+    path = Path(path).expanduser()
+    with _open(path) as (file, ports):
+        size = path.stat().st_size
+        file.seek(max(begin, file.tell()))
+        while (at := file.tell()) < size:
+            try:
+                header, message = decode(_frames(file, size))
+                if header.stream not in ports:
+                    raise StreamError(f"stream '{header.stream}' is not among the ports")
+                if isinstance(header.body, PacketBody) and header.body.item != ports[header.stream]:
+                    raise StreamError(f"a packet of {header.body.item} on port '{header.stream}'")
+            except (StreamError, struct.error) as error:
+                raise FormatError(
+                    f"recording {path}: {size - at} bytes from byte {at} on are no whole message: {error}; "
+                    f"what stands before them was read"
+                ) from None
+            yield header.stream, message, file.tell()
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[tuple[BinaryIO, dict[str, str]]]:
+    """Open a recording and read its head."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise FormatError(f"recording {path}: cannot be read: {error.strerror}") from None
+    with file:
+        magic = file.read(len(MAGIC))
+        if magic != MAGIC:
+            raise FormatError(f"recording {path}: begins with {magic!r}, wanted {MAGIC!r}; is it a recorder's file?")
+        try:
+            ports = msgspec.json.decode(file.readline(MAX_HEAD_BYTES), type=dict[str, str])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FormatError(f"recording {path}: its list of ports is damaged: {error}") from None
+        if unknown := set(ports.values()) - set(ITEM_DTYPES):
+            raise FormatError(f"recording {path}: items of type {', '.join(sorted(unknown))}; made by a later version?")
+        yield file, ports
+
+
+def _frames(file: BinaryIO, size: int) -> list[bytes]:
+    """Read the frames of one message; nothing is read on the strength of a length that the file does not have."""
+    (n_frames,) = struct.unpack("<I", file.read(4))
     if n_frames > MAX_FRAMES:
         raise StreamError(f"{n_frames} frames in one message")
-    at += 4
     frames = []
     for _ in range(n_frames):
-        (length,) = struct.unpack_from("<I", data, at)
-        at += 4
-        if at + length > len(data):
-            raise StreamError(f"a frame of {length} bytes, {len(data) - at} are left")
-        frames.append(memoryview(data)[at : at + length])
-        at += length
-    return frames, at
+        (length,) = struct.unpack("<I", file.read(4))
+        if file.tell() + length > size:
+            raise StreamError(f"a frame of {length} bytes, {size - file.tell()} are left")
+        frames.append(file.read(length))
+    return frames
