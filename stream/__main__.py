@@ -54,7 +54,7 @@ def demo(
     os.environ["HEBBSTREAM_DEMO"] = str(folder)  # the shipped pipeline file names it; its processes inherit it
     pipeline = load(Path(__file__).parent / "pipelines" / "demo.toml")
     for source in pipeline.source:
-        source.speed = "max" if speed == "max" else float(speed)
+        source.speed = _speed(speed)
         if small:
             for part in source.params["parts"]:
                 part["limit"] = max(20, part.get("limit", 400) // 10)
@@ -69,15 +69,30 @@ def run(
     pipeline: Annotated[Path, typer.Argument(help="A pipeline file (TOML).")],
     one_process: OneProcess = False,
     transport: Transport = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Instead of the file's source: event file, folder, recording, 'simulated'."),
+    ] = None,
+    speed: Annotated[str | None, typer.Option(help="'max', or stream seconds per second of wall time.")] = None,
+    record: Annotated[
+        list[str] | None, typer.Option(help="Record an output as well: MEMBER.PORT=FILE. May be given several times.")
+    ] = None,
     restore: Annotated[int | None, typer.Option(help="Go on from the snapshot of this barrier.")] = None,
     plugin: Plugin = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a pipeline, one process per node. Ctrl-C stops it and shows the ledger."""
-    from stream.pipeline import load
+    from stream.pipeline import load, play_instead, record_too
 
     described = load(pipeline)
+    if source is not None:
+        play_instead(described, source)
+    for spec in described.source:
+        spec.speed = _speed(speed) if speed is not None else spec.speed
+    for wish in record or []:
+        address, _, path = wish.partition("=")
+        record_too(described, address, path, plugins=plugin or [])
     _run(
         described,
         _console(to_stderr=as_json),
@@ -170,6 +185,19 @@ def bench(
     from stream.bench import run_all
 
     run_all(_console(to_stderr=as_json), quick=quick, only=only, baseline=baseline, save=save, as_json=as_json)
+
+
+def _speed(word: str) -> Any:
+    """Read a pace from the command line."""
+    from stream.errors import ConfigError
+
+    try:
+        factor = None if word == "max" else float(word)
+    except ValueError:
+        factor = 0.0
+    if factor is not None and not factor > 0:
+        raise ConfigError(f"--speed {word}: wanted 'max' or a number above 0, such as 1 or 0.5")
+    return "max" if factor is None else factor
 
 
 def _console(*, to_stderr: bool = False) -> "Console":

@@ -43,8 +43,21 @@ from stream.edge import Bounds, Delivery
 from stream.errors import ConfigError, GraphError
 from stream.jit import PACKAGES
 from stream.operator import Operator, Port, Source
+from stream.record import MAGIC
 
-__all__ = ["EdgeSpec", "OperatorSpec", "Pipeline", "Ports", "SourceSpec", "build", "check", "load", "ports_of"]
+__all__ = [
+    "EdgeSpec",
+    "OperatorSpec",
+    "Pipeline",
+    "Ports",
+    "SourceSpec",
+    "build",
+    "check",
+    "load",
+    "play_instead",
+    "ports_of",
+    "record_too",
+]
 
 Name: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
 Address: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_-]*[.][A-Za-z][A-Za-z0-9_-]*$")]
@@ -288,6 +301,77 @@ def check(pipeline: Pipeline, ports: Mapping[str, Ports]) -> None:
             if f"{name}.{port}" not in fed:
                 raise GraphError(f'input {name}.{port} has no edge; add an [[edge]] with to = "{name}.{port}"')
     _check_acyclic(pipeline)
+
+
+def play_instead(pipeline: Pipeline, what: str) -> None:
+    """Let something else take the place of a pipeline's source, at the same sensor size.
+
+    Parameters
+    ----------
+    pipeline
+        Has exactly one source; changed in place.
+    what
+        ``simulated``, or the path of a folder of labelled recordings, of a recorder's file, or of an event file.
+
+    Raises
+    ------
+    ConfigError
+        If the pipeline has several sources, or there is no such file.
+    """
+    if len(pipeline.source) != 1:
+        raise ConfigError(
+            f"pipeline '{pipeline.name}' has {len(pipeline.source)} sources, so which one should '{what}' replace? "
+            f"change the file instead"
+        )
+    spec = pipeline.source[0]
+    size: dict[str, Any] = {name: spec.params[name] for name in ("width", "height") if name in spec.params}
+    path = Path(what).expanduser()
+    if what == "simulated":
+        spec.kind, spec.params = "sources.simulated.SimulatedCamera", {**size, "duration_us": 10_000_000}
+    elif path.is_dir():
+        spec.kind, spec.params = "sources.folder.LabelledFolder", {**size, "parts": [{"path": what}]}
+    elif path.is_file():
+        with path.open("rb") as file:
+            is_recording = file.read(len(MAGIC)) == MAGIC
+        spec.kind = "sources.recorded.RecordedStream" if is_recording else "sources.event_file.EventFile"
+        spec.params = {**size, "path": what}
+    else:
+        raise ConfigError(f"source '{what}': no such file or folder; or say 'simulated'")
+
+
+def record_too(pipeline: Pipeline, address: str, path: str, *, plugins: Sequence[str] = ()) -> None:
+    """Add a recorder to an output of a pipeline, which does not notice.
+
+    Parameters
+    ----------
+    pipeline
+        Changed in place.
+    address
+        ``member.port``.
+    path
+        The recording to write.
+    plugins
+        As for :func:`build`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such output, or no path.
+    """
+    name, _, port = address.partition(".")
+    if not path or name not in [member.name for member in pipeline.members]:
+        members = ", ".join(member.name for member in pipeline.members)
+        raise ConfigError(f"recording of '{address}' into '{path}': wanted MEMBER.PORT=FILE, MEMBER one of {members}")
+    member = build(pipeline, [name], plugins)[name]
+    member.close()
+    if port not in member.outputs:
+        raise ConfigError(f"recording of '{address}': '{name}' has outputs {', '.join(member.outputs) or '(none)'}")
+    recorder = f"recorder-of-{name}-{port}".replace("_", "-")
+    ports = {port: member.outputs[port].item}
+    pipeline.operator.append(
+        OperatorSpec(name=recorder, kind="stream.record.Recorder", params={"path": path, "ports": ports})
+    )
+    pipeline.edge.append(EdgeSpec(source=address, target=f"{recorder}.{port}"))
 
 
 def _port(edge: EdgeSpec, address: str, ports: Mapping[str, Ports], side: Literal["inputs", "outputs"]) -> Port:

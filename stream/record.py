@@ -26,7 +26,7 @@ from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
 from stream.packet import ITEM_DTYPES, Mark, Message, Packet
 from stream.wire import PacketBody, decode, encode, pieces
 
-__all__ = ["Recorder", "Recording", "read_recording", "recorded_messages", "recorded_ports"]
+__all__ = ["MAGIC", "Recorder", "Recording", "read_recording", "recorded_messages", "recorded_ports"]
 
 MAGIC = b"hebbstream recording 1\n"
 MAX_FRAMES = 1024

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sources.recordings import make_recordings
-from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec
+from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec, play_instead, record_too
 from stream.record import Recording, read_recording
 from stream.run import RunResult, run
 from stream.snapshot import read_snapshot
@@ -174,6 +174,19 @@ def test_five_processes_and_random_cuts_give_the_same_bits(
     recordings: Path, whole: Outcome, tmp_path: Path, toys: list[str]
 ) -> None:
     assert_same(whole, outcome(recordings, tmp_path, toys, processes=True, recut=11, packet_items=333))
+
+
+def test_a_recorded_edge_played_again_gives_the_same_bits(
+    recordings: Path, whole: Outcome, tmp_path: Path, toys: list[str]
+) -> None:
+    first = described(recordings, tmp_path, mode="HP", packet_items=700, recut=None)
+    record_too(first, "camera.events", str(tmp_path / "camera.hbs"))
+    run(first, plugins=toys)
+    again = described(recordings, tmp_path, mode="HP", packet_items=300, recut=None)
+    play_instead(again, str(tmp_path / "camera.hbs"))
+    run(again, processes=False, plugins=toys)
+    played = read_recording(tmp_path / "r.hbs")
+    assert {port: played.items(port).tobytes() for port in played.ports} == whole.items
 
 
 def test_the_summary_agrees_with_the_recording(whole: Outcome, tmp_path: Path) -> None:

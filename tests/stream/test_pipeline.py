@@ -5,7 +5,18 @@ from pathlib import Path
 import pytest
 
 from stream.errors import ConfigError, GraphError
-from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec, build, check, load, ports_of
+from stream.pipeline import (
+    EdgeSpec,
+    OperatorSpec,
+    Pipeline,
+    SourceSpec,
+    build,
+    check,
+    load,
+    play_instead,
+    ports_of,
+    record_too,
+)
 
 GOOD = """
 name = "toy"
@@ -131,6 +142,39 @@ def test_what_does_not_fit_together_is_refused(
 ) -> None:
     with pytest.raises(GraphError, match=words):
         checked(Pipeline(name="p", source=[COUNT], operator=operators, edge=edges), toys)
+
+
+def test_a_source_can_be_replaced_and_an_output_recorded(tmp_path: Path, toys: list[str]) -> None:
+    pipeline = load(written(tmp_path, GOOD))
+    record_too(pipeline, "relay.events", str(tmp_path / "r.hbs"), plugins=toys)
+    checked(pipeline, toys)
+    assert pipeline.edge[-1].name == "relay.events -> recorder-of-relay-events.events"
+    play_instead(pipeline, "simulated")
+    assert pipeline.source[0].kind == "sources.simulated.SimulatedCamera"
+    play_instead(pipeline, str(tmp_path))
+    assert pipeline.source[0].kind == "sources.folder.LabelledFolder"
+    play_instead(pipeline, str(tmp_path / "p.toml"))
+    assert pipeline.source[0].kind == "sources.event_file.EventFile"
+
+
+@pytest.mark.parametrize(
+    ("address", "path", "words"),
+    [
+        ("relay.events", "", "wanted MEMBER.PORT=FILE"),
+        ("nobody.events", "x", "MEMBER one of count, relay"),
+        ("relay.spikes", "x", "'relay' has outputs events"),
+    ],
+)
+def test_a_wrong_wish_to_record_is_refused(
+    tmp_path: Path, toys: list[str], address: str, path: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        record_too(load(written(tmp_path, GOOD)), address, path, plugins=toys)
+
+
+def test_a_missing_replacement_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file or folder; or say 'simulated'"):
+        play_instead(load(written(tmp_path, GOOD)), str(tmp_path / "nothing"))
 
 
 def test_no_source_is_refused() -> None:
