@@ -195,35 +195,43 @@ def _draw_bars(summary: Summary, axes: "Axes") -> None:
         axes.bar_label(bars, fmt="%.0f", fontsize=8)
     axes.set_xticks(np.arange(len(held_out)) + 0.4 - width / 2, [part.name for part in held_out], fontsize=9)
     axes.set(title="never taught", ylabel="right answers (%)", ylim=(0, 110))
-    axes.legend(fontsize=8, loc="upper left")
+    if summary.answers:
+        axes.legend(fontsize=8, loc="upper left")
+
+
+def _last_window(
+    summary: Summary, items: NDArray[np.void]
+) -> tuple[NDArray[np.void], NDArray[np.float64], NDArray[np.void]]:
+    """Find what happened during the last judged recording.
+
+    Returns
+    -------
+    answer, ms, shown
+        ANSWER_DTYPE of shape (0,) or (1,); times since its start in ms and items, each of shape (n,).
+    """
+    answers = next(iter(summary.answers.values()), np.zeros(0, ANSWER_DTYPE))[-1:]
+    if not len(answers):
+        return answers, np.zeros(0), items[:0]
+    shown = items[(items["t"] >= answers["start"]) & (items["t"] < answers["t"])]
+    return answers, (shown["t"] - answers["start"]) / 1000, shown
 
 
 def _draw_spikes(summary: Summary, axes: "Axes") -> None:
     """Draw the hidden spikes of the last recording: what the network says while it looks."""
-    answers = next(iter(summary.answers.values()), np.zeros(0, ANSWER_DTYPE))
-    axes.set(title="hidden spikes of the last recording", xlabel="time (ms)", ylabel="unit")
-    if not len(answers) or not len(summary.spikes):
-        return
-    last = answers[-1]
-    t = summary.spikes["t"]
-    shown = summary.spikes[(t >= last["start"]) & (t < last["t"])]
-    axes.plot((shown["t"] - last["start"]) / 1000, shown["unit"], ".", markersize=2, color=COLOURS[2])
-    axes.set_title(f"hidden spikes, last recording: a {last['label']}, said {last['answer']}", fontsize=10)
+    answer, ms, shown = _last_window(summary, summary.spikes)
+    axes.plot(ms, shown["unit"], ".", markersize=2, color=COLOURS[2])
+    said = f": a {answer['label'][0]}, said {answer['answer'][0]}" if len(answer) else ""
+    axes.set_title(f"hidden spikes, last recording{said}", fontsize=10)
+    axes.set(xlabel="time (ms)", ylabel="unit")
 
 
 def _draw_load(summary: Summary, axes: "Axes") -> None:
     """Draw what the chip did in each phase of the last recording."""
-    answers = next(iter(summary.answers.values()), np.zeros(0, ANSWER_DTYPE))
-    axes.set(title="chip, same recording, per phase", xlabel="time (ms)", ylabel="packets on the mesh")
-    if not len(answers) or not len(summary.phases):
-        return
-    last = answers[-1]
-    t = summary.phases["t"]
-    shown = summary.phases[(t >= last["start"]) & (t < last["t"])]
-    ms = (shown["t"] - last["start"]) / 1000
+    _, ms, shown = _last_window(summary, summary.phases)
     axes.set_title("chip, same recording, per phase", fontsize=10)
+    axes.set_xlabel("time (ms)")
     axes.fill_between(ms, shown["packets"], color=COLOURS[1], alpha=0.35, linewidth=0)
-    axes.yaxis.label.set_color(COLOURS[1])
+    axes.set_ylabel("packets on the mesh", color=COLOURS[1])
     axes.set_ylim(0)
     events = axes.twinx()
     events.plot(ms, shown["spikes_in"], color=COLOURS[0], linewidth=1)
