@@ -253,6 +253,10 @@ def test_a_second_ctrl_c_cuts_off(tmp_path: Path) -> None:
     assert all(ledger["balanced"] for ledger in json.loads(out)["ledger"])
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes by /proc")
+
+
+@needs_proc
 def test_a_killed_supervisor_leaves_no_orphans(tmp_path: Path) -> None:
     process = start(command(tmp_path))
     wait_until_running(tmp_path)
@@ -261,6 +265,7 @@ def test_a_killed_supervisor_leaves_no_orphans(tmp_path: Path) -> None:
     process.communicate(timeout=30)
 
 
+@needs_proc
 def test_a_killed_node_fails_the_run(tmp_path: Path) -> None:
     process = start(command(tmp_path))
     wait_until_running(tmp_path)
