@@ -82,7 +82,7 @@ def run(
     ConfigError, GraphError
         If the description is wrong; nothing was started.
     HebbstreamError
-        If a member failed. Its message names the node; ``error.result`` is the RunResult up to there.
+        If a member failed. Its message names the node; ``error.result`` is the RunResult up to there, if it had begun.
     """
     with _Interrupts() as interrupts:
         if processes:
@@ -237,7 +237,8 @@ class _Supervisor:
         except HebbstreamError as error:
             wall_s = time.monotonic() - self.start_s
             self._end(GONE_PATIENCE_S)
-            error.result = _result(self.pipeline, self.latest, wall_s, str(error))  # type: ignore[attr-defined]
+            if self.phase == "running":  # before that nothing has flowed, and zeros would only hide the message
+                error.result = _result(self.pipeline, self.latest, wall_s, str(error))  # type: ignore[attr-defined]
             raise
         except BaseException:
             self._end(0.0)
