@@ -14,7 +14,8 @@ reach. The size is then the smallest usual sensor of that format that holds them
 spare that.
 """
 
-from collections.abc import Iterable, Iterator
+import importlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -24,15 +25,18 @@ from numpy.typing import NDArray
 from sources.atis_bin import read_atis_bin
 from sources.dat import read_dat
 from sources.data_path import expand_path
+from sources.evt import EvtDecoder, EvtVersion
 from sources.faery_decoder import FaeryDecoder
-from sources.file_format import FileFormat, recognise
-from sources.text_events import read_text_events
+from sources.file_format import CONTAINERS, READABLE, FileFormat, recognise
+from sources.text_events import TextLayout, read_text_events
 from stream.errors import ConfigError, FormatError
 from stream.jit import kernel
 from stream.operator import Port, Snapshot, Source
 from stream.packet import EVENT_DTYPE, End, Message, packet_of
 
-__all__ = ["EventFile", "FormatName", "Recording", "file_info", "read_events"]
+__all__ = ["DECODERS", "EventFile", "FormatName", "Recording", "file_info", "read_events"]
+
+Decoder: TypeAlias = Callable[[Path, FileFormat], Iterable[NDArray[np.void]]]
 
 FormatName: TypeAlias = Literal["auto", "bin", "evt2", "evt2.1", "evt3"]
 """``auto`` looks at the content; the others are for files without a header, of which content says nothing."""
@@ -114,15 +118,59 @@ def keep_in_order(
     return n_kept
 
 
+def _container(module: str, function: str) -> Decoder:
+    """Make a decoder that is imported when the first such file is opened: its library may be large, or missing."""
+
+    def read(path: Path, kind: FileFormat) -> Iterable[NDArray[np.void]]:
+        try:
+            decode = getattr(importlib.import_module(module), function)
+        except ImportError as error:
+            missing = "yet" if error.name == module else f"without the package {error.name}"
+            way_out = "convert it to one of them" if error.name == module else f"install {error.name}, or convert it"
+            raise FormatError(
+                f"{path}: is {CONTAINERS[kind.name]}, which cannot be read {missing}; wanted {READABLE}; {way_out}"
+            ) from None
+        chunks: Iterable[NDArray[np.void]] = decode(path)
+        return chunks
+
+    return read
+
+
+def _read_text(path: Path, kind: FileFormat) -> Iterable[NDArray[np.void]]:
+    return read_text_events(path, kind.layout if kind.layout is not None else TextLayout(None, 0, (0, 1, 2, 3), False))
+
+
+def _read_evt(path: Path, kind: FileFormat) -> EvtDecoder:
+    version: EvtVersion = "evt2" if kind.name == "evt2" else "evt3" if kind.name == "evt3" else "evt2.1"
+    return EvtDecoder(path, version, kind.header_bytes)
+
+
+DECODERS: dict[str, Decoder] = {
+    "aedat4": FaeryDecoder,
+    "bin": lambda path, kind: read_atis_bin(path),
+    "dat": lambda path, kind: read_dat(path, kind.header_bytes, version=kind.version),
+    "es": FaeryDecoder,
+    "evt2": _read_evt,
+    "evt2.1": _read_evt,
+    "evt3": _read_evt,
+    "text": _read_text,
+    "hdf5": _container("sources.hdf5", "read_hdf5"),
+    "npy": _container("sources.numpy_file", "read_numpy"),
+    "npz": _container("sources.numpy_file", "read_numpy"),
+    "mat": _container("sources.mat_file", "read_mat"),
+    "rosbag1": _container("sources.ros_bag", "read_ros_bag"),
+    "rosbag2": _container("sources.ros_bag", "read_ros_bag"),
+    "mcap": _container("sources.ros_bag", "read_ros_bag"),
+}
+"""By the name that ``recognise`` gives a file: how to read it. A decoder yields EVENT_DTYPE arrays in the order of the
+file and raises FormatError at a fault, after what could be read. What it yields is copied before it is asked for more.
+If it leaves something out it may say so: ``losses()`` gives a list of str for people.
+"""
+
+
 def _chunks(path: Path, kind: FileFormat) -> Iterable[NDArray[np.void]]:
     """Open a file for one reading, with the decoder of its format."""
-    if kind.name == "bin":
-        return read_atis_bin(path)
-    if kind.name == "dat":
-        return read_dat(path, kind.header_bytes, version=kind.version)
-    if kind.layout is not None:
-        return read_text_events(path, kind.layout)
-    return FaeryDecoder(path, kind)
+    return DECODERS[kind.name](path, kind)
 
 
 def _reach(chunks: Iterable[NDArray[np.void]]) -> tuple[int, int]:
@@ -146,6 +194,8 @@ def _open(path: Path, width: int | None, height: int | None, name: FormatName) -
     kind = recognise(path) if name == "auto" else FileFormat(name, _size(path))
     if kind.name == "bin" and kind.size_bytes < 5:
         raise FormatError(f"{path}: has {kind.size_bytes} bytes, wanted at least one event of 5; copy the file again")
+    if kind.name in CONTAINERS:
+        next(iter(_chunks(path, kind)), None)  # a container without events is refused here, not told as a fault
     if kind.name == "aedat4":
         decoder = FaeryDecoder(path, kind)
         declared: tuple[int, int] | None = (decoder.width, decoder.height)
@@ -178,9 +228,23 @@ def _size(path: Path) -> int:
     return size
 
 
-def _kept(opened: _Opened, counts: NDArray[np.int64]) -> Iterator[NDArray[np.void]]:
-    """Read a file under the policies; FormatError at a torn tail, after what could be read."""
-    for events in _chunks(opened.path, opened.kind):
+def _kept(opened: _Opened, counts: NDArray[np.int64], told: list[str]) -> Iterator[NDArray[np.void]]:
+    """Read a file under the policies; FormatError at a torn tail, after what could be read.
+
+    When nothing is left, ``told`` is extended by what the decoder left out.
+    """
+    chunks = _chunks(opened.path, opened.kind)
+    try:
+        yield from _policed(chunks, opened, counts)
+    finally:
+        told += getattr(chunks, "losses", list)()
+
+
+def _policed(
+    chunks: Iterable[NDArray[np.void]], opened: _Opened, counts: NDArray[np.int64]
+) -> Iterator[NDArray[np.void]]:
+    """Copy what a decoder yields, under the policies."""
+    for events in chunks:
         if not events.flags.writeable:  # a read-only array would compile the kernel a second time
             events = events.copy()
         kept = np.empty(len(events), EVENT_DTYPE)
@@ -218,10 +282,11 @@ def read_events(
     """
     opened = _open(expand_path(str(path)), width, height, format)
     counts = np.zeros(3, np.int64)
+    told: list[str] = []
     parts: list[NDArray[np.void]] = []
     fault = ""
     try:
-        for events in _kept(opened, counts):
+        for events in _kept(opened, counts, told):
             parts.append(events)
     except FormatError as error:
         fault = str(error)
@@ -250,9 +315,10 @@ def file_info(
     counts = np.zeros(3, np.int64)
     n_events = on_events = sum_x = sum_y = t_first = t_last = 0
     warnings = list(opened.warnings)
+    told: list[str] = []
     fault: list[str] = []
     try:
-        for events in _kept(opened, counts):
+        for events in _kept(opened, counts, told):
             if not len(events):
                 continue
             t_first = t_first if n_events else int(events["t"][0])
@@ -275,7 +341,7 @@ def file_info(
         "t_last_us": t_last,
         "sum_x": sum_x,
         "sum_y": sum_y,
-        "warnings": warnings + _losses(counts, opened) + fault,
+        "warnings": warnings + told + _losses(counts, opened) + fault,
     }
 
 
@@ -307,7 +373,7 @@ class EventFile(Source):
 
     def _rewind(self) -> None:
         self._counts = np.zeros(3, np.int64)
-        self._chunks: Iterator[NDArray[np.void]] = _kept(self._opened, self._counts)
+        self._chunks: Iterator[NDArray[np.void]] = _kept(self._opened, self._counts, [])
         self._chunk = np.empty(0, EVENT_DTYPE)
         self._at = 0  # in the chunk
         self._n_out = 0

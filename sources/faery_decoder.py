@@ -1,14 +1,10 @@
-"""AEDAT4, EVT2, EVT2.1, EVT3 and Event Stream files through faery (LGPL-3, used as a library).
+"""AEDAT4 and Event Stream files through faery (LGPL-3, used as a library).
 
 faery is imported when the first such file is opened, not before: it costs 0.2 s that ``hebbstream --help`` need not
 pay.
 
 Its conventions become ours: unsigned times turn signed, ``on`` is ``p`` with 1 = brighter, the origin is top left.
 (Event Stream files store y from the bottom; faery turns it, so ``y = height - 1 - stored``.)
-
-Two things faery decides by itself and does not report: in EVT3 a time that steps back (by some microseconds, as
-cameras do) is held, and a vector word that runs over the right edge of the *declared* width is clamped. Where a
-header declares no size we therefore hand it the largest possible one and drop what lies outside ourselves.
 
 It can also fail in ways that are not exceptions of its own: a panic of its Rust core is a BaseException. All of them
 become FormatError here, but for Ctrl-C.
@@ -26,9 +22,6 @@ from stream.errors import FormatError
 from stream.packet import EVENT_DTYPE
 
 __all__ = ["FaeryDecoder"]
-
-_WORD_BYTES = {"evt2": 4, "evt2.1": 8, "evt3": 2}
-_LARGEST = 2048  # EVT coordinates have 11 bits
 
 
 class FaeryDecoder:
@@ -50,13 +43,10 @@ class FaeryDecoder:
 
         self.path = path
         self.kind = kind
-        evt = kind.name in _WORD_BYTES
         try:
             self._stream: Any = faery.events_stream_from_file(
                 path,
-                file_type="evt" if evt else {"aedat4": "aedat", "es": "es"}[kind.name],
-                version_fallback=kind.name if evt else None,
-                dimensions_fallback=(_LARGEST, _LARGEST),
+                file_type={"aedat4": "aedat", "es": "es"}[kind.name],
             )
             self.width, self.height = (int(size) for size in self._stream.dimensions())
         except (KeyboardInterrupt, SystemExit):
@@ -81,13 +71,6 @@ class FaeryDecoder:
                 f"{self.path}: damaged after event {n_events}, somewhere in its {self.kind.size_bytes} bytes "
                 f"({_words(error)}); everything before was read, copy the file again for the rest"
             ) from error
-        torn = (self.kind.size_bytes - self.kind.header_bytes) % _WORD_BYTES.get(self.kind.name, 1)
-        if torn:  # faery leaves it out silently
-            raise FormatError(
-                f"{self.path}: torn word at byte {self.kind.size_bytes - torn} of {self.kind.size_bytes}: got {torn} "
-                f"bytes, wanted {_WORD_BYTES[self.kind.name]}; everything before was read, "
-                f"copy the file again for the rest"
-            )
 
 
 def _words(error: BaseException) -> str:

@@ -17,23 +17,37 @@ from sources.dat import EVENT_TYPES
 from sources.text_events import TextLayout, text_layout
 from stream.errors import FormatError
 
-__all__ = ["READABLE", "FileFormat", "recognise"]
+__all__ = ["CONTAINERS", "READABLE", "FileFormat", "recognise"]
 
 READABLE = "AEDAT4, EVT2, EVT2.1 and EVT3 (.raw), DAT, Event Stream (.es), 40-bit ATIS (.bin) and text (.csv, .txt)"
 
+CONTAINERS = {
+    "hdf5": "HDF5",
+    "npy": "NumPy .npy",
+    "npz": "a zip archive (NumPy .npz?)",
+    "mat": "MATLAB 5",
+    "rosbag1": "a ROS 1 bag",
+    "rosbag2": "SQLite (a ROS 2 bag?)",
+    "mcap": "MCAP (a ROS 2 bag?)",
+}
+"""Files that may hold events or anything else, by format name, in words."""
+
 _HEAD_BYTES = 1 << 16
 
+_MAGIC = (
+    (b"\x89HDF\r\n\x1a\n", "hdf5"),
+    (b"MATLAB 7.3", "hdf5"),  # HDF5 after 512 bytes of MATLAB's own
+    (b"MATLAB 5.0", "mat"),
+    (b"\x93NUMPY", "npy"),
+    (b"PK\x03\x04", "npz"),
+    (b"#ROSBAG", "rosbag1"),
+    (b"SQLite format 3\x00", "rosbag2"),
+    (b"\x89MCAP0\r\n", "mcap"),
+)
 _REFUSED = (
     (b"#!AER-DAT1", "AEDAT 1"),
     (b"#!AER-DAT2", "AEDAT 2"),
     (b"#!AER-DAT3", "AEDAT 3"),
-    (b"\x89HDF\r\n\x1a\n", "HDF5"),
-    (b"#ROSBAG", "a ROS 1 bag"),
-    (b"SQLite format 3\x00", "SQLite (a ROS 2 bag?)"),
-    (b"\x89MCAP0\r\n", "MCAP (a ROS 2 bag?)"),
-    (b"MATLAB 5.0", "MATLAB 5"),
-    (b"\x93NUMPY", "NumPy .npy"),
-    (b"PK\x03\x04", "a zip archive (NumPy .npz?)"),
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "Zstandard"),
     (b"\x89PNG", "a PNG image"),
@@ -44,7 +58,7 @@ _ES_TYPES = {0: "generic", 1: "dvs", 2: "atis", 3: "amd", 4: "color"}
 class FileFormat(NamedTuple):
     """What the first bytes of a file say."""
 
-    name: str  # aedat4, evt2, evt2.1, evt3, dat, es, bin, text
+    name: str  # aedat4, evt2, evt2.1, evt3, dat, es, bin, text, or one of CONTAINERS
     size_bytes: int
     header_bytes: int = 0  # where the events start, for evt and dat
     width: int | None = None  # pixels, where the header tells
@@ -73,6 +87,9 @@ def recognise(path: Path) -> FileFormat:
         raise FormatError(f"{path}: cannot be read: {error.strerror or error}; check its permissions") from error
     if not head:
         raise FormatError(f"{path}: is empty (0 bytes), wanted an event file; copy or record it again")
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return FileFormat(name, size)
     for magic, kind in _REFUSED:
         if head.startswith(magic):
             raise FormatError(
