@@ -97,9 +97,6 @@ class HotPixel(EventFilter):
     ConfigError
         If a parameter is out of range.
 
-    See Also
-    --------
-    sources.filter_mask.PixelMask : drop pixels that are known beforehand.
     """
 
     def __init__(

@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 
 from chip.node import ChipNode
 from plasticity.learner import OnlineLearner
+from sources.filter_background import BackgroundActivity
+from sources.filter_crop import Crop
+from sources.filter_hot_pixel import HotPixel
+from sources.filter_polarity import Polarity
+from sources.filter_rate_limit import RateLimit
+from sources.filter_refractory import Refractory
 from stream.errors import ConfigError
 from stream.operator import Operator
 from stream.packet import EVENT_DTYPE, Deploy, Label, Mark, Message, Packet, Reset
@@ -44,6 +50,12 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "learner HP by the clock": lambda folder: learner("HP", correction_period_us=7000),
     "chip": lambda folder: ChipNode(width=SIDE, height=SIDE),
     "chip slow phases": lambda folder: ChipNode(width=SIDE, height=SIDE, phase_us=3333),
+    "refractory": lambda folder: Refractory(width=SIDE, height=SIDE),
+    "background": lambda folder: BackgroundActivity(width=SIDE, height=SIDE, dt_us=200),
+    "hot pixel": lambda folder: HotPixel(width=SIDE, height=SIDE, window_us=10_000),
+    "rate limit": lambda folder: RateLimit(width=SIDE, height=SIDE, max_hz=2000, burst=5),
+    "crop": lambda folder: Crop(width=SIDE, height=SIDE, left=1, top=2, crop_width=3, crop_height=4),
+    "polarity": lambda folder: Polarity(width=SIDE, height=SIDE, keep="on", invert=True),
     "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
 }
 
