@@ -12,115 +12,20 @@ Only ``.dat`` and ``.aedat4`` are let through. aestream 0.6.4 returns wrong time
 shifts the columns of text files, all without an error; ``sources.event_file`` reads those exactly.
 """
 
-import importlib
 import importlib.util
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sources.child_events import ChildEvents
 from sources.data_path import expand_path
-from sources.event_file import keep_in_order
+from sources.policy import keep_in_order
 from stream.errors import ConfigError, FormatError
 from stream.operator import Port, Snapshot, Source
 from stream.packet import EVENT_DTYPE, End, Message, packet_of
 
-__all__ = ["AestreamFile", "ChildEvents"]
-
-_READ_BYTES = 1 << 20
-_WORDS_BYTES = 2000  # of a child's last words, what fits into an error message
-
-
-class ChildEvents:
-    """Event records that another process writes to a pipe.
-
-    Parameters
-    ----------
-    command
-        Program and arguments. It writes EVENT_DTYPE records to its standard output and ends with code 0.
-    silence_s
-        Kill it after so much silence, s; 0 = never.
-    """
-
-    def __init__(self, command: Sequence[str], *, silence_s: float) -> None:
-        self._silence_s = silence_s
-        self._torn = b""  # the first bytes of a record whose rest is still in the pipe
-        # a file, because a pipe that nobody reads fills up and stalls the child
-        self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the child
-        self.process = subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._words
-        )
-        assert self.process.stdout is not None
-        self._pipe = self.process.stdout
-        os.set_blocking(self._pipe.fileno(), False)
-        self._heard_s = time.monotonic()
-        self.fault: str | None = None  # None while it runs, then why it ended; "" = it simply came to its end
-
-    def read(self, max_items: int) -> NDArray[np.void] | None:
-        """Return the next records, unchecked, shape (n,); None if nothing is there yet, or no more (see ``fault``)."""
-        if self.fault is not None:
-            return None
-        wanted = min(max(1, max_items) * EVENT_DTYPE.itemsize - len(self._torn), _READ_BYTES)
-        try:
-            got = os.read(self._pipe.fileno(), wanted)
-        except BlockingIOError:
-            if self._silence_s and time.monotonic() - self._heard_s > self._silence_s:
-                self.process.kill()
-                self.fault = f"said nothing for {self._silence_s:g} s and was killed{self._last_words()}"
-                self._release()
-            return None
-        if not got:
-            self.fault = self._verdict()
-            self._release()
-            return None
-        self._heard_s = time.monotonic()
-        got = self._torn + got
-        whole = len(got) // EVENT_DTYPE.itemsize * EVENT_DTYPE.itemsize
-        self._torn = got[whole:]
-        # a copy, because kernels are compiled for writeable arrays
-        return np.frombuffer(got[:whole], EVENT_DTYPE).copy() if whole else None
-
-    def _verdict(self) -> str:
-        """Tell why the pipe was closed."""
-        try:
-            code = self.process.wait(timeout=5)  # it closed its pipe, so it is about to end
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return "closed its pipe but did not end, and was killed"
-        if code < 0:
-            try:
-                name = signal.Signals(-code).name
-            except ValueError:
-                name = "unknown"
-            return f"was ended by signal {-code} ({name}){self._last_words()}"
-        if code:
-            return f"failed with exit code {code}{self._last_words()}"
-        return f"ended inside of an event ({len(self._torn)} of {EVENT_DTYPE.itemsize} bytes)" if self._torn else ""
-
-    def _last_words(self) -> str:
-        size = self._words.seek(0, os.SEEK_END)
-        self._words.seek(max(0, size - _WORDS_BYTES))
-        lines = self._words.read().decode(errors="replace").strip().splitlines()
-        return f": {lines[-1].strip()}" if lines else ""
-
-    def _release(self) -> None:
-        self.process.wait()
-        self._pipe.close()
-        self._words.close()
-
-    def close(self) -> None:
-        """End the process. Idempotent."""
-        if self.fault is None:
-            self.fault = "closed"
-            self.process.kill()
-            self._release()
+__all__ = ["AestreamFile"]
 
 
 class AestreamFile(Source):
@@ -172,9 +77,9 @@ class AestreamFile(Source):
         self._start()
 
     def _start(self) -> None:
-        command = [sys.executable, "-P", "-m", "sources.aestream_source", str(self._path)]
+        command = [sys.executable, "-P", "-m", "sources.aestream_child", str(self._path)]
         self._child = ChildEvents([*command, str(self._width), str(self._height)], silence_s=self._silence_s)
-        self._counts = np.zeros(3, np.int64)
+        self._counts = np.zeros(4, np.int64)
         self._n_out = self._last_us = 0
         self._end: End | None = None
 
@@ -234,22 +139,3 @@ class AestreamFile(Source):
         """End the child; a later ``poll`` says End."""
         self._child.close()
         self._end = self._end or End(self._last_us + 1 if self._n_out else 0, "closed")
-
-
-def _write_records(path: str, width: int, height: int) -> None:
-    """Decode a file with aestream and write its events to standard output (this runs in the child)."""
-    records = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the library prints must not get among the records
-    loaded = importlib.import_module("aestream").FileInput(path, (width, height)).load()
-    for begin in range(0, len(loaded), 1 << 16):
-        part = loaded[begin : begin + (1 << 16)]
-        events = np.empty(len(part), EVENT_DTYPE)
-        events["t"], events["p"] = part["timestamp"], part["polarity"] != 0
-        # signed there: what is negative becomes too large, and is dropped with all else that lies outside
-        events["x"], events["y"] = part["x"].astype(np.uint16), part["y"].astype(np.uint16)
-        records.write(events.tobytes())
-    records.close()
-
-
-if __name__ == "__main__":
-    _write_records(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sources.byte_stream import ByteStream
+from sources.flat_writer import FlatWriter, first_unfit, own
 from stream.errors import FormatError
 from stream.jit import kernel
 from stream.packet import EVENT_DTYPE
@@ -28,6 +30,8 @@ __all__ = [
     "EVENT_BYTES",
     "OVERFLOW_ROW",
     "OVERFLOW_US",
+    "AtisBinDecoder",
+    "AtisBinWriter",
     "decode_atis_bin",
     "encode_atis_bin",
     "read_atis_bin",
@@ -39,8 +43,12 @@ OVERFLOW_ROW = 240
 OVERFLOW_US = 1 << 13
 TIME_SPAN_US = 1 << 23
 
-# Every 8 ms past the first 8.4 s cost an overflow event; absolute times (microseconds since 1970) would cost 10^11.
+# In one silence. Absolute times (microseconds since 1970) would cost 10^11 overflow events.
 _MOST_OVERFLOWS = 1 << 24
+_CHUNK_EVENTS = 1 << 15
+
+# state of an encoder, int64
+_TAKEN, _OFFSET = range(2)
 
 
 @kernel
@@ -80,34 +88,37 @@ def atis_bin_decode(raw: NDArray[np.uint8], offset_us: NDArray[np.int64], events
 
 
 @kernel
-def atis_bin_records(events: NDArray[np.void]) -> int:
-    """Count the records that ``atis_bin_encode`` will write, or return ``-1 - index`` of an event it cannot write."""
-    n_records = len(events)
-    offset = 0
-    last = 0
-    for index in range(len(events)):
-        event = events[index]
-        t_us = event["t"]
-        if t_us < last or event["x"] > 255 or event["y"] > 255 or event["y"] == OVERFLOW_ROW:
-            return -1 - index
-        last = t_us
-        if t_us - offset >= TIME_SPAN_US:
-            n_overflows = (t_us - offset - TIME_SPAN_US) // OVERFLOW_US + 1
-            n_records += n_overflows
-            offset += n_overflows * OVERFLOW_US
-    return n_records
+def overflows_before(t_us: int, offset_us: int) -> int:
+    """Return how many overflow events have to stand before an event at ``t_us``."""
+    ahead_us = t_us - offset_us - TIME_SPAN_US
+    return ahead_us // OVERFLOW_US + 1 if ahead_us >= 0 else 0
 
 
 @kernel
-def atis_bin_encode(events: NDArray[np.void], raw: NDArray[np.uint8]) -> int:
-    """Encode events that ``atis_bin_records`` has found fit.
+def atis_bin_first_unfit(events: NDArray[np.void], offset_us: int) -> int:
+    """Return the index of the first event that 40 bits cannot hold after ``offset_us`` of overflows, else n."""
+    for index in range(len(events)):
+        event = events[index]
+        n_overflows = overflows_before(event["t"], offset_us)
+        if event["x"] > 255 or event["y"] > 255 or event["y"] == OVERFLOW_ROW or n_overflows > _MOST_OVERFLOWS:
+            return index
+        offset_us += n_overflows * OVERFLOW_US
+    return len(events)
+
+
+@kernel
+def atis_bin_encode(events: NDArray[np.void], state: NDArray[np.int64], raw: NDArray[np.uint8]) -> int:
+    """Encode events that fit.
 
     Parameters
     ----------
     events
         EVENT_DTYPE, shape (n,), sorted by time.
+    state
+        int64, shape (2,), zeros at first: events taken by this call (as far as there was room; call again with the
+        rest), time that overflow events have added so far.
     raw
-        uint8, shape (>= 5 * atis_bin_records(events),).
+        uint8, shape (>= 5,): written from the front.
 
     Returns
     -------
@@ -115,10 +126,11 @@ def atis_bin_encode(events: NDArray[np.void], raw: NDArray[np.uint8]) -> int:
         How many bytes were written.
     """
     at = 0
-    offset = 0
+    offset = state[_OFFSET]
+    taken = len(events)
     for index in range(len(events)):
         event = events[index]
-        while event["t"] - offset >= TIME_SPAN_US:
+        while event["t"] - offset >= TIME_SPAN_US and at + EVENT_BYTES <= len(raw):
             raw[at] = 0
             raw[at + 1] = OVERFLOW_ROW
             raw[at + 2] = 0
@@ -126,6 +138,9 @@ def atis_bin_encode(events: NDArray[np.void], raw: NDArray[np.uint8]) -> int:
             raw[at + 4] = 0
             at += EVENT_BYTES
             offset += OVERFLOW_US
+        if at + EVENT_BYTES > len(raw):
+            taken = index
+            break
         time = event["t"] - offset
         raw[at] = event["x"]
         raw[at + 1] = event["y"]
@@ -133,6 +148,8 @@ def atis_bin_encode(events: NDArray[np.void], raw: NDArray[np.uint8]) -> int:
         raw[at + 3] = (time >> 8) & 255
         raw[at + 4] = time & 255
         at += EVENT_BYTES
+    state[_TAKEN] = taken
+    state[_OFFSET] = offset
     return at
 
 
@@ -142,7 +159,7 @@ def decode_atis_bin(raw: NDArray[np.uint8]) -> NDArray[np.void]:
     Parameters
     ----------
     raw
-        uint8, shape (n_bytes,). Bytes after the last whole record are ignored; ``read_atis_bin`` reports them.
+        uint8, shape (n_bytes,). Bytes after the last whole record are ignored; ``AtisBinDecoder`` reports them.
 
     Returns
     -------
@@ -171,64 +188,98 @@ def encode_atis_bin(events: NDArray[np.void]) -> NDArray[np.uint8]:
     FormatError
         The format cannot hold an event; the message names the first such one.
     """
-    events = np.ascontiguousarray(events, EVENT_DTYPE)
-    if not events.flags.writeable:  # a read-only array would compile the kernels a second time
-        events = events.copy()
-    n_records = atis_bin_records(events)
-    if n_records < 0:
-        event = events[-1 - n_records]
+    events = own(events)
+    n_fit = atis_bin_first_unfit(events[: first_unfit(events, 0, 256, 256)], 0)
+    if n_fit < len(events):
+        event = events[n_fit]
         raise FormatError(
-            f"event {-1 - n_records} (t {event['t']} us, x {event['x']}, y {event['y']}): "
-            f"40-bit .bin holds sorted times from 0 on, x up to 255 and y up to 255 without 240; "
-            f"crop or shift the events, or write another format"
+            f"event {n_fit} (t {event['t']} us, x {event['x']}, y {event['y']}, p {event['p']}): 40-bit .bin holds "
+            f"{AtisBinWriter.holds}, polarity 0 or 1; crop the events, shift the times so that they begin near 0, or "
+            f"write another format"
         )
-    if n_records - len(events) > _MOST_OVERFLOWS:
-        raise FormatError(
-            f"last event at {events['t'][-1]} us: 40-bit .bin would need {n_records - len(events)} overflow records "
-            f"for it, wanted at most {_MOST_OVERFLOWS}; shift the times so that they begin near 0"
-        )
-    raw = np.empty(n_records * EVENT_BYTES, np.uint8)
-    return raw[: atis_bin_encode(events, raw)]
+    blocks = _encoded(events, np.zeros(2, np.int64))
+    return np.frombuffer(bytearray().join(blocks), np.uint8)
 
 
-def read_atis_bin(path: Path, *, chunk_events: int = 65536) -> Iterator[NDArray[np.void]]:
-    """Read a file piece by piece.
+def _encoded(events: NDArray[np.void], state: NDArray[np.int64]) -> Iterator[bytes]:
+    """Encode events that fit, block by block."""
+    raw = np.empty(_CHUNK_EVENTS * EVENT_BYTES, np.uint8)
+    while len(events):
+        n_bytes = atis_bin_encode(events, state, raw)
+        events = events[int(state[_TAKEN]) :]
+        yield raw[:n_bytes].tobytes()
 
-    Yields
-    ------
-    events
-        EVENT_DTYPE, shape (n,), n <= ``chunk_events``.
 
-    Raises
-    ------
-    FormatError
-        After everything that could be read was yielded: the size is no multiple of five bytes, or the disk failed.
+class AtisBinDecoder:
+    """One file, read from its first event each time it is iterated over.
+
+    Parameters
+    ----------
+    path
+        The file, or ``-`` for standard input.
+    follow_s
+        The file may still grow: it has ended when it has not for so long, seconds.
+    chunk_events
+        How many records are read at a time. It carries no meaning.
     """
-    offset_us = np.zeros(1, np.int64)
-    at = 0
-    with path.open("rb") as file:
-        while True:
-            try:
-                block = file.read(chunk_events * EVENT_BYTES)
-            except OSError as error:
-                raise FormatError(f"{path}: reading failed at byte {at}: {error}; what came before was read") from error
-            whole = len(block) // EVENT_BYTES * EVENT_BYTES
-            if whole:
-                events = np.empty(whole // EVENT_BYTES, EVENT_DTYPE)
-                n_events = atis_bin_decode(np.frombuffer(bytearray(block[:whole]), np.uint8), offset_us, events)
-                yield events[:n_events]
-            at += whole
-            if len(block) > whole:
-                raise FormatError(
-                    f"{path}: torn record at byte {at} of {at + len(block) - whole}: got {len(block) - whole} bytes, "
-                    f"wanted 5; everything before was read, copy the file again for the rest"
-                )
-            if not block:
-                return
+
+    def __init__(self, path: Path, *, follow_s: float = 0.0, chunk_events: int = _CHUNK_EVENTS) -> None:
+        self.path, self.follow_s, self.chunk_events = path, follow_s, max(1, chunk_events)
+
+    def __iter__(self) -> Iterator[NDArray[np.void]]:
+        """Decode the file.
+
+        Yields
+        ------
+        events
+            EVENT_DTYPE, shape (n,), n <= ``chunk_events``, times as stored. Empty: nothing yet. The memory is used
+            again for the next array: copy what is to stay.
+
+        Raises
+        ------
+        FormatError
+            After everything that could be read was yielded: the size is no multiple of five bytes, or the disk failed.
+        """
+        offset_us = np.zeros(1, np.int64)
+        events = np.empty(self.chunk_events, EVENT_DTYPE)
+        with ByteStream(self.path, follow_s=self.follow_s) as stream:
+            for raw in stream.records(EVENT_BYTES, chunk_bytes=self.chunk_events * EVENT_BYTES):
+                yield events[: atis_bin_decode(raw, offset_us, events)]
+
+    def losses(self) -> list[str]:
+        """Nothing is left out."""
+        return []
+
+
+class AtisBinWriter(FlatWriter):
+    """Write a file; see ``FlatWriter``. The format does not keep the sensor's size.
+
+    Every 8 ms past the first 8.4 s cost an overflow event of five bytes.
+    """
+
+    name = "40-bit .bin"
+    most_pixels = 256
+    holds = "sorted times from 0 on without a silence of more than 38 h, x up to 255 and y up to 255 without 240"
+
+    def _header(self) -> bytes:
+        self._state = np.zeros(2, np.int64)
+        return b""
+
+    def _first_unfit(self, events: NDArray[np.void], last_us: int) -> int:
+        return atis_bin_first_unfit(events, int(self._state[_OFFSET]))
+
+    def _encode(self, events: NDArray[np.void]) -> Iterator[bytes]:
+        return _encoded(events, self._state)
+
+
+def read_atis_bin(path: Path) -> Iterator[NDArray[np.void]]:
+    """Read a file piece by piece as ``AtisBinDecoder`` does, but into arrays that may be kept."""
+    for events in AtisBinDecoder(path):
+        yield events.copy()
 
 
 def write_atis_bin(path: Path, events: NDArray[np.void]) -> None:
-    """Write a recording; see ``encode_atis_bin`` for what it can hold."""
+    """Write a whole recording; see ``encode_atis_bin`` for what it can hold. Nothing is written if it cannot."""
     encode_atis_bin(events).tofile(path)
 
 

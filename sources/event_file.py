@@ -1,66 +1,98 @@
 """Recorded event files as a source, whole, or summed up.
 
 Every decoder hands out what stands in the file. What a *stream* may hold is decided here, in one place, for all
-formats:
+formats, by the two policies of ``sources.policy``. What they do is counted and told. A source of a pipeline cannot
+``pass``, for a stream never goes back and never leaves its sensor; whoever reads a file whole can.
 
-- a time lower than the one before is raised to it (``clamped``), so that stream time never goes back;
-- an event outside of the sensor is dropped (``outside``).
-
-Both are counted and told. Roads not taken: passing disorder on (every consumer would need a policy), sorting (needs the
-whole file), refusing (many real recordings hold a few backward steps of microseconds).
+``raw`` hands out the bits as stored. It makes a difference where a format stores them in another sense than ours (1 =
+brighter, origin top left): AEDAT 2 and 3 and Event Stream; their modules say in which.
 
 Files whose header gives no sensor size (.bin, text, DAT, many .raw) are read twice: once to find how far the events
 reach. The size is then the smallest usual sensor of that format that holds them all. Give ``width`` and ``height`` to
-spare that.
+spare that; standard input (``-``) cannot be read twice and needs them, or a header that tells.
 """
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sources.atis_bin import read_atis_bin
-from sources.dat import read_dat
+from sources.byte_stream import STANDARD_INPUT
 from sources.data_path import expand_path
-from sources.evt import EvtDecoder, EvtVersion
-from sources.faery_decoder import FaeryDecoder
-from sources.file_format import CONTAINERS, READABLE, FileFormat, recognise
-from sources.text_events import TextLayout, read_text_events
+from sources.file_format import CONTAINERS, FileFormat, recognise
+from sources.policy import POLICIES, Policy, apply_policies
 from stream.errors import ConfigError, FormatError
-from stream.jit import kernel
 from stream.operator import Port, Snapshot, Source
 from stream.packet import EVENT_DTYPE, End, Message, packet_of
 
-__all__ = ["DECODERS", "EventFile", "FormatName", "Recording", "file_info", "read_events"]
-
-Decoder: TypeAlias = Callable[[Path, FileFormat], Iterable[NDArray[np.void]]]
+__all__ = [
+    "AS_IT_SAYS",
+    "DECODERS",
+    "EventFile",
+    "FormatName",
+    "OpenEvents",
+    "Reading",
+    "Recording",
+    "file_info",
+    "open_events",
+    "read_events",
+]
 
 FormatName: TypeAlias = Literal["auto", "bin", "evt2", "evt2.1", "evt3"]
 """``auto`` looks at the content; the others are for files without a header, of which content says nothing."""
 
+TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns"]
+
 # The sensors usual with each format, smallest first: what to assume where a header gives no size.
+_ANY = ((128, 128), (240, 180), (304, 240), (346, 260), (640, 480), (1280, 720))
 _USUAL_SIZES = {
+    "aedat2": ((128, 128), (240, 180), (346, 260)),
+    "aedat3": ((128, 128), (240, 180), (346, 260), (640, 480)),
     "bin": ((34, 34),),  # N-MNIST; N-Caltech101 is cropped per object, so it takes the size of its events
     "dat": ((304, 240), (640, 480), (1280, 720)),  # ATIS, Gen3, Gen4
     "evt2": ((320, 320), (640, 480), (1280, 720)),  # GenX320, Gen3, Gen4
     "evt2.1": ((320, 320), (640, 480), (1280, 720)),
     "evt3": ((320, 320), (640, 480), (1280, 720)),
-    "text": (),
+    "hdf5": _ANY,
+    "npy": _ANY,
+    "npz": _ANY,
+    "text": _ANY,
 }
+
+
+class Reading(NamedTuple):
+    """How a file is to be read, where it does not say so itself or says it wrongly."""
+
+    width: int | None = None  # pixels; both or neither
+    height: int | None = None
+    format: FormatName = "auto"
+    backward: Policy = "clamp"  # times that go back
+    outside: Policy = "drop"  # events outside of the sensor
+    raw: bool = False  # bits as stored
+    columns: str = ""  # order of columns in text and plain arrays, such as "xypt"
+    time_unit: TimeUnit = "auto"  # of text, arrays, HDF5
+    content: str = ""  # which of several: a bag's topic, a group of HDF5, a chip of AEDAT 2
+    follow_s: float = 0.0  # the file still grows: it has ended when nothing came for so long
+
+
+AS_IT_SAYS = Reading()
+"""Nothing to add to what the file says of itself."""
+
+Decoder: TypeAlias = Callable[[Path, FileFormat, Reading], Iterable[NDArray[np.void]]]
 
 
 class Recording(NamedTuple):
     """A whole file in memory."""
 
-    events: NDArray[np.void]  # EVENT_DTYPE, (n,), sorted by time, inside of the sensor
+    events: NDArray[np.void]  # EVENT_DTYPE, (n,), under the policies asked for
     width: int  # pixels
     height: int
     format: str
-    clamped: int  # events whose time went back and was raised
-    outside: int  # events dropped because they lay outside of the sensor
+    backward: int  # events whose time went back
+    outside: int  # events outside of the sensor
     fault: str  # why the file could not be read to its end; empty if it could
 
 
@@ -71,106 +103,117 @@ class _Opened(NamedTuple):
     kind: FileFormat
     width: int
     height: int
+    reading: Reading
     warnings: list[str]
 
 
-@kernel
-def keep_in_order(
-    events: NDArray[np.void], kept: NDArray[np.void], width: int, height: int, counts: NDArray[np.int64]
-) -> int:
-    """Raise backward times and drop events outside of the sensor.
-
-    Parameters
-    ----------
-    events
-        EVENT_DTYPE, shape (n,).
-    kept
-        EVENT_DTYPE, shape (>= n,): written from the front.
-    width, height
-        The sensor, pixels.
-    counts
-        int64, shape (3,): highest time so far (start with 0), times raised, events dropped.
-
-    Returns
-    -------
-    n_kept
-        How many events were written.
-    """
-    n_kept = 0
-    last = counts[0]
-    for index in range(len(events)):
-        event = events[index]
-        if event["x"] >= width or event["y"] >= height:
-            counts[2] += 1
-            continue
-        t_us = event["t"]
-        if t_us < last:
-            t_us = last
-            counts[1] += 1
-        last = t_us
-        out = kept[n_kept]
-        out["t"] = t_us
-        out["x"] = event["x"]
-        out["y"] = event["y"]
-        out["p"] = event["p"]
-        n_kept += 1
-    counts[0] = last
-    return n_kept
-
-
-def _container(module: str, function: str) -> Decoder:
+def _adapter(
+    module: str, function: str, arguments: Callable[[FileFormat, Reading], dict[str, Any]] = lambda kind, reading: {}
+) -> Decoder:
     """Make a decoder that is imported when the first such file is opened: its library may be large, or missing."""
 
-    def read(path: Path, kind: FileFormat) -> Iterable[NDArray[np.void]]:
+    def read(path: Path, kind: FileFormat, reading: Reading) -> Iterable[NDArray[np.void]]:
         try:
-            decode = getattr(importlib.import_module(module), function)
+            chunks: Iterable[NDArray[np.void]] = getattr(importlib.import_module(module), function)(
+                path, **arguments(kind, reading)
+            )
         except ImportError as error:
-            missing = "yet" if error.name == module else f"without the package {error.name}"
-            way_out = "convert it to one of them" if error.name == module else f"install {error.name}, or convert it"
             raise FormatError(
-                f"{path}: is {CONTAINERS[kind.name]}, which cannot be read {missing}; wanted {READABLE}; {way_out}"
+                f"{path}: is {CONTAINERS.get(kind.name, kind.name)}, which cannot be read without the package "
+                f"{error.name}; install it (pip install 'hebbstream[formats]' brings it), or convert the file"
             ) from None
-        chunks: Iterable[NDArray[np.void]] = decode(path)
         return chunks
 
     return read
 
 
-def _read_text(path: Path, kind: FileFormat) -> Iterable[NDArray[np.void]]:
-    return read_text_events(path, kind.layout if kind.layout is not None else TextLayout(None, 0, (0, 1, 2, 3), False))
+def _follow(kind: FileFormat, reading: Reading) -> dict[str, Any]:
+    return {"follow_s": reading.follow_s}
 
 
-def _read_evt(path: Path, kind: FileFormat) -> EvtDecoder:
-    version: EvtVersion = "evt2" if kind.name == "evt2" else "evt3" if kind.name == "evt3" else "evt2.1"
-    return EvtDecoder(path, version, kind.header_bytes)
+def _raw(kind: FileFormat, reading: Reading) -> dict[str, Any]:
+    return {"raw": reading.raw}
+
+
+def _evt(kind: FileFormat, reading: Reading) -> dict[str, Any]:
+    return {"version": kind.name, "header_bytes": kind.header_bytes, **_follow(kind, reading)}
+
+
+def _text(kind: FileFormat, reading: Reading) -> dict[str, Any]:
+    return {"layout": kind.layout, **_follow(kind, reading)}
+
+
+def _numpy(kind: FileFormat, reading: Reading) -> dict[str, Any]:
+    return {"columns": reading.columns or "txyp", "time_unit": reading.time_unit}
+
+
+def _dv(kind: FileFormat, reading: Reading) -> dict[str, Any]:
+    which = {"source": "aedat3", "stream": "aedat4"}
+    number = next(name for name, format in which.items() if format == kind.name)
+    if reading.content and not reading.content.isdigit():
+        raise ConfigError(f"{kind.name}: content is {reading.content!r}, wanted the number of a {number}")
+    chosen = {number: int(reading.content)} if reading.content else {}
+    return {**chosen, **_raw(kind, reading), **_follow(kind, reading)}
+
+
+def _bag(kind: FileFormat, reading: Reading) -> dict[str, Any]:
+    return {"topic": reading.content, **_raw(kind, reading)}
 
 
 DECODERS: dict[str, Decoder] = {
-    "aedat4": FaeryDecoder,
-    "bin": lambda path, kind: read_atis_bin(path),
-    "dat": lambda path, kind: read_dat(path, kind.header_bytes, version=kind.version),
-    "es": FaeryDecoder,
-    "evt2": _read_evt,
-    "evt2.1": _read_evt,
-    "evt3": _read_evt,
-    "text": _read_text,
-    "hdf5": _container("sources.hdf5", "read_hdf5"),
-    "npy": _container("sources.numpy_file", "read_numpy"),
-    "npz": _container("sources.numpy_file", "read_numpy"),
-    "mat": _container("sources.mat_file", "read_mat"),
-    "rosbag1": _container("sources.ros_bag", "read_ros_bag"),
-    "rosbag2": _container("sources.ros_bag", "read_ros_bag"),
-    "mcap": _container("sources.ros_bag", "read_ros_bag"),
+    "aedat2": _adapter(
+        "sources.aedat2",
+        "Aedat2Decoder",
+        lambda kind, reading: {"chip": reading.content or "auto", **_raw(kind, reading), **_follow(kind, reading)},
+    ),
+    "aedat3": _adapter("sources.aedat3", "Aedat3Decoder", _dv),
+    "aedat4": _adapter("sources.aedat4", "Aedat4Decoder", _dv),
+    "bin": _adapter("sources.atis_bin", "AtisBinDecoder", _follow),
+    "dat": _adapter(
+        "sources.dat",
+        "DatDecoder",
+        lambda kind, reading: {
+            "header_bytes": kind.header_bytes,
+            "version": kind.version,
+            **_follow(kind, reading),
+        },
+    ),
+    "es": _adapter(
+        "sources.event_stream",
+        "EventStreamDecoder",
+        lambda kind, reading: {**_raw(kind, reading), **_follow(kind, reading)},
+    ),
+    "evt2": _adapter("sources.evt", "EvtDecoder", _evt),
+    "evt2.1": _adapter("sources.evt", "EvtDecoder", _evt),
+    "evt3": _adapter("sources.evt", "EvtDecoder", _evt),
+    "evt2.1 text": _adapter("sources.evt21_text", "read_evt21_text"),
+    "text": _adapter("sources.text_events", "read_text_events", _text),
+    "hdf5": _adapter(
+        "sources.hdf5",
+        "read_hdf5",
+        lambda kind, reading: {
+            "mapping": reading.content,
+            "time_unit": reading.time_unit,
+            **_raw(kind, reading),
+        },
+    ),
+    "npy": _adapter("sources.numpy_file", "read_numpy", _numpy),
+    "npz": _adapter("sources.numpy_file", "read_numpy", _numpy),
+    "mat": _adapter("sources.mat_file", "read_mat", _raw),
+    "rosbag1": _adapter("sources.ros_bag", "read_ros_bag", _bag),
+    "rosbag2": _adapter("sources.ros_bag", "read_ros_bag", _bag),
+    "mcap": _adapter("sources.ros_bag", "read_ros_bag", _bag),
 }
 """By the name that ``recognise`` gives a file: how to read it. A decoder yields EVENT_DTYPE arrays in the order of the
-file and raises FormatError at a fault, after what could be read. What it yields is copied before it is asked for more.
-If it leaves something out it may say so: ``losses()`` gives a list of str for people.
+file and raises FormatError at a fault, after what could be read. What it yields is copied before it is asked for more;
+an empty array means that nothing is there yet. If it leaves something out it may say so: ``losses()`` gives a list of
+str for people. It may know the sensor's size: ``width`` and ``height``.
 """
 
 
-def _chunks(path: Path, kind: FileFormat) -> Iterable[NDArray[np.void]]:
+def _chunks(path: Path, kind: FileFormat, reading: Reading) -> Iterable[NDArray[np.void]]:
     """Open a file for one reading, with the decoder of its format."""
-    return DECODERS[kind.name](path, kind)
+    return DECODERS[kind.name](path, kind, reading)
 
 
 def _reach(chunks: Iterable[NDArray[np.void]]) -> tuple[int, int]:
@@ -185,42 +228,54 @@ def _reach(chunks: Iterable[NDArray[np.void]]) -> tuple[int, int]:
     return width, height
 
 
-def _open(path: Path, width: int | None, height: int | None, name: FormatName) -> _Opened:
+def _open(path: Path, reading: Reading) -> _Opened:
     """Recognise a file and settle the sensor's size."""
+    width, height = reading.width, reading.height
     if (width is None) != (height is None) or (width is not None and (width < 1 or (height or 0) < 1)):
         raise ConfigError(
             f"event file {path}: got width {width} and height {height}, wanted both from 1 on; give both or neither"
         )
-    kind = recognise(path) if name == "auto" else FileFormat(name, _size(path))
-    if kind.name == "bin" and kind.size_bytes < 5:
-        raise FormatError(f"{path}: has {kind.size_bytes} bytes, wanted at least one event of 5; copy the file again")
-    if kind.name in CONTAINERS:
-        next(iter(_chunks(path, kind)), None)  # a container without events is refused here, not told as a fault
-    if kind.name == "aedat4":
-        decoder = FaeryDecoder(path, kind)
-        declared: tuple[int, int] | None = (decoder.width, decoder.height)
-    elif kind.width is not None and kind.height is not None:
-        declared = kind.width, kind.height
+    for name, policy in (("backward", reading.backward), ("outside", reading.outside)):
+        if policy not in POLICIES:
+            raise ConfigError(f"event file {path}: {name} is {policy!r}, wanted one of {', '.join(POLICIES)}")
+    if reading.format == "auto":
+        kind = recognise(path, columns=reading.columns, time_unit=reading.time_unit)
     else:
-        declared = None
+        kind = FileFormat(reading.format, _size(path))
+    if kind.name == "bin" and 0 <= kind.size_bytes < 5:
+        raise FormatError(f"{path}: has {kind.size_bytes} bytes, wanted at least one event of 5; copy the file again")
+    chunks = _chunks(path, kind, reading)
+    if kind.name in CONTAINERS:
+        next(iter(chunks), None)  # a container without events is refused here, not told as a fault
+    declared = (kind.width, kind.height)
+    if None in declared:
+        declared = getattr(chunks, "width", None), getattr(chunks, "height", None)
     warnings: list[str] = []
     if width is not None and height is not None:
-        if declared is not None and declared != (width, height):
+        if None not in declared and declared != (width, height):
             warnings.append(f"the file declares {declared[0]}x{declared[1]} pixels; taken as {width}x{height} as asked")
-        return _Opened(path, kind, width, height, warnings)
-    if declared is None:
-        wide, high = _reach(_chunks(path, kind))
-        usual = [size for size in _USUAL_SIZES.get(kind.name, ()) if wide <= size[0] and high <= size[1]]
-        declared = usual[0] if usual else (wide, high)
-        warnings.append(
-            f"the file declares no sensor size; taken as {declared[0]}x{declared[1]} because its events reach "
-            f"{wide}x{high} (set width and height if that is wrong)"
+        return _Opened(path, kind, width, height, reading, warnings)
+    if declared[0] is not None and declared[1] is not None:
+        return _Opened(path, kind, declared[0], declared[1], reading, warnings)
+    if path == STANDARD_INPUT:
+        raise ConfigError(
+            f"standard input is {kind.name} without a sensor size and cannot be read twice to find it; "
+            f"give width and height"
         )
-    return _Opened(path, kind, *declared, warnings)
+    wide, high = _reach(_chunks(path, kind, reading._replace(follow_s=0.0)))
+    usual = [size for size in _USUAL_SIZES.get(kind.name, ()) if wide <= size[0] and high <= size[1]]
+    width, height = usual[0] if usual else (wide, high)
+    warnings.append(
+        f"the file declares no sensor size; taken as {width}x{height} because its events reach "
+        f"{wide}x{high} (set width and height if that is wrong)"
+    )
+    return _Opened(path, kind, width, height, reading, warnings)
 
 
 def _size(path: Path) -> int:
-    """Return a file's size; FormatError where there is none."""
+    """Return a file's size, -1 for standard input; FormatError where there is none."""
+    if path == STANDARD_INPUT:
+        return -1
     if not path.is_file():
         raise FormatError(f"{path}: there is no such file; check the path (relative to {Path.cwd()})")
     if not (size := path.stat().st_size):
@@ -228,97 +283,180 @@ def _size(path: Path) -> int:
     return size
 
 
-def _kept(opened: _Opened, counts: NDArray[np.int64], told: list[str]) -> Iterator[NDArray[np.void]]:
-    """Read a file under the policies; FormatError at a torn tail, after what could be read.
+class OpenEvents:
+    """An event file that is being read: what its decoder yields, under the policies, in arrays of its own.
 
-    When nothing is left, ``told`` is extended by what the decoder left out.
+    Attributes
+    ----------
+    width, height : int
+        The sensor, pixels.
+    counts : array
+        int64, shape (4,); see ``sources.policy``.
+    told : list of str
+        When nothing is left: what the decoder left out.
     """
-    chunks = _chunks(opened.path, opened.kind)
-    try:
-        yield from _policed(chunks, opened, counts)
-    finally:
-        told += getattr(chunks, "losses", list)()
+
+    def __init__(self, opened: _Opened) -> None:
+        self.counts = np.zeros(4, np.int64)
+        self.told: list[str] = []
+        self.width, self.height, self.format = opened.width, opened.height, opened.kind.name
+        self._opened = opened
+        self._decoder = _chunks(opened.path, opened.kind, opened.reading)
+        self._n_before = 0
+
+    def __iter__(self) -> Iterator[NDArray[np.void]]:
+        """Yield EVENT_DTYPE arrays of shape (n,); FormatError at a fault, after what could be read."""
+        opened, reading, counts = self._opened, self._opened.reading, self.counts
+        backward, outside = POLICIES.index(reading.backward), POLICIES.index(reading.outside)
+        chunks = iter(self._decoder)
+        try:
+            for events in chunks:
+                if not (events.flags.writeable and events.flags.c_contiguous):
+                    events = events.copy()  # another kind of array would compile the kernel a second time
+                kept = np.empty(len(events), EVENT_DTYPE)
+                n_kept = apply_policies(events, kept, opened.width, opened.height, backward, outside, counts)
+                yield kept[:n_kept]
+                if counts[3]:
+                    raise FormatError(self._refusal(events[int(counts[3]) - 1], int(counts[3]) - 1))
+                self._n_before += len(events)
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+            self.told += getattr(self._decoder, "losses", list)()
+
+    def _refusal(self, event: Any, index: int) -> str:
+        opened = self._opened
+        where = f"{opened.path}: event {self._n_before + index} at {event['t']} us, x {event['x']}, y {event['y']}"
+        if event["x"] >= opened.width or event["y"] >= opened.height:
+            return f"{where} lies outside of {opened.width}x{opened.height} pixels; everything before was read"
+        return f"{where} goes back in time; everything before was read"
+
+    def losses(self) -> list[str]:
+        """Put into words what had to be guessed, and what was left out or changed so far."""
+        reading, counts = self._opened.reading, self.counts
+        done = {
+            "clamp": ("raised to the time before", "moved to the nearest pixel"),
+            "drop": ("dropped", "dropped"),
+            "pass": ("passed on", "passed on"),
+            "error": ("refused", "refused"),
+        }
+        told = [*self._opened.warnings, *self.told]
+        if counts[1]:
+            told.append(f"{counts[1]} events went back in time and were {done[reading.backward][0]}")
+        if counts[2]:
+            size = f"{self._opened.width}x{self._opened.height}"
+            told.append(f"{counts[2]} events outside of {size} pixels were {done[reading.outside][1]}")
+        return told
+
+    def progress(self) -> tuple[int, int]:
+        """Return bytes decoded and bytes in all; (0, 0) where the decoder does not tell."""
+        position = getattr(self._decoder, "position", None)
+        return (int(position), max(0, self._opened.kind.size_bytes)) if position is not None else (0, 0)
 
 
-def _policed(
-    chunks: Iterable[NDArray[np.void]], opened: _Opened, counts: NDArray[np.int64]
-) -> Iterator[NDArray[np.void]]:
-    """Copy what a decoder yields, under the policies."""
-    for events in chunks:
-        if not events.flags.writeable:  # a read-only array would compile the kernel a second time
-            events = events.copy()
-        kept = np.empty(len(events), EVENT_DTYPE)
-        yield kept[: keep_in_order(events, kept, opened.width, opened.height, counts)]
+def open_events(path: str | Path, reading: Reading = AS_IT_SAYS) -> OpenEvents:
+    """Open a file to be read once, piece by piece.
 
-
-def _losses(counts: NDArray[np.int64], opened: _Opened) -> list[str]:
-    """Put what the policies did into words."""
-    told = []
-    if counts[1]:
-        told.append(f"{counts[1]} events went back in time and were raised to the time before")
-    if counts[2]:
-        told.append(f"{counts[2]} events outside of {opened.width}x{opened.height} pixels were dropped")
-    return told
+    Raises
+    ------
+    FormatError
+        Not even the beginning can be read.
+    ConfigError
+        It is to be read in a way that cannot be.
+    """
+    return OpenEvents(_open(expand_path(str(path)), reading))
 
 
 def read_events(
-    path: str | Path, *, width: int | None = None, height: int | None = None, format: FormatName = "auto"
+    path: str | Path,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    format: FormatName = "auto",
+    backward: Policy = "clamp",
+    outside: Policy = "drop",
+    raw: bool = False,
+    columns: str = "",
+    time_unit: TimeUnit = "auto",
+    content: str = "",
 ) -> Recording:
     """Read a whole recording into memory, up to its end or its first fault.
 
     Parameters
     ----------
     path
-        May hold ``~`` and environment variables.
+        May hold ``~`` and environment variables; ``-`` is standard input.
     width, height
         The sensor, pixels; both or neither. Default: what the header says, else the smallest usual one.
     format
         Needed for files without a header only.
+    backward, outside
+        What becomes of times that go back and of events outside of the sensor; see the module.
+    raw
+        Bits as stored; see the module.
+    columns
+        Order of the columns of text or plain arrays, such as ``xypt``, if a first line does not name them.
+    time_unit
+        Of text, arrays and HDF5; ``auto`` guesses as their modules tell.
+    content
+        Which of several: a bag's topic, an HDF5 group or mapping, a chip of AEDAT 2.
 
     Raises
     ------
     FormatError
         Not even the beginning can be read. A fault further on is told in ``fault``.
     """
-    opened = _open(expand_path(str(path)), width, height, format)
-    counts = np.zeros(3, np.int64)
-    told: list[str] = []
+    reading = Reading(width, height, format, backward, outside, raw, columns, time_unit, content)
+    policed = open_events(path, reading)
     parts: list[NDArray[np.void]] = []
     fault = ""
     try:
-        for events in _kept(opened, counts, told):
+        for events in policed:
             parts.append(events)
     except FormatError as error:
         fault = str(error)
-    events = np.concatenate(parts) if parts else np.empty(0, EVENT_DTYPE)
-    return Recording(events, opened.width, opened.height, opened.kind.name, int(counts[1]), int(counts[2]), fault)
+    events = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, EVENT_DTYPE)
+    return Recording(
+        events, policed.width, policed.height, policed.format, int(policed.counts[1]), int(policed.counts[2]), fault
+    )
 
 
 def file_info(
-    path: str | Path, *, width: int | None = None, height: int | None = None, format: FormatName = "auto"
+    path: str | Path,
+    *,
+    reading: Reading = AS_IT_SAYS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, object]:
     """Sum up a recording, reading it piece by piece.
+
+    Parameters
+    ----------
+    path
+        May hold ``~`` and environment variables; ``-`` is standard input.
+    reading
+        How to read it.
+    progress
+        Called with bytes read and bytes in all, where the format lets them be told.
 
     Returns
     -------
     info
-        ``format`` (aedat4, evt2, evt2.1, evt3, dat, es, bin, text), ``width``, ``height`` (pixels), ``events``,
-        ``on_events``, ``t_first_us``, ``t_last_us`` (0 without events), ``sum_x``, ``sum_y`` (over all events, origin
-        top left), ``warnings`` (list of str): the size that had to be guessed, what the policies did, a torn tail.
+        ``format``, ``width``, ``height`` (pixels), ``events``, ``on_events``, ``t_first_us``, ``t_last_us`` (0 without
+        events), ``sum_x``, ``sum_y`` (over all events, origin top left), ``warnings`` (list of str): the size that had
+        to be guessed, what the policies did, a torn tail.
 
     Raises
     ------
     FormatError
         Not even the beginning can be read.
     """
-    opened = _open(expand_path(str(path)), width, height, format)
-    counts = np.zeros(3, np.int64)
+    policed = open_events(path, reading)
     n_events = on_events = sum_x = sum_y = t_first = t_last = 0
-    warnings = list(opened.warnings)
-    told: list[str] = []
     fault: list[str] = []
     try:
-        for events in _kept(opened, counts, told):
+        for events in policed:
+            progress(*policed.progress())
             if not len(events):
                 continue
             t_first = t_first if n_events else int(events["t"][0])
@@ -329,19 +467,20 @@ def file_info(
             sum_y += int(events["y"].sum(dtype=np.int64))
     except FormatError as error:
         fault.append(str(error))
+    warnings = policed.losses()
     if not n_events and not fault:
         warnings.append("the file holds no events")
     return {
-        "format": opened.kind.name,
-        "width": opened.width,
-        "height": opened.height,
+        "format": policed.format,
+        "width": policed.width,
+        "height": policed.height,
         "events": n_events,
         "on_events": on_events,
         "t_first_us": t_first,
         "t_last_us": t_last,
         "sum_x": sum_x,
         "sum_y": sum_y,
-        "warnings": warnings + told + _losses(counts, opened) + fault,
+        "warnings": warnings + fault,
     }
 
 
@@ -351,12 +490,18 @@ class EventFile(Source):
     Parameters
     ----------
     path
-        AEDAT4, EVT2, EVT2.1, EVT3, DAT, Event Stream, 40-bit ATIS or text; may hold ``~`` and environment variables.
+        Any file that ``hebbstream info`` can read; may hold ``~`` and environment variables; ``-`` is standard input.
     width, height
         The sensor, pixels; both or neither. Default: what the header says, else the smallest usual one (which reads the
         file once more).
     format
         Needed for files without a header only.
+    backward, outside
+        What becomes of times that go back and of events outside of the sensor: ``clamp``, ``drop`` or ``error``.
+    raw, columns, time_unit, content
+        See ``read_events``.
+    follow_s
+        The file still grows: go on reading, until nothing has come for so long, seconds.
 
     Notes
     -----
@@ -365,15 +510,34 @@ class EventFile(Source):
     """
 
     def __init__(
-        self, *, path: str, width: int | None = None, height: int | None = None, format: FormatName = "auto"
+        self,
+        *,
+        path: str,
+        width: int | None = None,
+        height: int | None = None,
+        format: FormatName = "auto",
+        backward: Policy = "clamp",
+        outside: Policy = "drop",
+        raw: bool = False,
+        columns: str = "",
+        time_unit: TimeUnit = "auto",
+        content: str = "",
+        follow_s: float = 0.0,
     ) -> None:
-        self._opened = _open(expand_path(path), width, height, format)
+        if "pass" in (backward, outside):
+            raise ConfigError(
+                f"event file {path}: backward is {backward!r} and outside {outside!r}, wanted clamp, drop or error: "
+                f"a stream never goes back and never leaves its sensor; `hebbstream convert` passes them"
+            )
+        reading = Reading(width, height, format, backward, outside, raw, columns, time_unit, content, follow_s)
+        self._opened = _open(expand_path(path), reading)
+        self._may_wait = follow_s > 0 or self._opened.path == STANDARD_INPUT
         self.outputs = {"events": Port("events", self._opened.width, self._opened.height)}
-        self._rewind()
+        self._begin()
 
-    def _rewind(self) -> None:
-        self._counts = np.zeros(3, np.int64)
-        self._chunks: Iterator[NDArray[np.void]] = _kept(self._opened, self._counts, [])
+    def _begin(self) -> None:
+        self._policed = OpenEvents(self._opened)
+        self._chunks = iter(self._policed)
         self._chunk = np.empty(0, EVENT_DTYPE)
         self._at = 0  # in the chunk
         self._n_out = 0
@@ -381,7 +545,7 @@ class EventFile(Source):
         self._end: End | None = None
 
     def poll(self, max_items: int) -> Message | None:
-        """Hand out the next events, at most ``max_items``, then ``End``."""
+        """Hand out the next events, at most ``max_items``, then ``End``; None while a growing file rests."""
         while self._end is None and self._at == len(self._chunk):
             try:
                 self._chunk = next(self._chunks)
@@ -390,6 +554,8 @@ class EventFile(Source):
                 self._end = End(self._last_us + 1 if self._n_out else 0)
             except FormatError as error:
                 self._end = End(self._last_us + 1 if self._n_out else 0, str(error))
+            if self._may_wait and self._end is None and not len(self._chunk):
+                return None
         if self._end is not None:
             return self._end
         items = self._chunk[self._at : self._at + max(1, max_items)]
@@ -397,6 +563,26 @@ class EventFile(Source):
         self._n_out += len(items)
         self._last_us = int(items["t"][-1])
         return packet_of(items)
+
+    def skip_to(self, t_us: int) -> None:
+        """Go on with the first event from ``t_us`` on (or the end); what lies before is decoded but not handed out."""
+        while self._end is None:
+            if self._at < len(self._chunk):
+                n_skipped = int(np.searchsorted(self._chunk["t"][self._at :], t_us))
+                self._at += n_skipped
+                self._n_out += n_skipped
+                if self._at < len(self._chunk):
+                    return
+            before = self._end
+            try:
+                self._chunk = next(self._chunks)
+                self._at = 0
+            except StopIteration:
+                self._end = End(max(self._last_us, t_us))
+            except FormatError as error:
+                self._end = End(max(self._last_us, t_us), str(error))
+            if before is None and self._may_wait and not len(self._chunk):
+                return
 
     def snapshot(self) -> Snapshot:
         """Return how many events were handed out."""
@@ -409,12 +595,19 @@ class EventFile(Source):
                 f"snapshot of {self._opened.path}: got arrays {sorted(snapshot)}, wanted n_out; "
                 f"restore the snapshot of an event file"
             )
-        self._rewind()
         wanted = int(snapshot["n_out"])
+        if self._opened.path == STANDARD_INPUT and wanted != self._n_out:
+            raise ConfigError(
+                f"snapshot of standard input: stands at event {wanted}, but it cannot be read again; "
+                f"play a file where a run is to be resumed"
+            )
+        if wanted != self._n_out or self._end is not None:
+            self.close()
+            self._begin()
         while self._n_out < wanted:
             if isinstance(self.poll(wanted - self._n_out), End):
                 got = self._n_out
-                self._rewind()
+                self._begin()
                 raise ConfigError(
                     f"snapshot of {self._opened.path}: stands at event {wanted}, but the file has {got}; "
                     f"restore it with the file that it was taken from"
@@ -422,7 +615,10 @@ class EventFile(Source):
 
     def statistics(self) -> dict[str, float]:
         """Return events handed out, and what the policies did (in the part of the file decoded so far)."""
-        return {"events": self._n_out, "times raised": int(self._counts[1]), "outside dropped": int(self._counts[2])}
+        done, total = self._policed.progress()
+        counts = self._policed.counts
+        found = {"events": float(self._n_out), "went back": float(counts[1]), "outside": float(counts[2])}
+        return found | ({"bytes": float(done), "of bytes": float(total)} if total else {})
 
     def close(self) -> None:
         """Close the file; a later ``poll`` says End."""

@@ -39,12 +39,16 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from sources.byte_stream import ByteStream
+from sources.flat_writer import FlatWriter, first_unfit, own
 from stream.errors import FormatError
 from stream.jit import kernel
 from stream.packet import EVENT_DTYPE
 
 __all__ = [
     "WORD_DTYPES",
+    "Evt2Writer",
+    "Evt3Writer",
     "EvtDecoder",
     "EvtVersion",
     "decode_evt",
@@ -59,7 +63,8 @@ WORD_DTYPES: dict[str, np.dtype[Any]] = {"evt2": np.dtype("<u4"), "evt2.1": np.d
 _COLUMNS = 2048  # that an address of 11 bits can name
 _MOST_EVENTS_A_WORD = {"evt2": 1, "evt2.1": 32, "evt3": 12}
 _BUFFER_EVENTS = 1 << 16
-_MOST_FILLING = 1 << 24  # TIME_HIGH words to bridge silences: absolute times (since 1970) would cost 10^8 of them
+_MOST_FILLING = 1 << 24  # TIME_HIGH words to bridge one silence: absolute times (since 1970) would cost 10^8 of them
+_TELLING_WORDS = 64  # of EVT2.1: enough to tell which of its halves is the upper one
 
 # state of a decoder, int64
 _TAKEN, _HIGH, _EPOCH, _LOW, _Y, _BASE, _P = range(7)
@@ -280,7 +285,7 @@ class EvtDecoder:
     Parameters
     ----------
     path
-        The file.
+        The file, or ``-`` for standard input.
     version
         ``evt2``, ``evt2.1`` or ``evt3``.
     header_bytes
@@ -289,6 +294,8 @@ class EvtDecoder:
         How much is read at a time, >= 8. It carries no meaning.
     swapped
         EVT2.1 only: whether the two halves of each word are swapped. None = look at the first words.
+    follow_s
+        The file may still grow: it has ended when it has not for so long, seconds.
     """
 
     def __init__(
@@ -299,12 +306,14 @@ class EvtDecoder:
         *,
         chunk_bytes: int = 1 << 17,
         swapped: bool | None = None,
+        follow_s: float = 0.0,
     ) -> None:
         self.path = path
         self.version = version
         self.header_bytes = header_bytes
         self.chunk_bytes = max(8, chunk_bytes)
         self.swapped = swapped
+        self.follow_s = follow_s
         self.counts = np.zeros(3, np.int64)
 
     def __iter__(self) -> Iterator[NDArray[np.void]]:
@@ -313,8 +322,8 @@ class EvtDecoder:
         Yields
         ------
         events
-            EVENT_DTYPE, shape (n,): as they stand in the file, times may step back. The memory is used again for the
-            next array: copy what is to stay.
+            EVENT_DTYPE, shape (n,): as they stand in the file, times may step back. Empty: nothing yet. The memory is
+            used again for the next array: copy what is to stay.
 
         Raises
         ------
@@ -324,38 +333,19 @@ class EvtDecoder:
         dtype, decode = WORD_DTYPES[self.version], _KERNELS[self.version]
         state, counts = _fresh_state(), np.zeros(3, np.int64)
         self.counts = counts
-        raw = np.empty(self.chunk_bytes // dtype.itemsize * dtype.itemsize, np.uint8)
         # a word may give many events, but on average gives one or two
-        events = np.empty(max(2 * len(raw) // dtype.itemsize, _MOST_EVENTS_A_WORD[self.version]), EVENT_DTYPE)
-        at, swapped = self.header_bytes, self.swapped
-        with self.path.open("rb") as file:
-            file.seek(at)
-            while True:
-                try:
-                    n_bytes = file.readinto(raw.data)
-                except OSError as error:
-                    raise FormatError(
-                        f"{self.path}: reading failed at byte {at}: {error}; what came before was read"
-                    ) from error
-                whole = n_bytes // dtype.itemsize * dtype.itemsize
-                words = raw[:whole].view(dtype)
-                if self.version == "evt2.1" and whole:
-                    swapped = looks_swapped(words) if swapped is None else swapped
-                    if swapped:
-                        words = (words << np.uint64(32)) | (words >> np.uint64(32))
+        n_words = self.chunk_bytes // dtype.itemsize
+        events = np.empty(max(2 * n_words, _MOST_EVENTS_A_WORD[self.version]), EVENT_DTYPE)
+        with ByteStream(self.path, begin=self.header_bytes, follow_s=self.follow_s) as stream:
+            pieces = (raw.view(dtype) for raw in stream.records(dtype.itemsize, chunk_bytes=self.chunk_bytes))
+            for words in pieces if self.version != "evt2.1" else _upper_half_first(pieces, self.swapped):
+                if not len(words):
+                    yield events[:0]
                 while len(words):
                     n_events = decode(words, state, counts, events)
                     words = words[int(state[_TAKEN]) :]
                     if n_events:
                         yield events[:n_events]
-                at += whole
-                if n_bytes > whole:
-                    raise FormatError(
-                        f"{self.path}: torn word at byte {at} of {at + n_bytes - whole}: got {n_bytes - whole} bytes, "
-                        f"wanted {dtype.itemsize}; everything before was read, copy the file again for the rest"
-                    )
-                if not n_bytes:
-                    return
 
     def losses(self) -> list[str]:
         """Put into words what the file holds (as far as it was read) that is no event of the stream."""
@@ -365,6 +355,30 @@ class EvtDecoder:
             f"words of a type that {self.version.upper()} does not know were skipped",
         )
         return [f"{count} {words}" for count, words in zip(self.counts.tolist(), said, strict=True) if count]
+
+
+def _upper_half_first(pieces: Iterator[NDArray[Any]], swapped: bool | None) -> Iterator[NDArray[Any]]:
+    """Put the halves of EVT 2.1 words right. The first words are held back until there are enough to judge by."""
+    held: NDArray[Any] = np.empty(0, WORD_DTYPES["evt2.1"])
+    fault = None
+    while fault is None:
+        try:
+            words = next(pieces, None)
+        except FormatError as error:
+            fault, words = error, None
+        if swapped is None:
+            if words is not None:
+                held = np.concatenate([held, words])
+            if words is not None and len(held) < _TELLING_WORDS:
+                yield held[:0]
+                continue
+            swapped, words = looks_swapped(held), held if len(held) else words
+        elif words is None:
+            break
+        if words is not None:
+            yield (words << np.uint64(32)) | (words >> np.uint64(32)) if swapped else words
+    if fault is not None:
+        raise fault
 
 
 def looks_swapped(words: NDArray[np.uint64]) -> bool:
@@ -425,50 +439,59 @@ def next_high(high: np.int64, target: np.int64, bits: int) -> np.int64:
 
 
 @kernel
-def evt2_encode(events: NDArray[np.void], words: NDArray[np.uint32]) -> int:
-    """Write EVT 2.0 words as far as there is room, and return how many are needed."""
+def evt2_encode(events: NDArray[np.void], final: bool, state: NDArray[np.int64], words: NDArray[np.uint32]) -> int:
+    """Encode events as EVT 2.0 words.
+
+    Parameters
+    ----------
+    events
+        EVENT_DTYPE, shape (n,), that fit.
+    final
+        No event follows. (Of meaning for EVT 3.0 only, whose vectors may go on in the next call.)
+    state
+        int64, shape (7,), from ``_fresh_encoder``; carried from call to call. ``state[0]`` is set to the events taken.
+    words
+        uint32, shape (>= 1,): written from the front. If it is full before the events are all taken, call again with
+        the rest.
+
+    Returns
+    -------
+    n_words
+        How many were written.
+    """
     n_words = 0
-    high = np.int64(-1)
+    high = state[_HIGH]
+    taken = len(events)
     for index in range(len(events)):
         event = events[index]
         t_us = np.int64(event["t"])
-        while high != t_us >> 6:
+        while high != t_us >> 6 and n_words < len(words):
             high = next_high(high, t_us >> 6, 28)
-            if n_words < len(words):
-                words[n_words] = (8 << 28) | (high & 0x0FFFFFFF)
+            words[n_words] = (8 << 28) | (high & 0x0FFFFFFF)
             n_words += 1
-        if n_words < len(words):
-            place = (np.int64(event["x"]) << 11) | np.int64(event["y"])
-            words[n_words] = (np.int64(event["p"]) << 28) | ((t_us & 63) << 22) | place
+        if n_words == len(words):
+            taken = index
+            break
+        place = (np.int64(event["x"]) << 11) | np.int64(event["y"])
+        words[n_words] = (np.int64(event["p"]) << 28) | ((t_us & 63) << 22) | place
         n_words += 1
+    state[_TAKEN] = taken
+    state[_HIGH] = high
     return n_words
 
 
 @kernel
-def evt3_encode(events: NDArray[np.void], words: NDArray[np.uint16]) -> int:
-    """Write EVT 3.0 words as far as there is room, and return how many are needed."""
+def evt3_encode(events: NDArray[np.void], final: bool, state: NDArray[np.int64], words: NDArray[np.uint16]) -> int:
+    """Encode events as EVT 3.0 words, uint16, shape (>= 6,); else as ``evt2_encode``.
+
+    Events at the end that may be the beginning of a longer vector are not taken unless ``final``: at most 32.
+    """
     n_words = 0
-    high, low, row = np.int64(-1), np.int64(-1), np.int64(-1)
+    high, low, row = state[_HIGH], state[_LOW], state[_Y]
     index = 0
     while index < len(events):
         event = events[index]
         t_us, x, y, p = np.int64(event["t"]), np.int64(event["x"]), np.int64(event["y"]), np.int64(event["p"])
-        while high != t_us >> 12:
-            high = next_high(high, t_us >> 12, 12)
-            low = np.int64(-1)
-            if n_words < len(words):
-                words[n_words] = (8 << 12) | (high & 4095)
-            n_words += 1
-        if low != t_us & 4095:
-            low = t_us & 4095
-            if n_words < len(words):
-                words[n_words] = (6 << 12) | low
-            n_words += 1
-        if row != y:
-            row = y
-            if n_words < len(words):
-                words[n_words] = y
-            n_words += 1
         # events of the same moment, row and polarity whose columns rise, within 32 pixels
         end = index + 1
         mask = np.int64(1)
@@ -479,47 +502,90 @@ def evt3_encode(events: NDArray[np.void], words: NDArray[np.uint16]) -> int:
                 break
             mask |= np.int64(1) << step
             end += 1
+        if end == len(events) and not final:
+            break
+        while high != t_us >> 12 and n_words < len(words):
+            high = next_high(high, t_us >> 12, 12)
+            low = np.int64(-1)
+            words[n_words] = (8 << 12) | (high & 4095)
+            n_words += 1
+        if n_words + 6 > len(words):  # time, row, and the four words of a vector
+            break
+        if low != t_us & 4095:
+            low = t_us & 4095
+            words[n_words] = (6 << 12) | low
+            n_words += 1
+        if row != y:
+            row = y
+            words[n_words] = y
+            n_words += 1
         if end - index > 4:  # a vector costs four words whatever it holds
-            if n_words + 4 <= len(words):
-                words[n_words] = (3 << 12) | (p << 11) | x
-                words[n_words + 1] = (4 << 12) | (mask & 4095)
-                words[n_words + 2] = (4 << 12) | ((mask >> 12) & 4095)
-                words[n_words + 3] = (5 << 12) | (mask >> 24)
+            words[n_words] = (3 << 12) | (p << 11) | x
+            words[n_words + 1] = (4 << 12) | (mask & 4095)
+            words[n_words + 2] = (4 << 12) | ((mask >> 12) & 4095)
+            words[n_words + 3] = (5 << 12) | (mask >> 24)
             n_words += 4
             index = end
         else:
-            if n_words < len(words):
-                words[n_words] = (2 << 12) | (p << 11) | x
+            words[n_words] = (2 << 12) | (p << 11) | x
             n_words += 1
             index += 1
+    state[_TAKEN] = index
+    state[_HIGH] = high
+    state[_LOW] = low
+    state[_Y] = row
     return n_words
 
 
+@kernel
+def evt_first_unfit(events: NDArray[np.void], last_us: int, quarter_us: int) -> int:
+    """Return the index of the first event that comes after too long a silence."""
+    for index in range(len(events)):
+        if (events[index]["t"] - last_us) // quarter_us > _MOST_FILLING:
+            return index
+        last_us = events[index]["t"]
+    return len(events)
+
+
+_ENCODERS: dict[str, Any] = {"evt2": evt2_encode, "evt3": evt3_encode}
+_QUARTERS_US = {"evt2": 1 << 32, "evt3": 1 << 22}  # of the range of TIME_HIGH: in a silence one is written for each
+
+
+def _fresh_encoder() -> NDArray[np.int64]:
+    """Return the state before the first event: nothing written."""
+    return np.full(7, -1, np.int64)
+
+
+def _encoded(
+    events: NDArray[np.void], version: str, state: NDArray[np.int64], *, final: bool
+) -> Iterator[NDArray[Any]]:
+    """Encode events that fit; yield words whose memory is used again. ``state`` tells how many events were taken."""
+    words: NDArray[Any] = np.empty(_BUFFER_EVENTS, WORD_DTYPES[version])
+    n_taken, n_words = 0, 1
+    while n_words and n_taken < len(events):
+        n_words = _ENCODERS[version](events[n_taken:], final, state, words)
+        n_taken += int(state[_TAKEN])
+        yield words[:n_words]
+    state[_TAKEN] = n_taken
+
+
 def _encode(events: NDArray[np.void], version: str) -> bytes:
-    events = np.ascontiguousarray(events, EVENT_DTYPE)
-    if not events.flags.writeable:  # a read-only array would compile the kernels a second time
-        events = events.copy()
-    t_us = events["t"]
-    bad = (events["x"] >= _COLUMNS) | (events["y"] >= _COLUMNS) | (events["p"] > 1) | (t_us < 0)
-    bad[1:] |= t_us[1:] < t_us[:-1]
-    if bad.any():
-        index = int(bad.argmax())
-        event = events[index]
+    events = own(events)
+    n_fit = first_unfit(events, 0, _COLUMNS, _COLUMNS)
+    n_fit = evt_first_unfit(events[:n_fit], 0, _QUARTERS_US[version])
+    if n_fit < len(events):
+        event = events[n_fit]
         raise FormatError(
-            f"event {index} (t {event['t']} us, x {event['x']}, y {event['y']}, p {event['p']}): {version.upper()} "
-            f"holds sorted times from 0 on, x and y up to {_COLUMNS - 1}, polarity 0 or 1; "
-            f"sort, crop or shift the events"
+            f"event {n_fit} (t {event['t']} us, x {event['x']}, y {event['y']}, p {event['p']}): {version.upper()} "
+            f"holds {_holds(version)}, x and y up to {_COLUMNS - 1}, polarity 0 or 1; sort or crop the events, or "
+            f"shift the times so that they begin near 0"
         )
-    quarter_us = 1 << (32 if version == "evt2" else 22)
-    if len(events) and int(t_us[-1]) // quarter_us > _MOST_FILLING:
-        raise FormatError(
-            f"last event at {t_us[-1]} us: {version.upper()} would need {int(t_us[-1]) // quarter_us} words to reach "
-            f"it, wanted at most {_MOST_FILLING}; shift the times so that they begin near 0"
-        )
-    encode: Any = evt2_encode if version == "evt2" else evt3_encode
-    words: NDArray[Any] = np.empty(encode(events, np.empty(0, WORD_DTYPES[version])), WORD_DTYPES[version])
-    encode(events, words)
-    return words.tobytes()
+    return b"".join(words.tobytes() for words in _encoded(events, version, _fresh_encoder(), final=True))
+
+
+def _holds(version: str) -> str:
+    days = _QUARTERS_US[version] * _MOST_FILLING // 86_400_000_000
+    return f"sorted times from 0 on without a silence of more than {days} days"
 
 
 def encode_evt2(events: NDArray[np.void]) -> bytes:
@@ -543,10 +609,53 @@ def encode_evt3(events: NDArray[np.void]) -> bytes:
     return _encode(events, "evt3")
 
 
+class _EvtWriter(FlatWriter):
+    """What the two writers share."""
+
+    version = ""
+    most_pixels = _COLUMNS
+
+    def _header(self) -> bytes:
+        self._state = _fresh_encoder()
+        self._held = np.empty(0, EVENT_DTYPE)  # may be the beginning of a vector
+        number = self.version.removeprefix("evt")
+        size = f"{self.width}x{self.height}"
+        text = f"% evt {number}.0\n% format EVT{number};height={self.height};width={self.width}\n% geometry {size}\n"
+        return (text + "% end\n").encode()
+
+    def _first_unfit(self, events: NDArray[np.void], last_us: int) -> int:
+        return evt_first_unfit(events, last_us, _QUARTERS_US[self.version])
+
+    def _encode(self, events: NDArray[np.void], *, final: bool = False) -> Iterator[bytes]:
+        if len(self._held):
+            events = np.concatenate([self._held, events])
+        for words in _encoded(events, self.version, self._state, final=final):
+            yield words.tobytes()
+        self._held = events[int(self._state[_TAKEN]) :].copy()
+
+    def _tail(self) -> Iterator[bytes]:
+        return self._encode(self._held[:0], final=True)
+
+
+class Evt2Writer(_EvtWriter):
+    """Write EVT 2.0; see ``FlatWriter``. The sensor is at most 2048 pixels each way."""
+
+    name, version, holds = "EVT2", "evt2", _holds("evt2")
+
+
+class Evt3Writer(_EvtWriter):
+    """Write EVT 3.0; see ``FlatWriter``. The sensor is at most 2048 pixels each way.
+
+    The last events of a call, at most 32, are held back until the next one: they may belong to a vector.
+    """
+
+    name, version, holds = "EVT3", "evt3", _holds("evt3")
+
+
 def write_evt(
     path: Path, events: NDArray[np.void], width: int, height: int, version: Literal["evt2", "evt3"] = "evt3"
 ) -> None:
-    """Write a RAW file with a header that tells format and sensor.
+    """Write a whole recording, with a header that tells format and sensor.
 
     Parameters
     ----------
@@ -562,18 +671,9 @@ def write_evt(
     Raises
     ------
     FormatError
-        The format cannot hold an event, or one lies outside of the sensor; nothing is written then.
+        The format cannot hold an event, or one lies outside of the sensor. What came before it was written.
+    ConfigError
+        The format cannot hold the sensor.
     """
-    outside = (events["x"] >= width) | (events["y"] >= height)
-    if outside.any() or not (0 < width <= _COLUMNS and 0 < height <= _COLUMNS):
-        where = f"event {int(outside.argmax())} lies outside of {width}x{height}" if outside.any() else "the size"
-        raise FormatError(
-            f"{path}: {where}: got a sensor of {width}x{height} pixels, wanted one of 1 to {_COLUMNS} each way that "
-            f"holds every event; give its true size, or crop the events"
-        )
-    words = _encode(events, version)
-    number = version.removeprefix("evt")
-    header = (
-        f"% evt {number}.0\n% format EVT{number};height={height};width={width}\n% geometry {width}x{height}\n% end\n"
-    )
-    path.write_bytes(header.encode() + words)
+    with (Evt2Writer if version == "evt2" else Evt3Writer)(path, width, height) as writer:
+        writer.write(events)

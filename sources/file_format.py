@@ -13,13 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sources.byte_stream import STANDARD_INPUT, peek
 from sources.dat import EVENT_TYPES
-from sources.text_events import TextLayout, text_layout
+from sources.evt21_text import is_evt21_text
+from sources.text_events import TextLayout, TextUnit, text_layout
 from stream.errors import FormatError
 
 __all__ = ["CONTAINERS", "READABLE", "FileFormat", "recognise"]
 
-READABLE = "AEDAT4, EVT2, EVT2.1 and EVT3 (.raw), DAT, Event Stream (.es), 40-bit ATIS (.bin) and text (.csv, .txt)"
+READABLE = (
+    "AEDAT 2, 3 and 4, EVT2, EVT2.1 and EVT3 (.raw), DAT, Event Stream (.es), 40-bit ATIS (.bin), text (.csv, .txt), "
+    "HDF5, ROS bags, MATLAB, NumPy"
+)
 
 CONTAINERS = {
     "hdf5": "HDF5",
@@ -43,11 +48,12 @@ _MAGIC = (
     (b"#ROSBAG", "rosbag1"),
     (b"SQLite format 3\x00", "rosbag2"),
     (b"\x89MCAP0\r\n", "mcap"),
+    (b"#!AER-DAT2", "aedat2"),
+    (b"#!AER-DAT3", "aedat3"),
+    (b"#!AER-DAT4", "aedat4"),
 )
 _REFUSED = (
     (b"#!AER-DAT1", "AEDAT 1"),
-    (b"#!AER-DAT2", "AEDAT 2"),
-    (b"#!AER-DAT3", "AEDAT 3"),
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "Zstandard"),
     (b"\x89PNG", "a PNG image"),
@@ -58,8 +64,8 @@ _ES_TYPES = {0: "generic", 1: "dvs", 2: "atis", 3: "amd", 4: "color"}
 class FileFormat(NamedTuple):
     """What the first bytes of a file say."""
 
-    name: str  # aedat4, evt2, evt2.1, evt3, dat, es, bin, text, or one of CONTAINERS
-    size_bytes: int
+    name: str  # a key of event_file.DECODERS
+    size_bytes: int  # -1: standard input
     header_bytes: int = 0  # where the events start, for evt and dat
     width: int | None = None  # pixels, where the header tells
     height: int | None = None
@@ -67,8 +73,15 @@ class FileFormat(NamedTuple):
     layout: TextLayout | None = None  # of text
 
 
-def recognise(path: Path) -> FileFormat:
+def recognise(path: Path, *, columns: str = "", time_unit: TextUnit = "auto") -> FileFormat:
     """Recognise an event file.
+
+    Parameters
+    ----------
+    path
+        ``-`` is standard input.
+    columns, time_unit
+        Of text, if it does not say so itself; see ``sources.text_events``.
 
     Raises
     ------
@@ -78,9 +91,8 @@ def recognise(path: Path) -> FileFormat:
     try:
         if path.is_dir():
             raise FormatError(f"{path}: is a folder, wanted an event file; name a file in it, or play it by its labels")
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-        size = path.stat().st_size
+        head = peek(path, _HEAD_BYTES)
+        size = -1 if path == STANDARD_INPUT else path.stat().st_size
     except FileNotFoundError as error:
         raise FormatError(f"{path}: there is no such file; check the path (relative to {Path.cwd()})") from error
     except OSError as error:
@@ -95,15 +107,17 @@ def recognise(path: Path) -> FileFormat:
             raise FormatError(
                 f"{path}: is {kind}, which cannot be read yet; wanted {READABLE}; convert it to one of them"
             )
-    if head.startswith(b"#!AER-DAT4.0"):
-        return FileFormat("aedat4", size)
     if head.startswith(b"#!AER-DAT"):
         raise FormatError(f"{path}: is AEDAT of an unknown version {head[9:12]!r}; wanted {READABLE}; convert it")
     if head.startswith(b"Event Stream"):
         return _event_stream(path, head, size)
     if head.startswith(b"%"):
         return _prophesee(path, head, size)
-    layout = text_layout(head if size <= _HEAD_BYTES else head[: head.rfind(b"\n") + 1])
+    if is_evt21_text(head):
+        return FileFormat("evt2.1 text", size)
+    is_whole = len(head) < _HEAD_BYTES
+    lines = head if is_whole else head[: head.rfind(b"\n") + 1]
+    layout = text_layout(lines, columns=columns, time_unit=time_unit)
     if layout is not None:
         return FileFormat("text", size, layout=layout)
     if _is_headerless_evt2(head):
@@ -157,9 +171,9 @@ def _prophesee(path: Path, head: bytes, size: int) -> FileFormat:
             f"{path}: its header names neither a format (% evt 3.0, % format EVT3) nor a DAT version; wanted "
             f"{READABLE}; it may not be an event file"
         )
-    if size < at + 2:
+    if len(head) < at + 2:
         raise FormatError(
-            f"{path}: the header ends at byte {size}, wanted event type and size there; copy the file again"
+            f"{path}: the header ends at byte {len(head)}, wanted event type and size there; copy the file again"
         )
     if head[at] not in EVENT_TYPES or head[at + 1] != 8:
         raise FormatError(

@@ -1,17 +1,25 @@
 """Speeds of the event filters, each beside a plain copy of the same events."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sources.filter_background import BackgroundActivity
+from sources.filter_contrast import SpatioTemporalContrast, Trail
 from sources.filter_crop import Crop
+from sources.filter_downsample import Downsample
 from sources.filter_hot_pixel import HotPixel
+from sources.filter_mask import Mask, write_mask
 from sources.filter_operator import EventFilter
+from sources.filter_orientation import Orientation
 from sources.filter_polarity import Polarity
 from sources.filter_rate_limit import RateLimit
 from sources.filter_refractory import Refractory
+from sources.filter_time_window import TimeWindow
+from sources.filter_undistort import Undistort
 from stream.bench import Measurement, alternate
 from stream.packet import EVENT_DTYPE, Message, Packet, packet_of
 
@@ -30,17 +38,31 @@ def measurements(quick: bool) -> Iterator[Measurement]:
         Fewer packets and rounds: figures good to a fifth rather than to a twentieth.
     """
     packets = _packets(50 if quick else 500)
+    for it in _filters():
+        yield _measure(it, packets, 3 if quick else 9)
+
+
+def _filters() -> Iterator[EventFilter]:
     size: dict[str, Any] = {"width": WIDTH, "height": HEIGHT}
-    filters: tuple[EventFilter, ...] = (
+    yield from (
         Refractory(**size),
         BackgroundActivity(**size),
         HotPixel(**size),
         RateLimit(**size),
         Crop(**size, left=160, top=120, crop_width=320, crop_height=240),
         Polarity(**size, keep="on"),
+        Orientation(**size, turn=90),
+        Downsample(**size, factor=4),
+        SpatioTemporalContrast(**size),
+        Trail(**size),
+        TimeWindow(**size, duration_us=1000, period_us=2000),
     )
-    for it in filters:
-        yield _measure(it, packets, 3 if quick else 9)
+    with tempfile.TemporaryDirectory(prefix="hebbstream-") as folder:
+        pixels, lens = Path(folder) / "pixels.npy", Path(folder) / "lens.json"
+        write_mask(pixels, np.random.default_rng(2).random((HEIGHT, WIDTH)) < 0.01)
+        lens.write_text('{"K": [400, 0, 320, 0, 400, 240, 0, 0, 1], "D": [-0.3, 0.1, 0.001, -0.001]}')
+        yield Mask(**size, path=str(pixels))
+        yield Undistort(**size, calibration=str(lens))
 
 
 def _packets(n_packets: int) -> list[Packet]:

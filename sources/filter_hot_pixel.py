@@ -20,8 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sources.data_path import expand_path
+from sources.filter_mask import check_writable, write_mask
 from sources.filter_operator import LATEST_US, NEVER_US, EventFilter, check_range, put
 from stream.jit import kernel
+from stream.operator import Emit
 
 __all__ = ["HotPixel"]
 
@@ -91,12 +94,14 @@ class HotPixel(EventFilter):
         Time over which the rate is taken, us. A pixel passes up to ``max_hz`` times this many events at once.
     clear_on_reset
         Forget the rates at a ``Reset`` mark.
+    save
+        File to write the pixels to that are hot when the stream has ended, for ``filter_mask.Mask`` to drop from then
+        on; see there for its forms. "" writes none.
 
     Raises
     ------
     ConfigError
-        If a parameter is out of range.
-
+        If a parameter is out of range, or the file could not be written.
     """
 
     def __init__(
@@ -107,8 +112,12 @@ class HotPixel(EventFilter):
         max_hz: float = 200.0,
         window_us: int = 1_000_000,
         clear_on_reset: bool = False,
+        save: str = "",
     ) -> None:
         super().__init__(width=width, height=height, clear_on_reset=clear_on_reset)
+        self.save = expand_path(save) if save else None
+        if self.save is not None:
+            check_writable(self.save)
         check_range(self.subject, "max_hz", max_hz, 1e-3, 1e6)
         check_range(self.subject, "window_us", window_us, 1, HOUR_US)
         self.max_hz, self.window_us = float(max_hz), int(window_us)
@@ -123,6 +132,11 @@ class HotPixel(EventFilter):
 
     def _select(self, events: NDArray[np.void], out: NDArray[np.void]) -> int:
         return hot_pixel_run(self.state, self.window_us, self._limit, events, out)
+
+    def on_end(self, emit: Emit) -> None:
+        """Write what was learned, if asked to; StreamError if the disk refuses."""
+        if self.save is not None:
+            write_mask(self.save, self.state.is_hot)
 
     def statistics(self) -> dict[str, float]:
         """Return counts; ``hot pixels`` are those that were hot when they fired last."""

@@ -6,8 +6,8 @@ before anything is changed, keeping the span, passing marks on, counting, snapsh
 The kernels write every event to the next free place of ``out`` and then advance by 0 or 1, instead of jumping over what
 is dropped. Noise is what a branch predictor is worst at: the jump costs more than the 13 bytes.
 
-Times are bounded (:data:`EARLIEST_US`, :data:`LATEST_US`) so that no difference or sum of times can overflow in a
-kernel: one comparison here instead of care everywhere.
+Times are bounded (:data:`EARLIEST_US`, ``stream.fit.LATEST_US``) so that no difference or sum of times can overflow in
+a kernel: one comparison there instead of care everywhere.
 """
 
 from abc import abstractmethod
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from stream.errors import ConfigError, StreamError
+from stream.errors import ConfigError
+from stream.fit import LATEST_US, check_events, first_unfit, read_only
 from stream.jit import kernel
 from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
 from stream.packet import EVENT_DTYPE, Mark, Packet, Reset
@@ -24,7 +25,6 @@ from stream.packet import EVENT_DTYPE, Mark, Packet, Reset
 __all__ = ["EARLIEST_US", "LATEST_US", "LONGEST_US", "NEVER_US", "EventFilter", "check_range", "put"]
 
 EARLIEST_US = -(2**61)  # 73 000 years before the sensor's zero
-LATEST_US = 2**61
 NEVER_US = -(2**62)  # a time in a memory that has seen nothing: longer ago than any duration
 LONGEST_US = 2**60  # longest duration a parameter may name
 MOST_PIXELS = 2**16  # x and y are uint16
@@ -40,18 +40,6 @@ def put(out: Any, n: int, t: int, x: int, y: int, p: int) -> None:
     event["x"] = x
     event["y"] = y
     event["p"] = p
-
-
-@kernel
-def _first_unfit(events: Any, width: int, height: int, last_t_us: int, latest_us: int) -> int:
-    """Find the first event that no filter may be given; ``len(events)`` if there is none."""
-    for k in range(len(events)):
-        event = events[k]
-        t = event["t"]
-        if event["x"] >= width or event["y"] >= height or event["p"] > 1 or t < last_t_us or t > latest_us:
-            return k
-        last_t_us = t
-    return len(events)
 
 
 def check_range(subject: str, name: str, value: float, lowest: float, highest: float) -> None:
@@ -108,19 +96,14 @@ class EventFilter(Operator):
 
     def warm_up(self) -> None:
         """Compile the kernels, with no events: nothing changes."""
-        nothing = np.empty(0, EVENT_DTYPE)
-        nothing.flags.writeable = False
-        _first_unfit(nothing, self.width, self.height, self.last_t_us, LATEST_US)
+        nothing = read_only(np.empty(0, EVENT_DTYPE))
+        first_unfit(nothing, self.width, self.height, self.last_t_us)
         self._select(nothing, self._room)
 
     def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
         """Filter a packet; StreamError, and nothing changed or emitted, if an event does not fit."""
-        # a read-only view of any packet: Numba compiles a kernel anew for arrays that may be written to
-        events = packet.items.view()
-        events.flags.writeable = False
-        k = _first_unfit(events, self.width, self.height, self.last_t_us, LATEST_US)
-        if k < len(events):
-            self._refuse(events, k)
+        events = read_only(packet.items)
+        check_events(self.subject, events, self.width, self.height, self.last_t_us)
         if len(events) > len(self._room):
             self._room = np.empty(len(events), EVENT_DTYPE)
         n_kept = self._select(events, self._room)
@@ -132,19 +115,6 @@ class EventFilter(Operator):
         size = EVENT_DTYPE.itemsize
         kept = self._room.view(np.uint8)[: n_kept * size].copy().view(EVENT_DTYPE)
         emit("events", Packet(kept, packet.start_us, packet.end_us, packet.origin_ns))
-
-    def _refuse(self, events: NDArray[np.void], k: int) -> None:
-        t, x, y, p = (int(number) for number in events[k].tolist())
-        if x >= self.width or y >= self.height or p > 1:
-            raise StreamError(
-                f"{self.subject}: event {k} of the packet is (t={t} us, x={x}, y={y}, p={p}), wanted x < {self.width}, "
-                f"y < {self.height}, p <= 1; set width and height to the size of what comes in"
-            )
-        before = int(events["t"][k - 1]) if k else self.last_t_us
-        raise StreamError(
-            f"{self.subject}: event {k} of the packet is at {t} us, wanted {before} us or later, and {LATEST_US} us at "
-            f"most; sort the recording by time, or send a new stream through a fresh pipeline"
-        )
 
     def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
         """Pass a mark on; forget at a ``Reset`` if asked to."""

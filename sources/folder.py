@@ -130,7 +130,7 @@ class LabelledFolder(Source):
             recording = read_events(entry.path, width=self._width, height=self._height)
             events, fault = recording.events, recording.fault
             self._outside += recording.outside
-            self._clamped += recording.clamped
+            self._clamped += recording.backward
         except FormatError as error:
             events, fault = np.empty(0, EVENT_DTYPE), str(error)
         if len(events):

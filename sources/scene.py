@@ -1,11 +1,14 @@
-"""Scenes to look at: written digits, shapes, and gratings, each shown for a while and moving.
+"""Scenes to look at, each object shown for a while and moving; written digits, shapes, and gratings are made here.
+
+Scenes out of files stand beside: ``scene_images``, ``scene_video``, ``scene_strokes``.
 
 A scene shows one *object* after the other. An object has a label and a path; ``render`` gives the luminance at any
-time of it: float32 in (0, 1], 1 = white, which a camera takes the logarithm of. Rendering is by shifting: an object
-is drawn once, on a canvas with a margin, and each frame looks at the canvas through a window that moves by parts of a
-pixel.
+time of it: float32 in (0, 1], 1 = white, which a camera takes the logarithm of. Rendering is mostly by shifting: an
+object is drawn once, on a canvas with a margin, and each frame looks at the canvas through a window that moves by parts
+of a pixel.
 
-What object number k is depends on the seed and on k alone, so a stream can be taken up at any object.
+What object number k is depends on the seed and on k alone, and a frame depends on the object and the time alone, not on
+the frames before: so a stream can be taken up at any moment.
 
 Digits are shown through three saccades along a triangle, 100 ms each, as N-MNIST was recorded (Orchard et al. 2015).
 Eyes and pan-tilt heads start and stop gently, so position follows the minimum-jerk profile 10 s^3 - 15 s^4 + 6 s^5
@@ -14,6 +17,7 @@ Eyes and pan-tilt heads start and stop gently, so position follows the minimum-j
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -23,9 +27,22 @@ from sources.counter_random import gaussian, shuffled, uniform
 from sources.handwriting import N_DIGITS, Hand, ink, pen_strokes
 from stream.jit import kernel
 
-__all__ = ["DigitScene", "GratingScene", "Scene", "SceneName", "ShapeScene", "scene_of"]
+__all__ = [
+    "TRIANGLE",
+    "DigitScene",
+    "GratingScene",
+    "Scene",
+    "SceneName",
+    "ShapeScene",
+    "look_through",
+    "saccade",
+    "scene_of",
+]
 
 SceneName: TypeAlias = Literal["digits", "shapes", "gratings"]
+
+# Where three saccades lead, in units of their reach. The gaze returns to where it began.
+TRIANGLE = ((-0.5, -0.5), (0.0, 0.5), (0.5, -0.5), (-0.5, -0.5))
 
 _GROUND = 0.10  # luminance of the ground: a contrast of ten, about that of print or of a dim screen
 
@@ -39,10 +56,28 @@ class Scene(ABC):
         Pixels of the frames.
     seed
         Fixes every object.
+
+    Attributes
+    ----------
+    n_labels
+        Labels are 0 to ``n_labels - 1``.
+    object_us
+        How long the object on the stage is shown. A scene that learns this only while it renders (a video, of which no
+        more than two frames are in memory) begins with a time that never comes, and sets it in the very ``render`` that
+        reaches the end.
+    n_objects
+        How many there are; None = one after the other without end.
+    is_labelled
+        Whether objects have labels.
+    class_names
+        What labels 0, 1, ... mean, or () if they speak for themselves.
     """
 
     n_labels: int
     object_us: int
+    n_objects: int | None = None
+    is_labelled: bool = True
+    class_names: tuple[str, ...] = ()
 
     def __init__(self, *, width: int, height: int, seed: int) -> None:
         self.width, self.height, self.seed = width, height, seed
@@ -53,12 +88,40 @@ class Scene(ABC):
         return shuffled(self.n_labels, seed=self.seed, stream=1_000_003 + turn)[place]
 
     @abstractmethod
-    def show(self, number: int) -> int:
-        """Put object ``number`` (0, 1, ...) on the stage and return its label."""
+    def show(self, number: int) -> int | None:
+        """Put object ``number`` (0, 1, ...) on the stage and return its label, None if it has none.
+
+        Raises
+        ------
+        FormatError
+            A file that shows it cannot be read. ``render`` too may raise this.
+        """
 
     @abstractmethod
     def render(self, elapsed_us: int, frame: NDArray[np.float32]) -> None:
         """Render the object ``elapsed_us`` after it came on; ``frame`` is float32, shape (height, width)."""
+
+    def close(self) -> None:  # noqa: B027 - most scenes hold nothing open; closing is optional on purpose
+        """Release files. Idempotent."""
+
+
+def saccade(elapsed_us: int, saccade_us: int, corners: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return where the gaze is on a path of saccades, which start and stop gently.
+
+    Parameters
+    ----------
+    elapsed_us
+        Time since the first saccade began; before and after the path the gaze rests on its ends.
+    saccade_us
+        Time of each.
+    corners
+        x, y of where they begin and end: one more than there are saccades.
+    """
+    leg = min(max(elapsed_us, 0) // saccade_us, len(corners) - 2)
+    s = min(max(elapsed_us / saccade_us - leg, 0.0), 1.0)
+    eased = s * s * s * (10.0 + s * (6.0 * s - 15.0))
+    (ax, ay), (bx, by) = corners[leg], corners[leg + 1]
+    return ax + eased * (bx - ax), ay + eased * (by - ay)
 
 
 @kernel
@@ -172,8 +235,6 @@ class DigitScene(_MovedCanvas):
     n_labels = N_DIGITS
     saccade_us = 100_000
     object_us = 3 * saccade_us
-    # Corners of the triangle in units of the reach. The gaze returns to where it began.
-    _corners = ((-0.5, -0.5), (0.0, 0.5), (0.5, -0.5), (-0.5, -0.5))
 
     def __init__(self, *, width: int, height: int, seed: int, reach: float = 0.18, hand: Hand | None = None) -> None:
         self._reach = reach * min(width, height)
@@ -204,11 +265,8 @@ class DigitScene(_MovedCanvas):
 
     def render(self, elapsed_us: int, frame: NDArray[np.float32]) -> None:
         """Render the digit at a time of its three saccades."""
-        leg = min(max(elapsed_us, 0) // self.saccade_us, 2)
-        s = min(max(elapsed_us / self.saccade_us - leg, 0.0), 1.0)
-        eased = s * s * s * (10.0 + s * (6.0 * s - 15.0))
-        (ax, ay), (bx, by) = self._corners[leg], self._corners[leg + 1]
-        self._look(self._reach * (ax + eased * (bx - ax)), self._reach * (ay + eased * (by - ay)), frame)
+        x, y = saccade(elapsed_us, self.saccade_us, TRIANGLE)
+        self._look(self._reach * x, self._reach * y, frame)
 
 
 class ShapeScene(_MovedCanvas):

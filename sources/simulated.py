@@ -26,14 +26,19 @@ matter.
 """
 
 import math
-from typing import NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sources.counter_random import gaussian, random_bits, uniform
-from sources.scene import SceneName, scene_of
-from stream.errors import ConfigError
+from sources.data_path import expand_path
+from sources.scene import Scene, SceneName, scene_of
+from sources.scene_images import Images, ImageScene
+from sources.scene_strokes import Strokes, StrokeScene
+from sources.scene_video import Video, VideoScene
+from stream.errors import ConfigError, FormatError
 from stream.jit import kernel
 from stream.operator import Port, Snapshot, Source, check_shapes
 from stream.packet import EVENT_DTYPE, End, Label, Message, Packet, Reset
@@ -334,6 +339,12 @@ class Camera:
         return self._events[:n_events]
 
 
+class _SizeAndSeed(TypedDict):
+    width: int
+    height: int
+    seed: int
+
+
 # What the stream stands before: the gap before an object, its events, its label.
 _GAP, _OBJECT, _LABEL = range(3)
 
@@ -343,16 +354,25 @@ class SimulatedCamera(Source):
 
     Each object of the scene is ``Reset(t0)``, its events, ``Label(t_end, start_us=t0)``. Before it, for ``gap_us``,
     it stands still, so that only noise is seen; the camera has got used to it as behind a shutter. An object that
-    ``duration_us`` cuts off gets no label.
+    ``duration_us`` cuts off gets no label; neither does a video without one.
+
+    A file that turns out to be damaged ends the stream; ``End`` says why, after everything before it.
 
     Parameters
     ----------
     scene
-        What is seen: written digits (labels 0 to 9), shapes (0 to 3) or drifting gratings (0 to 7).
+        What is seen: written digits (labels 0 to 9), shapes (0 to 3) or drifting gratings (0 to 7), made on the spot;
+        or ``"images"``, ``"video"`` or ``"strokes"`` out of files.
+    path
+        Of the files, for those three: see ``sources.scene_images``, ``scene_video`` and ``scene_strokes``; may hold
+        ``~`` and environment variables.
+    images, video, strokes
+        How they are shown, each for the scene of its name: ``images = { passes = 1, size = 1.5 }``.
     width, height
         Pixels.
     duration_us
-        Length of the stream, rounded down to whole frame steps; None = endless.
+        Length of the stream, rounded down to whole frame steps; None = until the files have been shown as often as
+        their ``passes`` say, without end if they say nothing.
     seed
         Fixes scene and noise; the same seed gives the same bits.
     teach
@@ -361,17 +381,29 @@ class SimulatedCamera(Source):
         Stillness before each object, rounded down to whole frame steps.
     step_us
         Time between rendered frames. Event times are interpolated between them, so this limits how fast things may
-        move (a pixel a step, say), not how exact times are. Objects must last whole steps.
+        move (a pixel a step, say), not how exact times are. Objects last whole steps, rounded up. For a video a
+        fraction of its frame time is enough.
     packet_us
         Stream time gathered in a packet, for efficiency alone.
     threshold_on, threshold_off, mismatch, refractory_us, leak_hz, shot_noise_hz, shot_noise_bright, hot_pixels, hot_hz
         See ``CameraParams``.
+
+    Raises
+    ------
+    ConfigError
+        A parameter is out of range, or there are no files.
+    FormatError
+        The first file cannot be read.
     """
 
     def __init__(
         self,
         *,
-        scene: SceneName = "digits",
+        scene: SceneName | Literal["images", "video", "strokes"] = "digits",
+        path: str | None = None,
+        images: Images | None = None,
+        video: Video | None = None,
+        strokes: Strokes | None = None,
         width: int = 34,
         height: int = 34,
         duration_us: int | None = None,
@@ -390,8 +422,6 @@ class SimulatedCamera(Source):
         hot_pixels: int = 0,
         hot_hz: float = 100.0,
     ) -> None:
-        if scene not in ("digits", "shapes", "gratings"):
-            raise ConfigError(f"simulated camera: got scene {scene!r}, wanted digits, shapes or gratings")
         if min(width, height) < 8:
             raise ConfigError(
                 f"simulated camera: got {width}x{height} pixels; wanted sides from 8 on to show a {scene}"
@@ -409,17 +439,38 @@ class SimulatedCamera(Source):
             seed=seed,
         )
         self._camera = Camera(width, height, params, step_us=step_us)
-        self._scene = scene_of(scene, width=width, height=height, seed=seed)
-        if (
-            self._scene.object_us % step_us
-            or gap_us < 0
-            or packet_us < 1
-            or (duration_us is not None and duration_us < 0)
-        ):
+        if gap_us < 0 or packet_us < 1 or (duration_us is not None and duration_us < 0):
             raise ConfigError(
-                f"simulated camera: got step_us {step_us}, gap_us {gap_us}, packet_us {packet_us}, duration_us "
-                f"{duration_us}; wanted a step that divides {self._scene.object_us}, packets from 1 us on, "
-                f"and the others from 0 on"
+                f"simulated camera: got gap_us {gap_us}, packet_us {packet_us}, duration_us {duration_us}; "
+                f"wanted packets from 1 us on, and the others from 0 on"
+            )
+        for name, options in (("images", images), ("video", video), ("strokes", strokes)):
+            if options is not None and scene != name:
+                raise ConfigError(
+                    f"simulated camera: got scene {scene!r} and options for {name}; "
+                    f"say scene = {name!r}, or leave them out"
+                )
+        size_and_seed = _SizeAndSeed(width=width, height=height, seed=seed)
+        if scene in ("digits", "shapes", "gratings"):
+            if path is not None:
+                raise ConfigError(
+                    f"simulated camera: got path {path!r} for {scene}, which are in no file; leave it out, or say "
+                    f"scene = 'images', 'video' or 'strokes'"
+                )
+            self._scene: Scene = scene_of(scene, **size_and_seed)
+        elif scene in ("images", "video", "strokes"):
+            if path is None:
+                raise ConfigError(f"simulated camera: got scene {scene!r} and no path; say path = ... of its files")
+            place: Path = expand_path(path)
+            if scene == "images":
+                self._scene = ImageScene(**size_and_seed, path=place, images=images or Images())
+            elif scene == "video":
+                self._scene = VideoScene(**size_and_seed, path=place, video=video or Video())
+            else:
+                self._scene = StrokeScene(**size_and_seed, path=place, strokes=strokes or Strokes())
+        else:
+            raise ConfigError(
+                f"simulated camera: got scene {scene!r}, wanted digits, shapes, gratings, images, video or strokes"
             )
         self.outputs = {"events": Port("events", width, height)}
         self._teach = teach
@@ -436,43 +487,68 @@ class SimulatedCamera(Source):
         self._object_start_us = self._gap_us
         self._stage = _GAP
         self._n_events = 0
-        self._label = self._scene.show(0)
-        self._scene.render(0, self._frame)
-        self._camera.settle(self._frame)
+        self._label: int | None = None
+        self._fault = ""
+        if self._number != self._scene.n_objects:
+            self._show()
 
     def poll(self, max_items: int) -> Message | None:
         """Hand out a mark, or the events of the next ``packet_us``, at most ``max_items`` at a time."""
         if self._is_pending:
             return self._hand_out(max_items)
-        if self._end_us is not None and self._now_us >= self._end_us and self._stage != _LABEL:
-            return End(self._end_us)
-        object_end = self._object_start_us + self._scene.object_us
-        if self._stage == _GAP and self._now_us >= self._object_start_us:
-            self._stage = _OBJECT
-            return Reset(self._object_start_us, self._teach)
         if self._stage == _LABEL:
-            mark = Label(object_end, self._label, self._object_start_us, self._teach)
+            mark, object_end = None, self._object_end()
+            if self._label is not None:
+                mark = Label(object_end, self._label, self._object_start_us, self._teach)
             self._number += 1
             self._object_start_us = object_end + self._gap_us
             self._stage = _GAP
-            self._label = self._scene.show(self._number)
-            self._scene.render(0, self._frame)
-            self._camera.settle(self._frame)
-            return mark
-        until = self._object_start_us if self._stage == _GAP else object_end
-        self._look(until if self._end_us is None else min(until, self._end_us))
-        if self._stage == _OBJECT and self._now_us >= object_end:
+            if self._number != self._scene.n_objects:
+                try:
+                    self._show()
+                except FormatError as error:
+                    self._fault = str(error)
+            if mark is not None:
+                return mark
+        if self._end_us is not None and self._now_us >= self._end_us:
+            return End(self._end_us)
+        if self._fault or self._number == self._scene.n_objects:
+            return End(self._now_us, self._fault)
+        if self._stage == _GAP and self._now_us >= self._object_start_us:
+            self._stage = _OBJECT
+            return Reset(self._object_start_us, self._teach)
+        self._look()
+        if self._stage == _OBJECT and self._now_us >= self._object_end():
             self._stage = _LABEL
         return self._hand_out(max_items)
 
-    def _look(self, until_us: int) -> None:
-        """Gather events for one packet, but not beyond a time."""
+    def _show(self) -> None:
+        """Put the object of this number on the stage, behind a closed shutter."""
+        self._label = self._scene.show(self._number)
+        self._scene.render(0, self._frame)
+        self._camera.settle(self._frame)
+
+    def _object_end(self) -> int:
+        """Return when the object on the stage will be over, as far as its scene knows."""
+        return self._object_start_us - -self._scene.object_us // self._step_us * self._step_us
+
+    def _until(self) -> int:
+        """Return up to where the camera may look before a mark is due."""
+        until = self._object_start_us if self._stage == _GAP else self._object_end()
+        return until if self._end_us is None else min(until, self._end_us)
+
+    def _look(self) -> None:
+        """Gather events for one packet."""
         start = self._now_us
         parts: list[NDArray[np.void]] = []
-        while self._now_us < min(until_us, start + self._packet_us):
+        while self._now_us < min(self._until(), start + self._packet_us):
             after = self._now_us + self._step_us - self._object_start_us
             if after > 0:  # before, the object stands still
-                self._scene.render(after, self._frame)
+                try:
+                    self._scene.render(after, self._frame)
+                except FormatError as error:
+                    self._fault = str(error)
+                    break
             events = self._camera.step(self._frame, self._now_us)
             if len(events):
                 parts.append(events.copy())
@@ -497,6 +573,7 @@ class SimulatedCamera(Source):
         """Return every pixel, the object on the stage, and the events not handed out yet."""
         snapshot: Snapshot = {f"camera.{name}": array.copy() for name, array in self._camera.state._asdict().items()}
         snapshot["pending"] = np.frombuffer(self._pending.tobytes(), np.uint8).copy()
+        snapshot["fault"] = np.frombuffer(self._fault.encode(), np.uint8).copy()
         snapshot["position"] = np.array(
             [
                 self._now_us,
@@ -513,15 +590,15 @@ class SimulatedCamera(Source):
         return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there; ConfigError if it is of a camera of another size."""
+        """Go on from there; ConfigError if it is of a camera of another size, FormatError if a file is gone."""
         snapshot = dict(snapshot)
-        pending = np.asarray(snapshot.pop("pending", np.empty(0)))
+        pending, fault = (np.asarray(snapshot.pop(name, np.empty(0))) for name in ("pending", "fault"))
         wanted = {f"camera.{name}": array for name, array in self._camera.state._asdict().items()}
         check_shapes("simulated camera", {**wanted, "position": np.empty(8, np.int64)}, snapshot)
-        if pending.dtype != np.uint8 or len(pending) % EVENT_DTYPE.itemsize:
+        if pending.dtype != np.uint8 or len(pending) % EVENT_DTYPE.itemsize or fault.dtype != np.uint8:
             raise ConfigError(
-                f"snapshot of simulated camera: pending is {pending.dtype} {pending.shape}, wanted uint8, 13 an event; "
-                f"restore the snapshot of a simulated camera"
+                f"snapshot of simulated camera: pending is {pending.dtype} {pending.shape}, fault {fault.dtype}; "
+                f"wanted uint8, 13 an event, and uint8; restore the snapshot of a simulated camera"
             )
         for name, array in wanted.items():
             array[...] = snapshot[name]
@@ -529,8 +606,29 @@ class SimulatedCamera(Source):
         self._now_us, self._number, self._object_start_us, self._stage = now, number, object_start, stage
         self._is_pending, self._span, self._n_events = bool(is_pending), (start, end), n_events
         self._pending = np.frombuffer(bytearray(pending.tobytes()), EVENT_DTYPE)
-        self._label = self._scene.show(number)
-        self._scene.render(max(0, now - object_start), self._frame)
+        self._fault = bytes(fault).decode()
+        if not self._fault and number != self._scene.n_objects:
+            self._label = self._scene.show(number)
+            self._scene.render(max(0, now - object_start), self._frame)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What labels 0, 1, ... mean; () where they speak for themselves."""
+        return self._scene.class_names
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the stream never ends by itself."""
+        return self._end_us is None and self._scene.n_objects is None
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether objects of this scene have labels."""
+        return self._scene.is_labelled
+
+    def close(self) -> None:
+        """Close the scene's files."""
+        self._scene.close()
 
     def statistics(self) -> dict[str, float]:
         """Return what was seen so far."""

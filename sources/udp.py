@@ -34,13 +34,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sources.event_file import keep_in_order
+from sources.policy import keep_in_order
 from stream.errors import ConfigError
 from stream.jit import kernel
-from stream.operator import Port, Snapshot, Source
-from stream.packet import EVENT_DTYPE, End, Message, packet_of
+from stream.operator import Emit, Operator, Port, Snapshot, Source, check_shapes
+from stream.packet import EVENT_DTYPE, End, Message, Packet, packet_of
 
-__all__ = ["UdpFormat", "UdpSource", "decode_datagram", "encode_datagrams", "send_events"]
+__all__ = ["UdpFormat", "UdpSender", "UdpSource", "decode_datagram", "encode_datagrams", "send_events"]
 
 UdpFormat: TypeAlias = Literal["spif", "t64_x16_y16_on8", "t32_x16_y15_on1"]
 
@@ -191,6 +191,56 @@ def send_events(
             if gap_s:
                 time.sleep(gap_s)
     return len(datagrams)
+
+
+class UdpSender(Operator):
+    """Send the events that come in as datagrams; nobody says whether they arrive.
+
+    Parameters
+    ----------
+    host, port
+        Where to.
+    width, height
+        The sensor, pixels.
+    format
+        See the module. SPIF carries no times: play at speed 1 where they matter.
+    """
+
+    def __init__(self, *, host: str, port: int, width: int, height: int, format: UdpFormat = "spif") -> None:
+        self.inputs = {"events": Port("events", width, height)}
+        self.outputs: dict[str, Port] = {}
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        except OSError as error:
+            raise ConfigError(f"UDP to {host}:{port}: {error}; wanted a host's name or address and a port") from None
+        self._address: Any = address
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._format: UdpFormat = format
+        self._counts = np.zeros(2, np.int64)  # events, datagrams
+
+    def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
+        """Send a packet."""
+        for datagram in encode_datagrams(packet.items, self._format):
+            self._socket.sendto(datagram, self._address)
+            self._counts[1] += 1
+        self._counts[0] += len(packet.items)
+
+    def snapshot(self) -> Snapshot:
+        """Return the counts."""
+        return {"counts": self._counts.copy()}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over the counts."""
+        check_shapes("UDP sender", {"counts": self._counts}, snapshot)
+        self._counts[:] = snapshot["counts"]
+
+    def statistics(self) -> dict[str, float]:
+        """Return what was sent."""
+        return {"events": float(self._counts[0]), "datagrams": float(self._counts[1])}
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
 
 
 class UdpSource(Source):

@@ -3,11 +3,12 @@
 Heavy modules (NumPy, Numba, ZeroMQ) are imported inside the commands: ``--help`` has to answer at once.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stream.ledger import LatencyPercentiles
-    from stream.pipeline import Pipeline
+    from stream.pipeline import Pipeline, SourceSpec
     from stream.run import RunResult
 
 app = typer.Typer(
@@ -33,6 +34,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 OneProcess = Annotated[bool, typer.Option("--one-process", help="Everything in this process; same results to the bit.")]
 Transport = Annotated[str | None, typer.Option(help="Between processes: ipc or tcp; default what the file says.")]
 Plugin = Annotated[list[str] | None, typer.Option(help="A package of yours whose classes the pipeline may name.")]
+Start = Annotated[float | None, typer.Option(help="Begin so long after the first event, s.")]
+Duration = Annotated[float | None, typer.Option(help="Play so much of it, s.")]
+Loop = Annotated[int | None, typer.Option(help="Play it so often; 0 until stopped.")]
+Size = Annotated[str | None, typer.Option(help="The sensor, WIDTHxHEIGHT, where the file does not tell.")]
+ReadFormat = Annotated[str, typer.Option("--from", help="Of a file without a header: bin, evt2, evt2.1, evt3.")]
+WriteFormat = Annotated[
+    str, typer.Option("--format", help="aedat4, bin, csv, dat, es, evt2, evt3, hdf5, npz; default by suffix.")
+]
+Rebase = Annotated[bool, typer.Option("--rebase", help="Let times begin at 0.")]
+Backward = Annotated[str, typer.Option(help="Times that go back: clamp, drop, pass, error.")]
+Outside = Annotated[str, typer.Option(help="Events outside of the sensor: clamp, drop, pass, error.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Bits as stored: no inversion, no mirroring.")]
+Columns = Annotated[str, typer.Option(help="Order of columns in text and arrays, such as xypt.")]
+TimeUnit = Annotated[str, typer.Option(help="Of text, arrays, HDF5: auto, s, ms, us, ns.")]
+Content = Annotated[str, typer.Option(help="Which of several: a bag's topic, an HDF5 group, an AEDAT 2 chip.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing while it runs.")]
 
 
@@ -71,9 +87,15 @@ def run(
     transport: Transport = None,
     source: Annotated[
         str | None,
-        typer.Option(help="Instead of the file's source: event file, folder, recording, 'simulated'."),
+        typer.Option(
+            help="Instead of the file's source: event file, folder, recording, 'simulated', 'camera', 'camera:SERIAL', "
+            "'udp://HOST:PORT', 'dv://HOST:PORT', '-'."
+        ),
     ] = None,
     speed: Annotated[str | None, typer.Option(help="'max', or stream seconds per second of wall time.")] = None,
+    start: Start = None,
+    duration: Duration = None,
+    loop: Loop = None,
     record: Annotated[
         list[str] | None, typer.Option(help="Record an output as well: MEMBER.PORT=FILE. May be given several times.")
     ] = None,
@@ -90,6 +112,7 @@ def run(
         play_instead(described, source)
     for spec in described.source:
         spec.speed = _speed(speed) if speed is not None else spec.speed
+        _part(spec, start, duration, loop)
     for wish in record or []:
         address, _, path = wish.partition("=")
         record_too(described, address, path, plugins=plugin or [])
@@ -136,11 +159,23 @@ def check(
 
 @app.command()
 def info(
-    file: Annotated[Path, typer.Argument(help="An event file.")],
+    file: Annotated[str, typer.Argument(help="An event file; '-' is standard input.")],
+    size: Size = None,
+    read_format: ReadFormat = "auto",
+    backward: Backward = "clamp",
+    outside: Outside = "drop",
+    raw: Raw = False,
+    columns: Columns = "",
+    time_unit: TimeUnit = "auto",
+    content: Content = "",
     as_json: Json = False,
 ) -> None:
     """Tell what an event file holds."""
-    found: dict[str, Any] = importlib.import_module("sources.event_file").file_info(file)
+    reading = _reading(size, read_format, backward, outside, raw, columns, time_unit, content)
+    with _byte_bar(_console(to_stderr=True), f"reading {file}") as progress:
+        found: dict[str, Any] = importlib.import_module("sources.event_file").file_info(
+            file, reading=reading, progress=progress
+        )
     if as_json:
         print(json.dumps(found))
         return
@@ -152,6 +187,83 @@ def info(
         console.print(f"[bold]{key:<{width}}[/bold]  {shown}", highlight=False)
     for warning in warnings:
         console.print(f"[yellow]{warning}[/yellow]", highlight=False)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="An event file or a recording (.hbs); '-' is standard input.")],
+    target: Annotated[Path, typer.Argument(help="The file to write; its suffix tells the format.")],
+    write_format: WriteFormat = "",
+    start: Start = None,
+    duration: Duration = None,
+    rebase: Rebase = False,
+    size: Size = None,
+    read_format: ReadFormat = "auto",
+    backward: Backward = "clamp",
+    outside: Outside = "drop",
+    raw: Raw = False,
+    columns: Columns = "",
+    time_unit: TimeUnit = "auto",
+    content: Content = "",
+    as_json: Json = False,
+) -> None:
+    """Convert an event file to another format."""
+    reading = _reading(size, read_format, backward, outside, raw, columns, time_unit, content)
+    _convert(source, target, reading, write_format, start, duration, rebase, as_json=as_json)
+
+
+@app.command()
+def cut(
+    source: Annotated[str, typer.Argument(help="An event file or a recording (.hbs).")],
+    target: Annotated[Path, typer.Argument(help="The file to write; its suffix tells the format.")],
+    start: Start = None,
+    duration: Duration = None,
+    write_format: WriteFormat = "",
+    rebase: Rebase = False,
+    size: Size = None,
+    as_json: Json = False,
+) -> None:
+    """Cut a part out of an event file."""
+    from stream.errors import ConfigError
+
+    if start is None and duration is None:
+        raise ConfigError(f"cut {source}: wanted --start or --duration, in seconds from its first event")
+    _convert(source, target, _reading(size), write_format, start, duration, rebase, as_json=as_json)
+
+
+@app.command()
+def replay(
+    what: Annotated[str, typer.Argument(help="Event file, folder, recording, 'simulated', '-'.")],
+    to: Annotated[str, typer.Option(help="udp://HOST:PORT (SPIF datagrams), or a file to write.")] = "",
+    speed: Annotated[str, typer.Option(help="'max', or stream seconds per second of wall time.")] = "1",
+    start: Start = None,
+    duration: Duration = None,
+    loop: Loop = None,
+    size: Size = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Play a recording at its own pace. Keys: space pause, . step, + - pace, < > jump."""
+    pipeline = _simple_pipeline("replay", what, to, size)
+    spec = pipeline.source[0]
+    spec.speed, spec.seekable = _speed(speed), what != "-"
+    _part(spec, start, duration, loop)
+    _run(pipeline, _console(to_stderr=as_json), one_process=True, transport=None, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def record(
+    what: Annotated[str, typer.Argument(help="'camera', 'camera:SERIAL', 'udp://HOST:PORT', 'simulated', a file, ...")],
+    to: Annotated[str, typer.Argument(help="The file to write; .hbs keeps labels and other marks too.")],
+    duration: Duration = None,
+    size: Size = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Record a camera or any other source to a file. Ctrl-C ends the recording."""
+    pipeline = _simple_pipeline("record", what, to, size)
+    _part(pipeline.source[0], None, duration, None)
+    _run(pipeline, _console(to_stderr=as_json), one_process=True, transport=None, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -185,6 +297,143 @@ def bench(
     from stream.bench import run_all
 
     run_all(_console(to_stderr=as_json), quick=quick, only=only, baseline=baseline, save=save, as_json=as_json)
+
+
+def _reading(
+    size: str | None,
+    read_format: str = "auto",
+    backward: str = "clamp",
+    outside: str = "drop",
+    raw: bool = False,
+    columns: str = "",
+    time_unit: str = "auto",
+    content: str = "",
+) -> Any:
+    """Put the options of the command line together."""
+    width, height = _size(size)
+    make = importlib.import_module("sources.event_file").Reading
+    return make(width, height, read_format, backward, outside, raw, columns, time_unit, content)
+
+
+def _size(word: str | None) -> tuple[int | None, int | None]:
+    """Read WIDTHxHEIGHT."""
+    from stream.errors import ConfigError
+
+    if word is None:
+        return None, None
+    width, _, height = word.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise ConfigError(f"--size {word}: wanted WIDTHxHEIGHT in pixels, such as 640x480")
+    return int(width), int(height)
+
+
+def _us(seconds: float | None, option: str) -> int | None:
+    """Read seconds."""
+    from stream.errors import ConfigError
+
+    if seconds is not None and not 0 <= seconds < 1e12:
+        raise ConfigError(f"{option} {seconds}: wanted seconds from 0 on")
+    return None if seconds is None else round(seconds * 1e6)
+
+
+def _part(spec: "SourceSpec", start: float | None, duration: float | None, loop: int | None) -> None:
+    """Let a source play a part, or several times."""
+    spec.start_us = _us(start, "--start") or spec.start_us
+    spec.duration_us = _us(duration, "--duration") or spec.duration_us
+    spec.loop = spec.loop if loop is None else max(0, loop)
+
+
+@contextlib.contextmanager
+def _byte_bar(console: "Console", words: str) -> "Iterator[Callable[[int, int], None]]":
+    """Show progress in bytes; nothing where the console is no terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(words, total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total or None)
+
+        yield show
+
+
+def _convert(
+    source: str,
+    target: Path,
+    reading: Any,
+    write_format: str,
+    start: float | None,
+    duration: float | None,
+    rebase: bool,
+    *,
+    as_json: bool,
+) -> None:
+    from stream.errors import RunError
+
+    console = _console(to_stderr=as_json)
+    with _byte_bar(_console(to_stderr=True), f"{source} -> {target}") as progress:
+        done = importlib.import_module("sources.convert").convert(
+            source,
+            target,
+            reading=reading,
+            format=write_format,
+            start_us=_us(start, "--start") or 0,
+            duration_us=_us(duration, "--duration"),
+            rebase=rebase,
+            progress=progress,
+        )
+    if as_json:
+        print(json.dumps(done._asdict()))
+    else:
+        words = f"{target}: {done.written:,} of {done.read:,} events, {done.width}x{done.height}, {done.format}"
+        console.print(words, highlight=False)
+        for warning in done.warnings:
+            console.print(warning, style="yellow", markup=False, highlight=False)
+    if done.fault:
+        raise RunError(f"{done.fault}; what was read is in {target}")
+
+
+def _simple_pipeline(name: str, what: str, to: str, size: str | None) -> "Pipeline":
+    """Join a source and, if one is named, a place where its events go."""
+    from stream.errors import ConfigError
+    from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec, build, source_of
+
+    kind, params = source_of(what)
+    width, height = _size(size)
+    if width is not None:
+        params |= {"width": width, "height": height}
+    pipeline = Pipeline(name=name, source=[SourceSpec(name="source", kind=kind, params=params, packet_items=16384)])
+    if not to:
+        return pipeline
+    source = build(pipeline)["source"]
+    port = source.outputs["events"]
+    source.close()
+    place: dict[str, Any] = {"width": port.width, "height": port.height}
+    if kind == "sources.event_file.EventFile" and what != "-":
+        params |= place  # so that the size is not looked for once more
+    if to.startswith("udp://"):
+        host, _, number = to.removeprefix("udp://").rpartition(":")
+        if not host or not number.isdigit():
+            raise ConfigError(f"--to {to}: wanted udp://HOST:PORT, such as udp://127.0.0.1:7777")
+        place |= {"host": host, "port": int(number)}
+        sink = OperatorSpec(name="sender", kind="sources.udp.UdpSender", params=place)
+    elif to.endswith(".hbs"):
+        ports = {"events": port.item}
+        sink = OperatorSpec(name="file", kind="stream.record.Recorder", params={"path": to, "ports": ports})
+    elif port.item != "events" or port.width is None:
+        raise ConfigError(f"{what}: gives {port}, wanted events of a known size; give --size, or write to an .hbs file")
+    else:
+        sink = OperatorSpec(name="file", kind="sources.event_writer.FileWriter", params={**place, "path": to})
+    pipeline.operator.append(sink)
+    pipeline.edge.append(EdgeSpec(source="source.events", target=f"{sink.name}.events"))
+    return pipeline
 
 
 def _speed(word: str) -> Any:
@@ -240,6 +489,7 @@ def _run(
     quiet: bool,
 ) -> None:
     from stream.errors import ConfigError, HebbstreamError, RunError
+    from stream.keys import Keys
     from stream.run import run as run_pipeline
     from stream.terminal import StatusView
 
@@ -249,10 +499,15 @@ def _run(
         pipeline.transport = transport  # type: ignore[assignment]
     failure: HebbstreamError | None = None
     result: RunResult | None
-    with StatusView(pipeline, console, quiet=quiet) as view:
+    with Keys(pipeline) as keys, StatusView(pipeline, console, keys, quiet=quiet) as view:
         try:
             result = run_pipeline(
-                pipeline, processes=not one_process, plugins=list(plugins), restore=restore, on_status=view
+                pipeline,
+                processes=not one_process,
+                plugins=list(plugins),
+                restore=restore,
+                on_status=view,
+                controls=keys,
             )
         except HebbstreamError as error:
             failure, result = error, getattr(error, "result", None)
@@ -309,7 +564,8 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
     for source, latency in _spike_latencies(pipeline, result):
         words = f"p50 {duration(latency.p50_us)}, p99 {duration(latency.p99_us)}"
         console.print(f"[bold]source to spikes of {source}[/bold]: {words}", highlight=False)
-    console.print(ledger_table(result.ledgers, result))
+    if result.ledgers:
+        console.print(ledger_table(result.ledgers, result))
     for edge, reason in result.refusals.items():
         console.print(f"[yellow]{edge}: a stranger was refused: {reason}[/yellow]", highlight=False)
     if result.was_stopped:

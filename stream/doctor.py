@@ -1,5 +1,6 @@
 """`hebbstream doctor`: what of hebbstream works on this machine, and the way out where it does not."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -34,6 +35,8 @@ def examine() -> Iterator[Finding]:
     yield _ipc()
     yield _memory()
     yield from _extras()
+    yield from _cameras()
+    yield from _usb()
     yield _data()
 
 
@@ -44,7 +47,7 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    for name in ("numpy", "numba", "pyzmq", "msgspec", "faery", "safetensors", "matplotlib", "rich", "typer"):
+    for name in ("numpy", "numba", "pyzmq", "msgspec", "lz4", "safetensors", "matplotlib", "rich", "typer"):
         try:
             yield Finding(name, "ok", importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
@@ -115,6 +118,47 @@ def _extras() -> Iterator[Finding]:
             importlib.metadata.version(module) if there else f"not installed ({why}): pip install hebbstream[{extra}]"
         )
         yield Finding(module, "ok" if there else "note", text)
+
+
+def _cameras() -> Iterator[Finding]:
+    """Tell which camera drivers can be used, and what each of them sees."""
+    # by name, as a pipeline file would: this layer knows nothing of sources
+    reports = importlib.import_module("sources.camera").list_cameras()
+    for report in reports:
+        subject = f"driver {report.driver}"
+        if not report.version:
+            yield Finding(subject, "note", f"{report.fault}; {report.way_out}")
+        else:
+            yield Finding(subject, "note" if report.fault else "ok", " ".join([report.version, report.fault]).strip())
+    found = [camera for report in reports for camera in report.cameras]
+    for camera in found:
+        name = f"{camera.name} {camera.serial}".strip()
+        if camera.fault:
+            yield Finding("camera", "fault", f"{name}: {camera.driver} cannot open it: {camera.fault}")
+        else:
+            yield Finding("camera", "ok", f"{name}, through {camera.driver}: --source camera:{camera.serial}")
+    if not found:
+        yield Finding("camera", "note", "no driver sees one; files, folders and the simulated camera need none")
+
+
+def _usb() -> Iterator[Finding]:
+    """Look at the USB bus itself: a camera that we may not open is one that drivers do not find."""
+    usb = importlib.import_module("sources.camera_usb")
+    if sys.platform != "linux":
+        return
+    if not usb.has_usb():
+        text = "this machine shows no USB at all; into a container, pass it with `docker run --device /dev/bus/usb`"
+        yield Finding("USB", "note", text)
+        return
+    cameras = usb.usb_cameras()
+    for camera in cameras:
+        name = f"{camera.product or camera.maker} ({camera.ids}) at {camera.node}"
+        if camera.may_open:
+            yield Finding("USB camera", "ok", f"{name}, you may open it")
+        else:
+            yield Finding("USB camera", "fault", f"{name}, you may not open it: {usb.permission_advice()}")
+    if not cameras:
+        yield Finding("USB", "note", f"no event camera is plugged in. For when there is one: {usb.permission_advice()}")
 
 
 def _data() -> Finding:

@@ -5,6 +5,7 @@ do not. The code of a member cannot tell the difference, and neither can its res
 """
 
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,13 +20,24 @@ from stream.edge import Receiver, Sender
 from stream.ledger import EdgeCounts, Latency, LatencyPercentiles
 from stream.operator import Emit, Operator, Source
 from stream.packet import Barrier, End, Mark, Message, Packet
-from stream.pipeline import EdgeSpec, Pipeline, SourceSpec
+from stream.pipeline import EdgeSpec, Pipeline, SourceSpec, Speed
+from stream.replay import Replay
 from stream.snapshot import write_snapshot
 
-__all__ = ["EdgeStatus", "Host", "Status"]
+__all__ = ["Control", "EdgeStatus", "Host", "Status"]
 
 STATUS_PERIOD_S = 0.2
 STOPPED = "stopped"  # the reason of an ``End`` that nothing but a wish to stop has caused
+
+
+class Control(msgspec.Struct, tag=True):
+    """What a person tells running sources. It changes what is played and when, never how it is computed."""
+
+    pause: bool | None = None
+    steps: int = 0  # packets or marks to hand out while paused
+    speed: Speed | None = None
+    seek_us: int | None = None  # to that time after the source's first
+    seek_by_us: int = 0  # from where it stands
 
 
 class EdgeStatus(msgspec.Struct):
@@ -93,16 +105,36 @@ class Outlet:
         self.waiting: deque[Message] = deque()
         self.last_us = 0
         self.start: tuple[int, float] | None = None  # stream time (us) and wall time (s) at which the pace began
+        self.speed = spec.speed
+        self.is_paused = False
+        self.steps = 0
         self.has_ended = False
 
     def due_s(self, message: Message) -> float:
         """Return the wall time at which a message may leave: a camera hands a packet over at its end."""
         t_us = message.end_us if isinstance(message, Packet) else message.t_us
-        if self.spec.speed == "max":
+        if self.is_paused:
+            return 0.0 if self.steps else math.inf
+        if self.speed == "max":
             return 0.0
         if self.start is None:
             self.start = (message.start_us if isinstance(message, Packet) else t_us, time.monotonic())
-        return self.start[1] + (t_us - self.start[0]) / 1e6 / self.spec.speed
+        return self.start[1] + (t_us - self.start[0]) / 1e6 / self.speed
+
+    def heed(self, control: Control) -> None:
+        """Do what a person said."""
+        if control.pause is not None:
+            self.is_paused, self.steps = control.pause, 0
+        if control.speed is not None:
+            self.speed = control.speed
+        self.steps += control.steps if self.is_paused else 0
+        self.start = None  # the pace begins anew with the next message
+        if control.seek_us is None and not control.seek_by_us:
+            return
+        if isinstance(self.source, Replay) and not self.has_ended:
+            at_us = control.seek_us if control.seek_us is not None else self.source.position_us() + control.seek_by_us
+            self.waiting.clear()
+            self.source.seek(at_us)
 
 
 class Host:
@@ -122,6 +154,8 @@ class Host:
         Called about five times a second, and at the end.
     interrupted
         Called often. True: end the sources as if they had come to their end. May raise to give up at once.
+    controls
+        Called often: what a person told the sources since the last call.
     """
 
     def __init__(
@@ -134,11 +168,12 @@ class Host:
         receivers: Mapping[str, Receiver] | None = None,
         on_status: Callable[[Status], None] = lambda status: None,
         interrupted: Callable[[], bool] = lambda: False,
+        controls: Callable[[], list[Control]] = list,
     ) -> None:
         self.node, self.members = node or pipeline.name, members
         self._snapshots = Path(pipeline.snapshots).expanduser() if pipeline.snapshots else None
         self._senders, self._receivers = dict(senders or {}), dict(receivers or {})
-        self._on_status, self._interrupted = on_status, interrupted
+        self._on_status, self._interrupted, self._controls = on_status, interrupted, controls
         self._next_status_s = 0.0
         self._origin_ns = 0
         self._stream_us = 0
@@ -235,9 +270,10 @@ class Host:
             message = outlet.source.poll(outlet.spec.packet_items)
             if message is None:
                 return False
-            outlet.waiting.extend(_slices(message, outlet.spec) if isinstance(message, Packet) else [message])
+            outlet.waiting.extend(_slices(message, outlet) if isinstance(message, Packet) else [message])
         if outlet.due_s(outlet.waiting[0]) > time.monotonic():
             return False
+        outlet.steps -= 1 if outlet.is_paused else 0
         self._release(outlet, outlet.waiting.popleft())
         return True
 
@@ -245,7 +281,8 @@ class Host:
         emit = self._emitters[outlet.spec.name]
         if isinstance(message, Packet):
             outlet.last_us = message.end_us
-            message = dataclasses.replace(message, origin_ns=time.monotonic_ns())
+            # a camera knows better when its events came
+            message = dataclasses.replace(message, origin_ns=message.origin_ns or time.monotonic_ns())
         else:
             outlet.last_us = message.t_us
         self._stream_us = max(self._stream_us, outlet.last_us)
@@ -339,6 +376,9 @@ class Host:
         if now >= self._next_status_s:
             self._next_status_s = now + STATUS_PERIOD_S
             self._on_status(self.status())
+        for control in self._controls():
+            for outlet in self._outlets:
+                outlet.heed(control)
         if self._interrupted():
             self._stop()
 
@@ -351,9 +391,10 @@ class Host:
         return int(np.clip((min(dues) - time.monotonic()) * 1000, 0, idle_ms if idle_ms == 1 else 50))
 
 
-def _slices(packet: Packet, spec: SourceSpec) -> list[Message]:
+def _slices(packet: Packet, outlet: Outlet) -> list[Message]:
     """Cut a paced packet by time, so that packing adds no more than ``packet_us`` of latency."""
-    if spec.speed == "max" or packet.end_us - packet.start_us <= spec.packet_us:
+    spec = outlet.spec
+    if outlet.speed == "max" or packet.end_us - packet.start_us <= spec.packet_us:
         return [packet]
     edges = np.arange(packet.start_us + spec.packet_us, packet.end_us, spec.packet_us)
     if len(edges) > 2 * len(packet.items):  # a long silence: cut at the items instead of at every tick of it

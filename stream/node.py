@@ -10,6 +10,7 @@ neighbours over ZeroMQ::
                                   <-  Bound {edge: endpoint}, kernels compiled
     Connect {edge: endpoint}      ->            and off it goes
                                   <-  Status    five times a second, and at the end
+    Tell {pause, speed, seek}     ->            what a person told the sources
     Stop                          ->            end the sources as if they had come to their end
     Abort, or end of file         ->            close everything now
                                   <-  Failure   instead of any of these
@@ -33,12 +34,12 @@ import zmq
 from stream import wire
 from stream.edge import Receiver, Sender
 from stream.errors import HebbstreamError
-from stream.host import Host, Status
+from stream.host import Control, Host, Status
 from stream.operator import Operator
 from stream.pipeline import EdgeSpec, Pipeline, Ports, build, ports_of
 from stream.snapshot import read_snapshot
 
-__all__ = ["Abort", "Bind", "Bound", "Connect", "Failure", "Ready", "Stop", "Task", "restore_members"]
+__all__ = ["Abort", "Bind", "Bound", "Connect", "Failure", "Ready", "Stop", "Task", "Tell", "restore_members"]
 
 
 class Task(msgspec.Struct, tag=True):
@@ -65,6 +66,12 @@ class Connect(msgspec.Struct, tag=True):
 
 class Stop(msgspec.Struct, tag=True):
     """End the sources as if they had come to their end."""
+
+
+class Tell(msgspec.Struct, tag=True):
+    """What a person told the sources."""
+
+    control: Control
 
 
 class Abort(msgspec.Struct, tag=True):
@@ -97,7 +104,7 @@ class Failure(msgspec.Struct, tag=True):
     trace: str = ""
 
 
-Command = Task | Bind | Connect | Stop | Abort
+Command = Task | Bind | Connect | Tell | Stop | Abort
 Report = Ready | Bound | Progress | Failure
 
 
@@ -114,6 +121,7 @@ class Line:
         self._pending: list[Command] = []
         self._arrived = threading.Condition()
         self._is_stopping = self._is_aborting = False
+        self._controls: list[Control] = []
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
 
     def report(self, report: Report) -> None:
@@ -136,6 +144,14 @@ class Line:
             raise Aborted
         return self._is_stopping
 
+    def controls(self) -> list[Control]:
+        """Return what a person told the sources since the last call."""
+        if not self._controls:
+            return []
+        with self._arrived:
+            controls, self._controls = self._controls, []
+        return controls
+
     def _listen(self, commands: BinaryIO) -> None:
         for line in commands:
             command = self._decoder.decode(line)
@@ -144,6 +160,8 @@ class Line:
                     break
                 if isinstance(command, Stop):
                     self._is_stopping = True
+                elif isinstance(command, Tell):
+                    self._controls.append(command.control)
                 else:
                     self._pending.append(command)
                 self._arrived.notify_all()
@@ -196,6 +214,7 @@ def serve(line: Line) -> None:
             receivers=receivers,
             on_status=lambda status: line.report(Progress(status)),
             interrupted=line.interrupted,
+            controls=line.controls,
         )
         try:
             # one after the other is enough: nodes form no cycle, so the last in the chain is in its loop already and

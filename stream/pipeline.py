@@ -44,6 +44,7 @@ from stream.errors import ConfigError, GraphError
 from stream.jit import PACKAGES
 from stream.operator import Operator, Port, Source
 from stream.record import MAGIC
+from stream.replay import Replay
 
 __all__ = [
     "EdgeSpec",
@@ -57,6 +58,7 @@ __all__ = [
     "play_instead",
     "ports_of",
     "record_too",
+    "source_of",
 ]
 
 Name: TypeAlias = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
@@ -77,6 +79,14 @@ class SourceSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Most items of a packet."""
     packet_us: Annotated[int, Meta(ge=1)] = 10_000
     """Longest span of a packet when paced; it bounds the latency that packing adds. At ``"max"`` only items count."""
+    start_us: Annotated[int, Meta(ge=0)] = 0
+    """Where to begin, counted from the source's first item."""
+    duration_us: Annotated[int, Meta(ge=1)] | None = None
+    """How much to play; default up to its end."""
+    loop: Annotated[int, Meta(ge=0)] = 1
+    """How often to play it; 0 until stopped. From the second round on times go on where they were."""
+    seekable: bool = False
+    """Whether a running pipeline may be told to jump in it."""
 
 
 class OperatorSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -251,12 +261,22 @@ def build(pipeline: Pipeline, names: Sequence[str] | None = None, plugins: Seque
                 params = msgspec.convert(spec.params, _params_type(kind))
             except msgspec.ValidationError as error:
                 raise ConfigError(f"{word} '{spec.name}' ({spec.kind}): {_place_param(str(error))}") from None
-            members[spec.name] = kind(**{name: getattr(params, name) for name in params.__struct_fields__})
+            member = kind(**{name: getattr(params, name) for name in params.__struct_fields__})
+            members[spec.name] = _part(spec, member) if isinstance(spec, SourceSpec) else member
     except BaseException:
         for member in members.values():
             member.close()
         raise
     return members
+
+
+def _part(spec: SourceSpec, source: Source) -> Source:
+    """Play a part of a source, or several times, or with jumps, if its description says so."""
+    if not (spec.start_us or spec.duration_us or spec.loop != 1 or spec.seekable):
+        return source
+    return Replay(
+        source, start_us=spec.start_us, duration_us=spec.duration_us, loop=spec.loop, name=f"source '{spec.name}'"
+    )
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -303,6 +323,54 @@ def check(pipeline: Pipeline, ports: Mapping[str, Ports]) -> None:
     _check_acyclic(pipeline)
 
 
+def source_of(what: str) -> tuple[str, dict[str, Any]]:
+    """Say which source plays a thing that a person named.
+
+    Parameters
+    ----------
+    what
+        ``simulated``; ``camera``, ``camera:SERIAL``; ``udp://HOST:PORT`` (listen for SPIF), ``dv://HOST:PORT`` (DV's
+        network stream); ``-`` (an event file on standard input); or the path of a folder of labelled recordings, of a
+        recorder's file, or of an event file.
+
+    Returns
+    -------
+    kind, params
+        As for a ``SourceSpec``.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file, or the address is none.
+    """
+    word, _, rest = what.partition("://")
+    if what == "simulated":
+        return "sources.simulated.SimulatedCamera", {"duration_us": 10_000_000}
+    if what == "camera" or what.startswith("camera:"):
+        serial = what.partition(":")[2]
+        return "sources.camera.Camera", {"serial": serial} if serial else {}
+    if word in ("udp", "dv") and rest:
+        host, _, port = rest.rpartition(":")
+        if not host or not port.isdigit():
+            raise ConfigError(f"source '{what}': wanted {word}://HOST:PORT, such as {word}://127.0.0.1:7777")
+        if word == "dv":
+            return "sources.dv_network.DvNetwork", {"address": host, "port": int(port)}
+        return "sources.udp.UdpSource", {"host": host, "port": int(port)}
+    if what == "-":
+        return "sources.event_file.EventFile", {"path": what}
+    path = Path(what).expanduser()
+    if path.is_dir():
+        return "sources.folder.LabelledFolder", {"parts": [{"path": what}]}
+    if path.is_file():
+        with path.open("rb") as file:
+            is_recording = file.read(len(MAGIC)) == MAGIC
+        return "sources.recorded.RecordedStream" if is_recording else "sources.event_file.EventFile", {"path": what}
+    raise ConfigError(
+        f"source '{what}': no such file or folder; or say 'simulated', 'camera', 'camera:SERIAL', 'udp://HOST:PORT', "
+        f"'dv://HOST:PORT' or '-'"
+    )
+
+
 def play_instead(pipeline: Pipeline, what: str) -> None:
     """Let something else take the place of a pipeline's source, at the same sensor size.
 
@@ -311,7 +379,7 @@ def play_instead(pipeline: Pipeline, what: str) -> None:
     pipeline
         Has exactly one source; changed in place.
     what
-        ``simulated``, or the path of a folder of labelled recordings, of a recorder's file, or of an event file.
+        See ``source_of``.
 
     Raises
     ------
@@ -325,18 +393,12 @@ def play_instead(pipeline: Pipeline, what: str) -> None:
         )
     spec = pipeline.source[0]
     size: dict[str, Any] = {name: spec.params[name] for name in ("width", "height") if name in spec.params}
-    path = Path(what).expanduser()
-    if what == "simulated":
-        spec.kind, spec.params = "sources.simulated.SimulatedCamera", {**size, "duration_us": 10_000_000}
-    elif path.is_dir():
-        spec.kind, spec.params = "sources.folder.LabelledFolder", {**size, "parts": [{"path": what}]}
-    elif path.is_file():
-        with path.open("rb") as file:
-            is_recording = file.read(len(MAGIC)) == MAGIC
-        spec.kind = "sources.recorded.RecordedStream" if is_recording else "sources.event_file.EventFile"
-        spec.params = {**size, "path": what}
-    else:
-        raise ConfigError(f"source '{what}': no such file or folder; or say 'simulated'")
+    spec.kind, params = source_of(what)
+    if what.startswith(("camera", "dv:")):
+        size = {}  # these tell it themselves
+    if what.startswith(("camera", "dv:", "udp:")):
+        spec.speed = "max"  # what is live has its own pace
+    spec.params = {**size, **params}
 
 
 def record_too(pipeline: Pipeline, address: str, path: str, *, plugins: Sequence[str] = ()) -> None:

@@ -18,16 +18,18 @@ import msgspec
 
 from stream import node as protocol
 from stream.errors import HebbstreamError, RunError, UsageError
-from stream.host import STOPPED, EdgeStatus, Host, Status
+from stream.host import STOPPED, Control, EdgeStatus, Host, Status
 from stream.ledger import EdgeCounts, LatencyPercentiles, Ledger
-from stream.node import Abort, Bind, Bound, Command, Connect, Failure, Progress, Ready, Report, Stop, Task
+from stream.node import Abort, Bind, Bound, Command, Connect, Failure, Progress, Ready, Report, Stop, Task, Tell
 from stream.operator import Operator
 from stream.pipeline import Pipeline, Ports, build, check, ports_of
 
-__all__ = ["OnStatus", "RunResult", "run"]
+__all__ = ["Controls", "OnStatus", "RunResult", "run"]
 
 OnStatus: TypeAlias = Callable[[dict[str, Status], str], None]
 """Called with the latest status of each node and a word on what is going on."""
+
+Controls: TypeAlias = Callable[[], list[Control]]
 
 STOP_PATIENCE_S = 10.0  # how long a stopped pipeline may drain before it is cut off
 GONE_PATIENCE_S = 3.0  # how long a node may take to close its sockets
@@ -58,6 +60,7 @@ def run(
     plugins: Sequence[str] = (),
     restore: int | None = None,
     on_status: OnStatus = lambda statuses, phase: None,
+    controls: Controls = list,
 ) -> RunResult:
     """Run a pipeline to its end.
 
@@ -76,6 +79,8 @@ def run(
         Number of the barrier in ``pipeline.snapshots`` from which to go on.
     on_status
         Called several times a second.
+    controls
+        Called several times a second: what a person told the sources since the last call.
 
     Raises
     ------
@@ -86,8 +91,8 @@ def run(
     """
     with _Interrupts() as interrupts:
         if processes:
-            return _Supervisor(pipeline, list(plugins), restore, on_status, interrupts).run()
-        return _run_here(pipeline, list(plugins), restore, on_status, interrupts)
+            return _Supervisor(pipeline, list(plugins), restore, on_status, controls, interrupts).run()
+        return _run_here(pipeline, list(plugins), restore, on_status, controls, interrupts)
 
 
 class _StoppedEarly(Exception):
@@ -116,7 +121,12 @@ class _Interrupts:
 
 
 def _run_here(
-    pipeline: Pipeline, plugins: list[str], restore: int | None, on_status: OnStatus, interrupts: _Interrupts
+    pipeline: Pipeline,
+    plugins: list[str],
+    restore: int | None,
+    on_status: OnStatus,
+    controls: Controls,
+    interrupts: _Interrupts,
 ) -> RunResult:
     on_status({}, "building")
     members = build(pipeline, plugins=plugins)
@@ -138,7 +148,7 @@ def _run_here(
         for member in members.values():
             if isinstance(member, Operator):
                 member.warm_up()
-        host = Host(pipeline, members, on_status=note, interrupted=interrupted)
+        host = Host(pipeline, members, on_status=note, interrupted=interrupted, controls=controls)
         start_s = time.monotonic()
         try:
             host.run()
@@ -208,9 +218,15 @@ class _Supervisor:
     """Starts the nodes of a pipeline, joins them, watches them, and sees to it that none is left."""
 
     def __init__(
-        self, pipeline: Pipeline, plugins: list[str], restore: int | None, on_status: OnStatus, interrupts: _Interrupts
+        self,
+        pipeline: Pipeline,
+        plugins: list[str],
+        restore: int | None,
+        on_status: OnStatus,
+        controls: Controls,
+        interrupts: _Interrupts,
     ) -> None:
-        self.pipeline, self.on_status, self.interrupts = pipeline, on_status, interrupts
+        self.pipeline, self.on_status, self.controls, self.interrupts = pipeline, on_status, controls, interrupts
         self.reports: queue.SimpleQueue[tuple[str, Report | None]] = queue.SimpleQueue()
         self.latest: dict[str, Status] = {}
         self.phase = "starting"
@@ -312,6 +328,9 @@ class _Supervisor:
                     process.tell(Stop())
             if self.interrupts.count > 1:
                 raise RunError("cut off by a second Ctrl-C")
+            for control in self.controls():
+                for process in self.processes.values():
+                    process.tell(Tell(control))
             if stopped_s and time.monotonic() - stopped_s > STOP_PATIENCE_S:
                 slow = [name for name in self.processes if name not in self.latest or not self.latest[name].done]
                 raise RunError(f"stopped, but {', '.join(slow)} did not end within {STOP_PATIENCE_S:g} s; cut off")

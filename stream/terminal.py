@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stream.host import Status
+from stream.keys import HELP, Keys
 from stream.ledger import Ledger
 from stream.pipeline import Pipeline
 from stream.run import RunResult
@@ -70,12 +71,14 @@ class StatusView:
         What runs; its order is that of the rows.
     console
         Where to draw.
+    keys
+        What the person can press, for the last line.
     quiet
         Draw nothing.
     """
 
-    def __init__(self, pipeline: Pipeline, console: Console, *, quiet: bool = False) -> None:
-        self.name, self.console, self.quiet = pipeline.name, console, quiet
+    def __init__(self, pipeline: Pipeline, console: Console, keys: Keys | None = None, *, quiet: bool = False) -> None:
+        self.name, self.console, self.keys, self.quiet = pipeline.name, console, keys, quiet
         self._edges = [edge.name for edge in pipeline.edge]
         self._members = [member.name for member in pipeline.members]
         self._start_s = time.monotonic()
@@ -146,7 +149,9 @@ class StatusView:
             if name in statistics:
                 members.add_row(Text(name, style="bold"), counts_line(statistics[name]))
         parts.append(members)
-        parts.append(Text("Ctrl-C stops and shows the ledger", style="dim"))
+        if self.keys is not None:
+            parts.append(Text(self.keys.words(), style="yellow" if self.keys.is_paused else "dim"))
+        parts.append(Text(HELP if self.keys is not None else "Ctrl-C stops and shows the ledger", style="dim"))
         return Group(*parts)  # type: ignore[arg-type]
 
     def _rate(self, edge: str, delivered: int) -> float:

@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 from chip.node import ChipNode
 from plasticity.learner import OnlineLearner
 from sources.filter_background import BackgroundActivity
+from sources.filter_contrast import SpatioTemporalContrast, Trail
 from sources.filter_crop import Crop
+from sources.filter_downsample import Downsample
 from sources.filter_hot_pixel import HotPixel
+from sources.filter_mask import Mask, write_mask
+from sources.filter_orientation import Orientation
 from sources.filter_polarity import Polarity
 from sources.filter_rate_limit import RateLimit
 from sources.filter_refractory import Refractory
+from sources.filter_time_window import TimeWindow
+from sources.filter_undistort import Undistort
 from stream.errors import ConfigError
 from stream.operator import Operator
 from stream.packet import EVENT_DTYPE, Deploy, Label, Mark, Message, Packet, Reset
@@ -42,6 +48,16 @@ def learner(mode: Any, **more: Any) -> OnlineLearner:
     return OnlineLearner(**size, mode=mode, **more)
 
 
+def mask(folder: Path) -> Mask:
+    write_mask(folder / "mask.txt", np.eye(SIDE, dtype=np.bool_))
+    return Mask(width=SIDE, height=SIDE, path=str(folder / "mask.txt"))
+
+
+def undistort(folder: Path) -> Undistort:
+    (folder / "lens.json").write_text('{"K": [3, 0, 2.5, 0, 3, 2.5, 0, 0, 1], "D": [-0.2, 0.02, 0.01, -0.01]}')
+    return Undistort(width=SIDE, height=SIDE, calibration=str(folder / "lens.json"))
+
+
 MAKERS: dict[str, Callable[[Path], Operator]] = {
     "learner GP": lambda folder: learner("GP"),
     "learner LP": lambda folder: learner("LP"),
@@ -56,6 +72,14 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "rate limit": lambda folder: RateLimit(width=SIDE, height=SIDE, max_hz=2000, burst=5),
     "crop": lambda folder: Crop(width=SIDE, height=SIDE, left=1, top=2, crop_width=3, crop_height=4),
     "polarity": lambda folder: Polarity(width=SIDE, height=SIDE, keep="on", invert=True),
+    "mask": mask,
+    "orientation": lambda folder: Orientation(width=SIDE, height=SIDE, flip_x=True, turn=90),
+    "downsample": lambda folder: Downsample(width=SIDE, height=SIDE, factor=4),
+    "downsample difference": lambda folder: Downsample(width=SIDE, height=SIDE, factor=2, law="difference"),
+    "contrast": lambda folder: SpatioTemporalContrast(width=SIDE, height=SIDE, window_us=5000),
+    "trail": lambda folder: Trail(width=SIDE, height=SIDE, window_us=5000),
+    "time window": lambda folder: TimeWindow(width=SIDE, height=SIDE, duration_us=3000, period_us=7000),
+    "undistort": undistort,
     "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
 }
 

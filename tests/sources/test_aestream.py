@@ -2,13 +2,12 @@
 
 import os
 import signal
-import sys
 import time
 
 import numpy as np
 import pytest
 
-from sources.aestream_source import AestreamFile, ChildEvents
+from sources.aestream_source import AestreamFile
 from stream.errors import ConfigError, FormatError
 from stream.packet import EVENT_DTYPE, End, Packet
 
@@ -43,21 +42,6 @@ def drain(source, *, max_items=5000, limit_s=60.0):
         else:
             time.sleep(0.001)
     raise AssertionError("no End")
-
-
-def python(code):
-    return [sys.executable, "-c", code]
-
-
-def drain_child(child):
-    parts = [np.empty(0, EVENT_DTYPE)]
-    while child.fault is None:
-        events = child.read(1 << 30)
-        if events is None:
-            time.sleep(0.001)
-        else:
-            parts.append(events)
-    return np.concatenate(parts)
 
 
 @pytest.fixture
@@ -125,42 +109,6 @@ class TestFile:
             AestreamFile(path=str(tmp_path / "a.raw"), width=10, height=10)
         with pytest.raises(FormatError, match="no such file"):
             AestreamFile(path=str(tmp_path / "a.dat"), width=10, height=10)
-
-
-def test_a_crash_of_the_child_is_told_with_its_signal():
-    code = "import os,sys; sys.stdout.buffer.write(b'1'*39); sys.stdout.flush(); os.kill(os.getpid(), 11)"
-    child = ChildEvents(python(code), silence_s=30)
-    assert len(drain_child(child)) == 3
-    assert child.fault == "was ended by signal 11 (SIGSEGV)"
-
-
-def test_an_exit_code_is_told_with_the_last_words():
-    child = ChildEvents(python("raise ValueError('no such sensor')"), silence_s=30)
-    drain_child(child)
-    assert child.fault == "failed with exit code 1: ValueError: no such sensor"
-
-
-def test_a_torn_record_is_told():
-    child = ChildEvents(python("import os; os.write(1, b'1' * 20)"), silence_s=30)
-    assert len(drain_child(child)) == 1
-    assert child.fault == "ended inside of an event (7 of 13 bytes)"
-
-
-def test_silence_is_ended_and_nothing_is_left_running():
-    child = ChildEvents(python("import os,time; os.write(1, b'1' * 13); time.sleep(600)"), silence_s=1)
-    assert len(drain_child(child)) == 1
-    assert child.fault == "said nothing for 1 s and was killed"
-    assert child.process.returncode == -9
-
-
-def test_reading_never_blocks():
-    child = ChildEvents(python("import time; time.sleep(600)"), silence_s=600)
-    begin = time.monotonic()
-    assert child.read(100) is None
-    assert time.monotonic() - begin < 0.5
-    child.close()
-    child.close()
-    assert child.process.returncode == -9
 
 
 def test_without_aestream_the_way_out_is_told(tmp_path, monkeypatch):

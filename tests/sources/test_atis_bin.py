@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sources.atis_bin import decode_atis_bin, encode_atis_bin, read_atis_bin, write_atis_bin
+from sources.atis_bin import AtisBinDecoder, decode_atis_bin, encode_atis_bin, write_atis_bin
 from stream.errors import FormatError
 from stream.packet import EVENT_DTYPE
 
@@ -52,8 +52,8 @@ def test_chunks_give_the_same_as_the_whole(tmp_path_factory, data, chunk):
     parts = [np.empty(0, EVENT_DTYPE)]
     torn = False
     try:
-        for events in read_atis_bin(path, chunk_events=chunk):
-            parts.append(events)
+        for events in AtisBinDecoder(path, chunk_events=chunk):
+            parts.append(events.copy())
     except FormatError:
         torn = True
     np.testing.assert_array_equal(np.concatenate(parts), reference_decode(data))
@@ -76,7 +76,7 @@ def test_the_edge_of_the_23_bit_clock():
 def test_overflows_are_carried_from_chunk_to_chunk(tmp_path):
     events = np.array([(t, 1, 2, 0) for t in range(0, 10_000_000, 100_000)], EVENT_DTYPE)
     write_atis_bin(tmp_path / "long.bin", events)
-    parts = list(read_atis_bin(tmp_path / "long.bin", chunk_events=9))
+    parts = [part.copy() for part in AtisBinDecoder(tmp_path / "long.bin", chunk_events=9)]
     assert np.concatenate(parts).tolist() == events.tolist()
 
 
@@ -84,7 +84,7 @@ def test_torn_tail_is_told_with_position_and_size(tmp_path):
     path = tmp_path / "torn.bin"
     write_atis_bin(path, np.array([(1, 2, 3, 1), (5, 6, 7, 0)], EVENT_DTYPE))
     path.write_bytes(path.read_bytes()[:-2])
-    chunks = read_atis_bin(path)
+    chunks = iter(AtisBinDecoder(path))
     assert next(chunks).tolist() == [(1, 2, 3, 1)]
     with pytest.raises(FormatError, match=r"byte 5 of 8: got 3 bytes, wanted 5"):
         next(chunks)

@@ -189,7 +189,7 @@ def test_a_file_cut_anywhere_gives_its_beginning(tmp_path, version):
         recording = read_events(path, width=1280, height=720)
         np.testing.assert_array_equal(recording.events, events[: len(recording.events)])
         torn = (size - header) % word
-        assert (f"torn word at byte {size - torn} of {size}" in recording.fault) == bool(torn)
+        assert (f"torn record at byte {size - torn} of {size}" in recording.fault) == bool(torn)
 
 
 def test_evt21_halves_may_be_swapped(tmp_path):
@@ -202,6 +202,19 @@ def test_evt21_halves_may_be_swapped(tmp_path):
         events, counts, fault = read(path, "evt2.1")
         assert events.tolist() == wanted
         assert (counts, fault) == ([0, 0, 0], "")
+
+
+@pytest.mark.parametrize("n_words", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("chunk_bytes", [8, 240, 1 << 17])
+def test_evt21_waits_for_enough_words_to_tell_its_halves(tmp_path, n_words, chunk_bytes):
+    on = 1 << 60 | 64 << 43 | 9 << 32 | 1
+    words = np.array([word for high in range(5, 105) for word in (8 << 60 | high << 32, on)], "<u8")[:n_words]
+    path = tmp_path / "a.raw"
+    path.write_bytes((words << 32 | words >> 32).tobytes() + b"torn")
+    events, _, fault = read(path, "evt2.1", chunk_bytes=chunk_bytes)
+    assert "got 4 bytes, wanted 8" in fault
+    if n_words > 1:  # a single word looks as good either way round
+        assert events.tolist() == [(high * 64, 64, 9, 1) for high in range(5, 5 + n_words // 2)]
 
 
 @pytest.mark.parametrize(
@@ -246,9 +259,9 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path, event, words):
     for encode in (encode_evt2, encode_evt3):
         with pytest.raises(FormatError, match=words):
             encode(events)
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError, match=words):
         write_evt(tmp_path / "a.raw", events, 1280, 720, "evt3")
-    assert not (tmp_path / "a.raw").exists()
+    assert read_events(tmp_path / "a.raw").events.tolist() == [(3, 1, 1, 0)]
 
 
 def test_times_since_1970_are_refused():

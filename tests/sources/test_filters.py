@@ -1,7 +1,13 @@
 """Every event filter, beside the plainest Python that says the same, and against the operator's contract."""
 
+import hashlib
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,17 +16,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sources.filter_background import BackgroundActivity
+from sources.filter_contrast import SpatioTemporalContrast, Trail
 from sources.filter_crop import Crop
+from sources.filter_downsample import Downsample
 from sources.filter_hot_pixel import HotPixel
+from sources.filter_mask import Mask
 from sources.filter_operator import LATEST_US, EventFilter
+from sources.filter_orientation import Orientation
 from sources.filter_polarity import Polarity
 from sources.filter_rate_limit import RateLimit
 from sources.filter_refractory import Refractory
-from stream.errors import ConfigError, StreamError
+from sources.filter_time_window import TimeWindow
+from sources.filter_undistort import Undistort
+from stream.errors import ConfigError, StreamError, UsageError
 from stream.packet import EVENT_DTYPE, Label, Message, Packet, Reset, packet_of
 
 WIDTH, HEIGHT = 5, 4
 SIZE = {"width": WIDTH, "height": HEIGHT}
+FILES = Path(__file__).parent / "files"
 Event = tuple[int, int, int, int]
 
 # --- the plainest Python: a list of (t, x, y, p) in, a list out ---
@@ -73,6 +86,81 @@ def rate_limit(events: list[Event], max_hz: int, burst: int) -> list[Event]:
     return out
 
 
+def downsample(events: list[Event], factor: int, law: str) -> list[Event]:
+    out: list[Event] = []
+    counted: dict[tuple[int, ...], list[int]] = {}
+    for t, x, y, p in events:
+        square = x // factor, y // factor
+        pixels = {(i, j) for i in range(WIDTH) for j in range(HEIGHT) if (i // factor, j // factor) == square}
+        # all the square has seen since it fired: a list, not a sum
+        seen = counted.setdefault(square if law == "difference" else (*square, p), [])
+        seen.append(p)
+        weight = seen.count(1) - seen.count(0) if law == "difference" else len(seen)
+        if law == "divide" or abs(weight) == len(pixels):
+            out.append((t, *square, p))
+            seen.clear()
+    return out
+
+
+def bursts(events: list[Event], window_us: int) -> list[int]:
+    """Return the place of each event in its pixel's burst, by looking back through all events of the pixel."""
+    places = []
+    for k, (t, x, y, p) in enumerate(events):
+        place = 0
+        for t_before, _, _, p_before in reversed([it for it in events[:k] if it[1:3] == (x, y)]):
+            if p_before != p or t - t_before >= window_us:
+                break
+            place, t = place + 1, t_before
+        places.append(place)
+    return places
+
+
+def in_burst(events: list[Event], window_us: int, places: range) -> list[Event]:
+    return [event for event, place in zip(events, bursts(events, window_us), strict=True) if place in places]
+
+
+def oriented(events: list[Event], move: Callable[[Any], Any]) -> list[Event]:
+    """Orient by what NumPy does to a picture of each single pixel."""
+    out: list[Event] = []
+    for t, x, y, p in events:
+        picture = np.zeros((HEIGHT, WIDTH), np.bool_)
+        picture[y, x] = True
+        (row,), (column,) = np.nonzero(move(picture))
+        out.append((t, int(column), int(row), p))
+    return out
+
+
+def undistorted(events: list[Event]) -> list[Event]:
+    """Search for the ideal place of each pixel, by Newton steps with differences for derivatives."""
+    fx, cx, fy, cy, k1, k2, p1, p2, k3 = 2.5, 2.1, 2.4, 1.4, -0.23, 0.031, 0.012, -0.017, 1e-3
+
+    def seen(x: float, y: float) -> complex:
+        r = x**2 + y**2
+        radial = 1 + k1 * r + k2 * r**2 + k3 * r**3
+        return complex(
+            x * radial + 2 * p1 * x * y + p2 * (r + 2 * x**2), y * radial + p1 * (r + 2 * y**2) + 2 * p2 * x * y
+        )
+
+    out: list[Event] = []
+    for t, u, v, p in events:
+        wanted = complex((u - cx) / fx, (v - cy) / fy)
+        x, y = wanted.real, wanted.imag
+        for _ in range(50):
+            h = 1e-6
+            by_x = (seen(x + h, y) - seen(x - h, y)) / (2 * h)
+            by_y = (seen(x, y + h) - seen(x, y - h)) / (2 * h)
+            miss = wanted - seen(x, y)
+            area = by_x.real * by_y.imag - by_y.real * by_x.imag
+            x += (miss.real * by_y.imag - miss.imag * by_y.real) / area
+            y += (miss.imag * by_x.real - miss.real * by_x.imag) / area
+        column, row = math.floor(fx * x + cx + 0.5), math.floor(fy * y + cy + 0.5)
+        if 0 <= column < WIDTH and 0 <= row < HEIGHT:
+            out.append((t, column, row, p))
+    return out
+
+
+MASKED = {(2, 1), (0, 3), (4, 0)}
+
 # --- the filters, each with its reference ---
 
 FILTERS: dict[str, tuple[Callable[[], EventFilter], Callable[[list[Event]], list[Event]]]] = {
@@ -98,6 +186,48 @@ FILTERS: dict[str, tuple[Callable[[], EventFilter], Callable[[list[Event]], list
         lambda: Polarity(**SIZE, keep="off", invert=True),
         lambda e: [(t, x, y, 1) for t, x, y, p in e if p == 0],
     ),
+    "mask": (
+        lambda: Mask(**SIZE, path=f"{FILES}/pixels_5x4.txt"),
+        lambda e: [it for it in e if it[1:3] not in MASKED],
+    ),
+    "mask inverted": (
+        lambda: Mask(**SIZE, path=f"{FILES}/pixels_5x4.txt", invert=True),
+        lambda e: [it for it in e if it[1:3] in MASKED],
+    ),
+    "turned by 90": (lambda: Orientation(**SIZE, turn=90), lambda e: oriented(e, lambda it: np.rot90(it, -1))),
+    "turned by 180": (lambda: Orientation(**SIZE, turn=180), lambda e: oriented(e, lambda it: np.rot90(it, 2))),
+    "turned by 270": (lambda: Orientation(**SIZE, turn=270), lambda e: oriented(e, lambda it: np.rot90(it, 1))),
+    "flipped x": (lambda: Orientation(**SIZE, flip_x=True), lambda e: oriented(e, np.fliplr)),
+    "flipped y": (lambda: Orientation(**SIZE, flip_y=True), lambda e: oriented(e, np.flipud)),
+    "transposed": (lambda: Orientation(**SIZE, transpose=True), lambda e: oriented(e, np.transpose)),
+    "transposed, flipped, turned": (
+        lambda: Orientation(**SIZE, transpose=True, flip_x=True, turn=90),
+        lambda e: oriented(e, lambda it: np.rot90(np.fliplr(it.T), -1)),
+    ),
+    "downsample divide": (
+        lambda: Downsample(**SIZE, factor=2, law="divide"),
+        lambda e: downsample(e, 2, "divide"),
+    ),
+    "downsample integrate": (lambda: Downsample(**SIZE, factor=2), lambda e: downsample(e, 2, "integrate")),
+    "downsample difference": (
+        lambda: Downsample(**SIZE, factor=3, law="difference"),
+        lambda e: downsample(e, 3, "difference"),
+    ),
+    "contrast": (lambda: SpatioTemporalContrast(**SIZE, window_us=60), lambda e: in_burst(e, 60, range(1, 2))),
+    "contrast keeping trails": (
+        lambda: SpatioTemporalContrast(**SIZE, window_us=60, keep_trail=True),
+        lambda e: in_burst(e, 60, range(1, len(e))),
+    ),
+    "trail": (lambda: Trail(**SIZE, window_us=60), lambda e: in_burst(e, 60, range(1))),
+    "time window": (
+        lambda: TimeWindow(**SIZE, start_us=1500, duration_us=800),
+        lambda e: [it for it in e if 1500 <= it[0] < 2300],
+    ),
+    "periodic time window": (
+        lambda: TimeWindow(**SIZE, start_us=1200, duration_us=30, period_us=101),
+        lambda e: [it for it in e if it[0] >= 1200 and (it[0] - 1200) % 101 in range(30)],
+    ),
+    "undistort": (lambda: Undistort(**SIZE, calibration=f"{FILES}/lens_5x4.yaml"), undistorted),
 }
 
 
@@ -317,7 +447,19 @@ def test_times_at_the_ends_of_the_range_do_not_overflow(name: str) -> None:
     assert np.frombuffer(out[0], EVENT_DTYPE).tolist() == reference(events)
 
 
-@pytest.mark.parametrize("which", ["refractory", "background", "hot pixel", "rate limit"])
+@pytest.mark.parametrize(
+    "which",
+    [
+        "refractory",
+        "background",
+        "hot pixel",
+        "rate limit",
+        "downsample integrate",
+        "downsample difference",
+        "contrast",
+        "trail",
+    ],
+)
 def test_a_reset_is_passed_on_and_forgets_nothing_unless_asked(which: str) -> None:
     make, _ = FILTERS[which]
     packets = [message for message in messages() if isinstance(message, Packet)]
@@ -327,6 +469,42 @@ def test_a_reset_is_passed_on_and_forgets_nothing_unless_asked(which: str) -> No
     assert b"".join(it for it in out if isinstance(it, bytes)) == run(make(), packets)[0][0]
     out, _ = run(forgets, messages())
     assert [it for it in out if isinstance(it, bytes) and it] == [run(make(), [it])[0][0] for it in packets]
+
+
+def test_every_filter_lets_some_events_out_and_all_but_the_plainest_drop_some(name: str) -> None:
+    """Else the comparisons above would compare nothing with nothing."""
+    operator = FILTERS[name][0]()
+    run(operator, messages())
+    counts = operator.statistics()
+    assert counts["kept"] > 0
+    passes_all = isinstance(operator, Orientation) or name in ("refractory of nothing", "downsample divide")
+    assert (counts["dropped"] == 0) == passes_all
+
+
+def digests() -> dict[str, list[str]]:
+    """Digest what each filter makes of a small stream, and its state; run with and without the compiler."""
+    out = {}
+    for name, (make, _) in FILTERS.items():
+        operator = make()
+        operator.warm_up()
+        went_out, state = run(operator, messages())
+        out[name] = [hashlib.sha256(repr(it).encode()).hexdigest() for it in (went_out, sorted(state.items()))]
+    return out
+
+
+def test_the_same_bits_without_the_compiler() -> None:
+    script = f"import json, runpy; print(json.dumps(runpy.run_path({__file__!r})['digests']()))"
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == digests()
 
 
 BAD: dict[str, tuple[Callable[[], object], str]] = {
@@ -342,6 +520,21 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "crop left": (lambda: Crop(**SIZE, left=5, crop_width=1, crop_height=1), "left"),
     "crop width": (lambda: Crop(**SIZE, left=3, crop_width=3, crop_height=1), "crop_width: got 3, wanted 1 to 2"),
     "crop height": (lambda: Crop(**SIZE, crop_width=3, crop_height=0), "crop_height"),
+    "mask file": (lambda: Mask(**SIZE, path=f"{FILES}/none.txt"), "none.txt"),
+    "turn": (lambda: Orientation(**SIZE, turn=45), "turn: got 45, wanted 0, 90, 180 or 270"),
+    "factor": (lambda: Downsample(**SIZE, factor=0), "factor: got 0, wanted 1 to 1024"),
+    "law": (lambda: Downsample(**SIZE, factor=2, law="mean"), "law: got 'mean', wanted one of divide, integrate"),
+    "contrast window": (lambda: SpatioTemporalContrast(**SIZE, window_us=-1), "window_us"),
+    "trail window": (lambda: Trail(**SIZE, window_us=2**61), "window_us"),
+    "start": (lambda: TimeWindow(**SIZE, start_us=2**62, duration_us=1), "start_us"),
+    "duration": (lambda: TimeWindow(**SIZE, duration_us=0), "duration_us"),
+    "period": (lambda: TimeWindow(**SIZE, duration_us=10, period_us=9), "period_us: got 9, wanted 10 to"),
+    "calibration": (lambda: Undistort(**SIZE, calibration="${NO_SUCH_VARIABLE}/lens.yaml"), "NO_SUCH_VARIABLE"),
+    "zoom": (lambda: Undistort(**SIZE, calibration=f"{FILES}/lens_5x4.yaml", zoom=0), "zoom"),
+    "sensor": (
+        lambda: Undistort(width=4, height=5, calibration=f"{FILES}/lens_5x4.yaml"),
+        "is of a 5x4 sensor, wanted 4x5",
+    ),
     "polarity": (lambda: Polarity(**SIZE, keep="bright"), "keep: got 'bright', wanted one of both, on, off"),
 }
 
@@ -349,7 +542,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_parameter_is_refused(case: str) -> None:
     make, wanted = BAD[case]
-    with pytest.raises(ConfigError, match=wanted):
+    with pytest.raises(UsageError, match=wanted):
         make()
 
 

@@ -30,7 +30,7 @@ def test_they_look_like_n_mnist_and_are_the_same_each_time(tmp_path):
     assert len(files) == 31
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]  # nothing left beside
     recordings = [read_events(path, width=34, height=34) for path in one.rglob("*.bin")]
-    assert not any(recording.fault or recording.outside or recording.clamped for recording in recordings)
+    assert not any(recording.fault or recording.outside or recording.backward for recording in recordings)
     counts = [len(recording.events) for recording in recordings]
     assert 2500 < np.mean(counts) < 5000
     assert 0.45 < np.mean([recording.events["p"].mean() for recording in recordings]) < 0.55

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sources.handwriting import pen_strokes
-from sources.scene import DigitScene, look_through, scene_of
+from sources.scene import TRIANGLE, DigitScene, look_through, saccade, scene_of
 
 NAMES = ["digits", "shapes", "gratings"]
 
@@ -63,6 +63,14 @@ def test_saccades_start_and_stop_gently_and_return():
         start, soon, middle, later = (frame_of(scene, leg * 100_000 + at) for at in (0, 5000, 50_000, 55_000))
         assert np.abs(soon - start).max() < 0.1 * np.abs(later - middle).max()
     np.testing.assert_array_equal(frame_of(scene, 0), frame_of(scene, 300_000))
+
+
+def test_a_path_of_saccades_rests_on_its_ends_and_passes_its_corners():
+    assert [saccade(at, 50_000, TRIANGLE) for at in (-1, 0, 50_000, 100_000, 150_000, 900_000)] == [
+        *(TRIANGLE[0], *TRIANGLE, TRIANGLE[3])
+    ]
+    x, y = saccade(25_000, 50_000, ((0.0, 1.0), (4.0, 3.0)))
+    assert (x, y) == (2.0, 2.0)  # half-way in half the time
 
 
 def test_specimens_of_a_digit_differ_but_less_than_digits_do():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sources.counter_random import random_bits, uniform
+from sources.scene_images import Images
 from sources.simulated import Camera, CameraParams, SimulatedCamera
 from stream.errors import ConfigError
-from stream.packet import End, Packet
+from stream.packet import End, Label, Packet, Reset
 
 QUIET = CameraParams(
     threshold_on=0.1, threshold_off=0.1, mismatch=0.0, refractory_us=0, leak_hz=0.0, shot_noise_hz=0.0, hot_pixels=0
@@ -202,8 +203,11 @@ def test_bad_parameters_are_refused():
         ({"threshold_on": 0.0}, "threshold_on 0"),
         ({"shot_noise_hz": -1.0}, "shot_noise_hz -1"),
         ({"step_us": 0}, "step_us 0"),
-        ({"step_us": 7}, "a step that divides"),
+        ({"packet_us": 0}, "packet_us 0"),
         ({"scene": "cats"}, "'cats'"),
+        ({"scene": "images"}, "no path"),
+        ({"path": "cats"}, "'cats' for digits"),
+        ({"images": Images()}, "options for images"),
         ({"width": 3}, "3x34"),
     ]:
         with pytest.raises(ConfigError, match=words):
@@ -219,3 +223,12 @@ def test_steps_of_frames_hardly_change_the_stream():
             n += len(message.items) if isinstance(message, Packet) else 0
         counts.append(n)
     assert abs(counts[0] - counts[1]) < 0.03 * counts[0]
+
+
+def test_objects_last_whole_steps():
+    source = SimulatedCamera(scene="shapes", duration_us=900_000, step_us=700, gap_us=1000)
+    marks = []
+    while not isinstance(message := source.poll(1 << 20), End):
+        if isinstance(message, Reset | Label):
+            marks.append(message.t_us)
+    assert marks == [700, 700 + 400_400, 1400 + 400_400, 1400 + 2 * 400_400, 2100 + 2 * 400_400]

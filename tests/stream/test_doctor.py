@@ -1,0 +1,69 @@
+"""What the doctor says of cameras."""
+
+import pytest
+
+from sources import camera, camera_usb
+from sources.camera import DriverReport
+from sources.camera_driver import FoundCamera
+from stream import doctor
+from stream.doctor import Finding, examine
+
+
+def findings_of(word: str) -> list[Finding]:
+    return [finding for finding in (*doctor._cameras(), *doctor._usb()) if finding.subject.startswith(word)]
+
+
+def test_the_drivers_of_this_machine_are_looked_at() -> None:
+    subjects = [finding.subject for finding in examine()]
+    for name in ("neuromorphic_drivers", "dv_processing", "openeb", "aestream"):
+        assert f"driver {name}" in subjects
+
+
+def test_what_is_found_and_what_is_missing_comes_with_its_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = [
+        DriverReport("one", "1.2", "", "get one", [FoundCamera("one", "EVK4", "0005", "")]),
+        DriverReport("two", "", "not installed", "get two", []),
+        DriverReport("three", "3.0", "cannot look", "get three", [FoundCamera("three", "DAVIS", "", "Access denied")]),
+    ]
+    monkeypatch.setattr(camera, "list_cameras", lambda: reports)
+    assert [(finding.state, finding.text) for finding in findings_of("driver")] == [
+        ("ok", "1.2"),
+        ("note", "not installed; get two"),
+        ("note", "3.0 cannot look"),
+    ]
+    assert [(finding.state, finding.text) for finding in findings_of("camera")] == [
+        ("ok", "EVK4 0005, through one: --source camera:0005"),
+        ("fault", "DAVIS: three cannot open it: Access denied"),
+    ]
+
+
+def test_a_camera_that_may_not_be_opened_is_a_fault_with_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugged = [
+        camera_usb.UsbCamera("Prophesee", "EVK4", "04b4:00f5", "/dev/bus/usb/002/011", False),
+        camera_usb.UsbCamera("iniVation", "", "152a:8419", "/dev/bus/usb/001/005", True),
+    ]
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(camera_usb, "has_usb", lambda: True)
+    monkeypatch.setattr(camera_usb, "usb_cameras", lambda: plugged)
+    closed, opened = findings_of("USB camera")
+    assert closed.state == "fault"
+    assert closed.text.startswith("EVK4 (04b4:00f5) at /dev/bus/usb/002/011, you may not open it: write the lines")
+    assert camera_usb.udev_rules() in closed.text
+    assert opened == Finding("USB camera", "ok", "iniVation (152a:8419) at /dev/bus/usb/001/005, you may open it")
+
+
+def test_without_a_camera_the_rule_is_told_for_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(camera_usb, "has_usb", lambda: True)
+    monkeypatch.setattr(camera_usb, "usb_cameras", list)
+    (finding,) = findings_of("USB")
+    assert finding.state == "note"
+    assert camera_usb.RULES_FILE in finding.text
+    assert 'idVendor}=="152a"' in finding.text
+
+
+def test_a_machine_without_usb_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(camera_usb, "has_usb", lambda: False)
+    (finding,) = findings_of("USB")
+    assert "docker run --device /dev/bus/usb" in finding.text
