@@ -18,7 +18,7 @@ longer gives the same bits when the stream starts at another time.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,30 @@ from stream.errors import ConfigError
 from stream.jit import kernel
 from stream.packet import SPIKE_DTYPE
 
-__all__ = ["LIF", "LIFParams", "LIFState", "lif_fire", "lif_jump", "lif_run"]
+__all__ = [
+    "LIF",
+    "LIFParams",
+    "LIFState",
+    "LIFUnits",
+    "leak",
+    "leak_add",
+    "lif_fire",
+    "lif_jump",
+    "lif_run",
+]
+
+
+class LIFUnits(NamedTuple):
+    """What a population of a network is (``neurons.graph``); numbers, or one for each unit."""
+
+    tau_mem_us: float | NDArray[Any] = 20_000.0
+    v_threshold: float | NDArray[Any] = 1.0
+    v_leak: float | NDArray[Any] = (
+        0.0  # where the membrane rests without input; above the threshold: it fires by itself
+    )
+    v_reset: float | NDArray[Any] = 0.0
+    reset: Literal["soft", "hard"] = "soft"  # soft: v <- v - (v_threshold - v_reset);  hard: v <- v_reset
+    refractory_us: int = 0  # after a spike v stands still and input is lost
 
 
 class LIFParams(NamedTuple):
@@ -79,6 +102,49 @@ def lif_fire(v: Any, threshold: float, fired: Any) -> int:
                 fired[n_fired] = j
                 n_fired += 1
     return n_fired
+
+
+@kernel
+def leak(v: Any, first: int, last: int, factor: float) -> None:
+    """Let ``v[first:last]`` leak; no denormals."""
+    real = v.dtype.type
+    decay, tiny, zero = real(factor), real(1e-30), real(0)
+    here = v[first:last]
+    for j in range(len(here)):
+        u = here[j] * decay
+        here[j] = u if abs(u) > tiny else zero
+
+
+@kernel
+def leak_add(v: Any, first: int, last: int, factor: float, weight: Any, at: int, threshold: float) -> bool:
+    """Leak, add weights and test, in one pass over memory.
+
+    Parameters
+    ----------
+    v
+        real, shape (n_all,): potentials of all populations. ``v[first:last]`` is written to.
+    factor
+        What is left of a potential.
+    weight, at
+        real, shape (n_weights,): ``weight[at]`` belongs to unit ``first``.
+    threshold
+        Of all these units.
+
+    Returns
+    -------
+    bool
+        Whether any unit is above the threshold.
+    """
+    real = v.dtype.type
+    decay, theta, tiny, zero = real(factor), real(threshold), real(1e-30), real(0)
+    here, row = v[first:last], weight[at : at + last - first]
+    anyone = False
+    for j in range(len(here)):
+        u = here[j] * decay + row[j]
+        u = u if abs(u) > tiny else zero
+        here[j] = u
+        anyone |= u > theta
+    return anyone
 
 
 @kernel

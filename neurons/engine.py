@@ -1,0 +1,858 @@
+"""The machine that runs any network: one compiled kernel over flat arrays. ``neurons.network`` is its user's side.
+
+A network is a program in tables of numbers: one row for each population, one for each projection; parameters, weights
+and states of all populations stand in flat arrays, one slice each. So every network runs in the same compiled code, and
+nothing is compiled when a network is loaded. The switch on model and topology stands outside of the loops over units.
+
+Order
+-----
+What happens *inside* (a delayed spike that arrives, a threshold crossed between events, a step of a grid) waits in a
+heap, ordered by (time, order in which it was scheduled). What is due at a time <= t comes before the input event at t.
+
+A spike without delay is delivered at once. The cascade of one happening goes level by level: populations in an order in
+which projections without delay lead forward; in a population its incoming projections as the graph lists them; in a
+projection the source's spikes in the order in which they were fired. Each delivery is an event of its own: potentials
+leak to its time, the row is added, then the units that were reached are tested, once each, in ascending order.
+
+A crossing between events has a real-valued time. The reset acts at that real time; the spike carries the next whole
+microsecond (later than the event before it) and is delivered then. When at that same microsecond something else reaches
+the unit, the crossing, being earlier, comes first.
+
+Nothing can cause anything at its own time except its own cascade: delays are 1 us or more, crossings are found after
+their event, grids lie ahead. Hence, when all that is due up to a time has been run, a later event at that same time
+finds the same state, wherever the stream was cut.
+
+Time groups
+-----------
+Potentials leak when they are touched, not before. Units that are always touched together share one time: a population
+that is reached by dense rows alone, or a site of a map. ``population[p, GROUP]`` units each.
+
+Firing disciplines
+------------------
+``event``: as above. ``phase``: time is cut in phases of ``phase_us``. Rows that arrive in a phase are added to
+potentials that leaked to its begin, and are not tested; at its end every population fires, once for each unit above
+threshold; then all the spikes are delivered, into the phase that begins. So a spike takes one phase for each layer, and
+longer by its delay.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurons.crossing import drift, first_crossing
+from neurons.izhikevich import izhikevich_step
+from neurons.lif import leak, leak_add
+from stream.jit import kernel
+
+NEVER_US = 2**62
+
+# models
+LIF, CURRENT_LIF, ADAPTIVE_LIF, LEAKY_INTEGRATOR, INTEGRATE_FIRE, IZHIKEVICH, THRESHOLD = range(7)
+# topologies
+DENSE, CONVOLUTION, POOLING, SPARSE, INHIBITION, ONE_TO_ONE = range(6)
+
+# columns of Program.population
+(
+    MODEL,
+    UNITS,  # how many
+    FIRST,  # the first one's place in the flat arrays
+    GROUP,  # units of a time group
+    FIRST_GROUP,  # the first group's place
+    UNIFORM,  # 1: parameters are the same for all units
+    HARD,  # 1: hard reset
+    REFRACTORY_US,
+    CROSSES,  # 0: fires at events alone; 1: also between them; DRIVEN: even without any
+    RECORDED,  # 1: spikes go out
+    STEP_US,  # of its grid
+    N_DELAYED,  # projections with a delay that begin here
+    HEIGHT,
+    WIDTH,
+    CHANNELS,
+) = range(15)
+N_POPULATION_COLUMNS = 15
+
+DRIVEN = 2
+
+# columns of Program.projection
+(
+    TOPOLOGY,
+    SOURCE,  # population, -1 for the input
+    TARGET,
+    DELAY_US,
+    WEIGHT,  # place of the first weight
+    ROWS,  # place of the first row start (sparse)
+    SYNAPSES,  # place of the first synapse's unit (sparse)
+    SIZE_Y,
+    SIZE_X,
+    STRIDE_Y,
+    STRIDE_X,
+    PAD_Y,
+    PAD_X,
+    GROUPS,
+    SOURCE_WIDTH,
+    SOURCE_CHANNELS,
+    WEIGHT_STEP,  # 0: one weight for all (one-to-one)
+) = range(17)
+N_PROJECTION_COLUMNS = 17
+
+# rows of Program.constant: tau_mem_us stands in row 0 wherever there is one
+TAU_MEM, TAU_2, EXTRA = range(3)  # EXTRA: height of a unit pulse (current), adaptation (adaptive)
+DRIVE = 0  # integrate-fire
+IZ_A, IZ_B, IZ_C, IZ_D, IZ_PEAK, IZ_DRIVE = range(6)
+N_CONSTANTS = 6
+
+# columns of State.heap, and what its entries are
+TIME, SEQUENCE, KIND, WHERE, UNIT = range(5)
+ARRIVAL, CROSSING, STEP, PHASE = range(4)
+
+# places of State.book
+(
+    N_HEAP,
+    NEXT_SEQUENCE,
+    N_QUEUE,
+    BUSY,
+    NOW_US,
+    AT_POPULATION,
+    AT_PROJECTION,
+    AT_SPIKE,
+    ARRIVING,
+    PRE,
+    ANCHOR_US,
+    TICKING,
+) = range(12)
+N_SPIKES, N_DELIVERIES, N_OUT = 12, 13, 14
+N_BOOK = 15
+
+# columns of State.progress
+SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE = range(5)
+N_PROGRESS_COLUMNS = 5
+
+# what State.book[BUSY] says of the cascade: none, one that began inside, one of an input event
+IDLE, INSIDE, FROM_INPUT = range(3)
+
+# what a run says when it returns
+DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL = range(4)
+
+FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
+
+
+class Program(NamedTuple):
+    """What a network is."""
+
+    population: NDArray[np.int64]  # int64, shape (n_populations, 15)
+    projection: NDArray[np.int64]  # int64, shape (n_projections, 17)
+    order: NDArray[np.int64]  # int64, shape (n_populations,): of firing within a cascade
+    incoming_start: NDArray[np.int64]  # int64, shape (n_populations + 1,)
+    incoming: NDArray[np.int64]  # int64, projections without delay, by target
+    delayed_start: NDArray[np.int64]  # int64, shape (n_populations + 2,): by source, the input first
+    delayed: NDArray[np.int64]  # int64, projections with delay, by source
+    theta: NDArray[Any]  # real, shape (n_all,): threshold above rest
+    down: NDArray[Any]  # real, shape (n_all,): soft reset: what a spike takes away; hard: where it leads, above rest
+    constant: NDArray[np.float64]  # float64, shape (6, n_all)
+    weight: NDArray[Any]  # real, shape (n_weights,)
+    row_start: NDArray[np.int64]  # int64
+    synapse_unit: NDArray[np.int64]  # int64
+    phase_us: int  # 0: firing discipline `event`
+
+
+class State(NamedTuple):
+    """Where a network stands."""
+
+    v: NDArray[Any]  # real, shape (n_all,): potentials above rest (Izhikevich: as they are), at their group's time
+    w: NDArray[Any]  # real, shape (n_all,): synaptic current, adaptation, recovery
+    integral_us: NDArray[np.float64]  # float64, shape (n_all,): of v over the window so far (leaky integrators)
+    held_us: NDArray[np.int64]  # int64, shape (n_all,): first whole microsecond after the refractory time
+    lag_us: NDArray[np.float64]  # float64, shape (n_all,): held_us minus the refractory time's real end
+    next_us: NDArray[np.int64]  # int64, shape (n_all,): the spike of the next crossing, or NEVER_US
+    next_sequence: NDArray[np.int64]  # int64, shape (n_all,): its entry in the heap
+    t_us: NDArray[np.int64]  # int64, shape (n_groups,)
+    progress: NDArray[np.int64]  # int64, shape (n_populations, 5)
+    book: NDArray[np.int64]  # int64, shape (15,)
+    heap: NDArray[np.int64]  # int64, shape (room, 5)
+    queue: NDArray[np.int64]  # int64, shape (room,): units that fired in this cascade
+
+
+# -- the heap ----------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _earlier(heap: Any, i: int, j: int) -> Any:
+    """Tell whether entry i comes before entry j."""
+    return heap[i, TIME] < heap[j, TIME] or (heap[i, TIME] == heap[j, TIME] and heap[i, SEQUENCE] < heap[j, SEQUENCE])
+
+
+@kernel
+def _swap(heap: Any, i: int, j: int) -> None:
+    """Exchange two entries."""
+    for column in range(5):
+        heap[i, column], heap[j, column] = heap[j, column], heap[i, column]
+
+
+@kernel
+def _sink(heap: Any, n: int, i: int) -> None:
+    """Let entry i sink to where it belongs."""
+    while True:
+        least = i
+        for child in (2 * i + 1, 2 * i + 2):
+            if child < n and _earlier(heap, child, least):
+                least = child
+        if least == i:
+            return
+        _swap(heap, i, least)
+        i = least
+
+
+@kernel
+def _push(state: State, t_us: int, kind: int, where: int, unit: int) -> Any:
+    """Schedule; returns the entry's sequence number. There is room."""
+    heap, book = state.heap, state.book
+    i = book[N_HEAP]
+    heap[i, TIME], heap[i, SEQUENCE], heap[i, KIND], heap[i, WHERE], heap[i, UNIT] = (
+        t_us,
+        book[NEXT_SEQUENCE],
+        kind,
+        where,
+        unit,
+    )
+    book[N_HEAP] += 1
+    book[NEXT_SEQUENCE] += 1
+    while i > 0 and _earlier(heap, i, (i - 1) // 2):
+        _swap(heap, i, (i - 1) // 2)
+        i = (i - 1) // 2
+    return book[NEXT_SEQUENCE] - 1
+
+
+@kernel
+def _pop(state: State) -> None:
+    """Take the first entry away."""
+    heap, book = state.heap, state.book
+    book[N_HEAP] -= 1
+    n = book[N_HEAP]
+    for column in range(5):
+        heap[0, column] = heap[n, column]
+    _sink(heap, n, 0)
+
+
+@kernel
+def _is_stale(state: State, i: int) -> Any:
+    """Tell whether an entry is a crossing that was foreseen and then did not come."""
+    heap = state.heap
+    return heap[i, KIND] == CROSSING and state.next_sequence[heap[i, UNIT]] != heap[i, SEQUENCE]
+
+
+@kernel
+def compact(state: State) -> None:
+    """Throw stale entries out of the heap."""
+    heap, book = state.heap, state.book
+    n = 0
+    for i in range(book[N_HEAP]):
+        if not _is_stale(state, i):
+            for column in range(5):
+                heap[n, column] = heap[i, column]
+            n += 1
+    book[N_HEAP] = n
+    for i in range(n // 2 - 1, -1, -1):
+        _sink(heap, n, i)
+
+
+@kernel
+def _heap_has_room(state: State, wanted: int) -> Any:
+    """Tell whether ``wanted`` entries find room, compacting if need be."""
+    room = len(state.heap)
+    if state.book[N_HEAP] + wanted <= room:
+        return True
+    compact(state)
+    # half of it free, or growing is cheaper than compacting again and again
+    return state.book[N_HEAP] + wanted <= room and 2 * state.book[N_HEAP] <= room
+
+
+# -- one unit ----------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _flushed(value: float) -> float:
+    """Keep denormals away."""
+    return value if abs(value) > 1e-30 else 0.0
+
+
+@kernel
+def _move(program: Program, state: State, model: int, j: int, dt_us: float, is_held: bool) -> None:
+    """Let time pass for one unit of a model that can cross, or be held."""
+    constant = program.constant
+    v: Any = np.float64(state.v[j])
+    w: Any = np.float64(state.w[j])
+    if model == LIF:
+        v = v if is_held else v * math.exp(-dt_us / constant[TAU_MEM, j])
+    elif model == CURRENT_LIF:
+        v = v if is_held else drift(v, w, dt_us, constant[TAU_MEM, j], constant[TAU_2, j])
+        w = w * math.exp(-dt_us / constant[TAU_2, j])
+    elif model == ADAPTIVE_LIF:
+        v = v if is_held else v * math.exp(-dt_us / constant[TAU_MEM, j])
+        w = w * math.exp(-dt_us / constant[TAU_2, j])
+    elif model == INTEGRATE_FIRE:
+        v = v if is_held else v + constant[DRIVE, j] * dt_us
+    state.v[j] = _flushed(v)
+    state.w[j] = _flushed(w)
+
+
+@kernel
+def _time_to_cross(program: Program, model: int, j: int, v: float, w: float) -> float:
+    """Return after how many us a unit with this v and w fires by itself; inf if never."""
+    constant = program.constant
+    theta = np.float64(program.theta[j])
+    if model == LIF:
+        return first_crossing(v, 0.0, theta, constant[TAU_MEM, j], 1.0)
+    if model == CURRENT_LIF:
+        # no sum of what is there now and the highest pulse that the current can still make reaches the threshold
+        if theta >= 0.0 and max(v, 0.0) + max(w, 0.0) * constant[EXTRA, j] <= theta:
+            return math.inf
+        return first_crossing(v, w, theta, constant[TAU_MEM, j], constant[TAU_2, j])
+    if model == ADAPTIVE_LIF:
+        if theta >= 0.0 and max(v, 0.0) - min(w, 0.0) <= theta:
+            return math.inf
+        # the gap v - w to the fixed part of the threshold obeys the equation of a membrane with a current
+        tau_us, tau_adapt_us = constant[TAU_MEM, j], constant[TAU_2, j]
+        rate = 1.0 / tau_adapt_us - 1.0 / tau_us
+        if rate == 0.0:
+            return first_crossing(v - w, 0.0, theta, tau_us, tau_us)
+        return first_crossing(v - w, w * tau_us * rate, theta, tau_us, tau_adapt_us)
+    drive = constant[DRIVE, j]
+    if v > theta:
+        return 0.0
+    return (theta - v) / drive if drive > 0.0 else math.inf
+
+
+@kernel
+def _foresee(program: Program, state: State, p: int, j: int, t_us: int) -> None:
+    """Find a unit's next crossing and schedule it; its state is that of ``t_us``."""
+    model = program.population[p, MODEL]
+    v: Any = np.float64(state.v[j])
+    w: Any = np.float64(state.w[j])
+    wait_us = 0.0
+    if state.held_us[j] > t_us:
+        wait_us = np.float64(state.held_us[j] - t_us) - state.lag_us[j]
+        if model in (CURRENT_LIF, ADAPTIVE_LIF):
+            w *= math.exp(-wait_us / program.constant[TAU_2, j])
+    dt_us = wait_us + _time_to_cross(program, model, j, v, w)
+    next_us = NEVER_US
+    if dt_us < 1e17:
+        next_us = t_us + max(math.ceil(dt_us), 1)
+    if next_us == state.next_us[j]:
+        return
+    state.progress[p, N_PENDING] += (next_us != NEVER_US) - (state.next_us[j] != NEVER_US)
+    state.next_us[j] = next_us
+    state.next_sequence[j] = -1
+    if next_us != NEVER_US:
+        state.next_sequence[j] = _push(state, next_us, CROSSING, p, j)
+
+
+@kernel
+def _reset_unit(program: Program, state: State, p: int, j: int, spike_us: int, lag_us: float) -> None:
+    """Reset a unit after a spike; ``lag_us`` is how much earlier than its whole microsecond the spike really was."""
+    row = program.population[p]
+    model = row[MODEL]
+    if model == IZHIKEVICH:
+        state.v[j] = program.constant[IZ_C, j]
+        state.w[j] += state.w.dtype.type(program.constant[IZ_D, j])
+        return
+    if row[HARD]:
+        state.v[j] = program.down[j]
+    else:
+        state.v[j] -= program.down[j]
+    if model == ADAPTIVE_LIF:
+        state.w[j] += state.w.dtype.type(program.constant[EXTRA, j])
+    state.held_us[j] = spike_us + row[REFRACTORY_US]
+    state.lag_us[j] = lag_us
+    if row[REFRACTORY_US] > 0:
+        state.progress[p, HELD_UNTIL_US] = max(state.progress[p, HELD_UNTIL_US], state.held_us[j])
+
+
+@kernel
+def _tell(program: Program, state: State, p: int, j: int, t_us: int, out: Any) -> None:
+    """Pass a spike on: to the cascade, to what is recorded, and on its way through delays."""
+    row, book = program.population[p], state.book
+    unit = j - row[FIRST]
+    state.queue[book[N_QUEUE]] = unit
+    book[N_QUEUE] += 1
+    book[N_SPIKES] += 1
+    for d in range(program.delayed_start[p + 1], program.delayed_start[p + 2]):
+        q = program.delayed[d]
+        _push(state, t_us + program.projection[q, DELAY_US], ARRIVAL, q, unit)
+    if row[RECORDED]:
+        n_out: Any = book[N_OUT]
+        out[n_out]["t"] = t_us
+        out[n_out]["unit"] = unit
+        out[n_out]["population"] = p
+        book[N_OUT] += 1
+
+
+# -- many units --------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any) -> None:
+    """Bring a time group to ``t_us``; units whose crossing is due fire on the way."""
+    row = program.population[p]
+    model, n = row[MODEL], row[GROUP]
+    t_0: Any = state.t_us[row[FIRST_GROUP] + g]
+    if t_0 == t_us:
+        return
+    state.t_us[row[FIRST_GROUP] + g] = t_us
+    first = row[FIRST] + g * n
+    last = first + n
+    dt_us: Any = np.float64(t_us - t_0)
+    constant = program.constant
+    if model == LEAKY_INTEGRATOR:
+        for j in range(first, last):
+            ratio = dt_us / constant[TAU_MEM, j]
+            v = np.float64(state.v[j])
+            state.integral_us[j] -= v * constant[TAU_MEM, j] * math.expm1(-ratio)
+            state.v[j] = _flushed(v * math.exp(-ratio))
+        return
+    if model == THRESHOLD:
+        for j in range(first, last):
+            state.v[j] = 0.0
+        return
+    if model == IZHIKEVICH:
+        if not state.progress[p, ACTIVE]:
+            return  # at rest
+        has_moved: Any = False
+        small = 1e-6 if state.v.itemsize == 4 else 1e-12
+        for j in range(first, last):
+            v_mv: Any = np.float64(state.v[j])
+            u: Any = np.float64(state.w[j])
+            v_new, u_new = izhikevich_step(
+                v_mv, u, dt_us / 1000.0, constant[IZ_A, j], constant[IZ_B, j], constant[IZ_DRIVE, j]
+            )
+            has_moved |= abs(v_new - v_mv) > small * abs(v_mv) or abs(u_new - u) > small * (abs(u) + 1.0)
+            if v_new >= constant[IZ_PEAK, j]:
+                has_moved = True
+                state.v[j], state.w[j] = v_new, u_new
+                _reset_unit(program, state, p, j, t_us, 0.0)
+                _tell(program, state, p, j, t_us, out)
+            else:
+                state.v[j], state.w[j] = v_new, u_new
+        if not has_moved and dt_us == np.float64(row[STEP_US]):
+            state.progress[p, ACTIVE] = 0
+        return
+    is_calm = t_0 >= state.progress[p, HELD_UNTIL_US] and state.progress[p, N_PENDING] == 0
+    if is_calm and row[UNIFORM]:
+        if model == LIF:
+            leak(state.v, first, last, math.exp(-dt_us / constant[TAU_MEM, first]))
+            return
+        if model == INTEGRATE_FIRE and constant[DRIVE, first] == 0.0:
+            return
+        if model == ADAPTIVE_LIF:
+            leak(state.v, first, last, math.exp(-dt_us / constant[TAU_MEM, first]))
+            leak(state.w, first, last, math.exp(-dt_us / constant[TAU_2, first]))
+            return
+        if model == CURRENT_LIF:
+            real = state.v.dtype.type
+            gain = real(drift(0.0, 1.0, dt_us, constant[TAU_MEM, first], constant[TAU_2, first]))
+            leak(state.v, first, last, math.exp(-dt_us / constant[TAU_MEM, first]))
+            for j in range(first, last):
+                state.v[j] += state.w[j] * gain
+            leak(state.w, first, last, math.exp(-dt_us / constant[TAU_2, first]))
+            return
+    for j in range(first, last):
+        held_us = state.held_us[j]
+        held_dt_us = 0.0
+        free_dt_us = dt_us
+        if held_us > t_us:
+            held_dt_us, free_dt_us = dt_us, 0.0
+        elif held_us > t_0:
+            free_dt_us = np.float64(t_us - held_us) + state.lag_us[j]
+            held_dt_us = dt_us - free_dt_us
+        if held_dt_us > 0.0:
+            _move(program, state, model, j, held_dt_us, True)
+        if state.next_us[j] > t_us:
+            if free_dt_us > 0.0:
+                _move(program, state, model, j, free_dt_us, False)
+            continue
+        # due: the same search from the same state as when it was foreseen, or from a later one with its rounding
+        at_us = _time_to_cross(program, model, j, np.float64(state.v[j]), np.float64(state.w[j]))
+        at_us = min(at_us, free_dt_us)
+        if at_us > 0.0:
+            _move(program, state, model, j, at_us, False)
+        lag_us = free_dt_us - at_us
+        _reset_unit(program, state, p, j, t_us, lag_us)
+        if row[REFRACTORY_US] == 0:
+            if lag_us > 0.0:
+                _move(program, state, model, j, lag_us, False)
+        elif lag_us > 0.0:
+            _move(program, state, model, j, lag_us, True)
+        _tell(program, state, p, j, t_us, out)
+        state.next_us[j] = NEVER_US
+        state.next_sequence[j] = -1
+        state.progress[p, N_PENDING] -= 1
+        _foresee(program, state, p, j, t_us)
+
+
+@kernel
+def _fire(program: Program, state: State, p: int, first: int, last: int, t_us: int, out: Any) -> None:
+    """Let the units fire that are above their thresholds, and are not held."""
+    model = program.population[p, MODEL]
+    for j in range(first, last):
+        theta = program.theta[j]
+        if model == ADAPTIVE_LIF:
+            theta += state.w[j]
+        is_above = state.v[j] >= theta if model == IZHIKEVICH else state.v[j] > theta
+        if is_above and (model == IZHIKEVICH or state.held_us[j] <= t_us):
+            _reset_unit(program, state, p, j, t_us, 0.0)
+            _tell(program, state, p, j, t_us, out)
+
+
+@kernel
+def _jump(program: Program, state: State, p: int, first: int, last: int, at: int, t_us: int) -> bool:
+    """Add weights from ``weight[at]`` on to units whose time is ``t_us``; tell whether one may be above threshold."""
+    row = program.population[p]
+    model = row[MODEL]
+    v, w, weight = state.v, state.w, program.weight
+    is_phased = program.phase_us > 0
+    if row[UNIFORM] and t_us >= state.progress[p, HELD_UNTIL_US] and (model in (LIF, INTEGRATE_FIRE)):
+        return leak_add(v, first, last, 1.0, weight, at, program.theta[first])
+    anyone = False
+    if model == CURRENT_LIF:
+        for j in range(first, last):
+            w[j] += weight[at + j - first]
+    elif model == THRESHOLD:
+        for j in range(first, last):
+            v[j] = (v[j] if is_phased else 0.0) + weight[at + j - first]
+            anyone |= v[j] > program.theta[j]
+    elif model in (LEAKY_INTEGRATOR, IZHIKEVICH):
+        for j in range(first, last):
+            v[j] += weight[at + j - first]
+            anyone |= v[j] >= program.theta[j]
+    else:
+        for j in range(first, last):
+            if state.held_us[j] <= t_us:
+                v[j] += weight[at + j - first]
+                anyone |= v[j] > program.theta[j] + (w[j] if model == ADAPTIVE_LIF else 0.0)
+    return anyone
+
+
+@kernel
+def _reach(program: Program, state: State, p: int, a: int, n: int, at: int, t_us: int, out: Any) -> None:
+    """Deliver to units a to a + n - 1 of a population, which are whole time groups or lie in one."""
+    row = program.population[p]
+    model, group = row[MODEL], row[GROUP]
+    is_plain = row[UNIFORM] and not row[CROSSES] and (model in (LIF, INTEGRATE_FIRE))
+    now_us = t_us
+    if program.phase_us > 0:  # all that arrives in a phase counts as if it came at its begin
+        since_us = t_us - state.book[ANCHOR_US]
+        now_us = t_us - since_us % program.phase_us
+    size = min(n, group)
+    for start in range(a, a + n, size):
+        g = start // group
+        first = row[FIRST] + start
+        weights_at = at + start - a
+        t_0: Any = state.t_us[row[FIRST_GROUP] + g]
+        if is_plain and size == group and t_0 >= state.progress[p, HELD_UNTIL_US]:
+            factor = 1.0
+            if model == LIF and t_0 != now_us:
+                factor = math.exp(-np.float64(now_us - t_0) / program.constant[TAU_MEM, first])
+            state.t_us[row[FIRST_GROUP] + g] = now_us
+            anyone = leak_add(state.v, first, first + size, factor, program.weight, weights_at, program.theta[first])
+        else:
+            _advance(program, state, p, g, now_us, out)
+            anyone = _jump(program, state, p, first, first + size, weights_at, now_us)
+        if program.phase_us > 0 or model == LEAKY_INTEGRATOR:
+            continue
+        if anyone:
+            _fire(program, state, p, first, first + size, t_us, out)
+        if model == THRESHOLD:
+            for j in range(first, first + size):
+                state.v[j] = 0.0
+        if row[CROSSES]:
+            for j in range(first, first + size):
+                _foresee(program, state, p, j, t_us)
+
+
+@kernel
+def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: Any) -> None:
+    """Deliver one spike through one projection."""
+    way = program.projection[q]
+    p = way[TARGET]
+    row = program.population[p]
+    n = row[UNITS]
+    kind = way[TOPOLOGY]
+    state.book[N_DELIVERIES] += 1
+    if program.phase_us > 0:
+        state.progress[p, ACTIVE] = 1
+        if not state.book[TICKING]:
+            since_us = t_us - state.book[ANCHOR_US]
+            state.book[TICKING] = 1
+            _push(state, t_us - since_us % program.phase_us + program.phase_us, PHASE, 0, 0)
+    elif row[MODEL] == IZHIKEVICH and not state.progress[p, ACTIVE]:
+        state.progress[p, ACTIVE] = 1
+        state.t_us[row[FIRST_GROUP]] = t_us  # nothing has moved since
+        since_us = t_us - state.book[ANCHOR_US]
+        _push(state, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, 0)
+    zero: Any = np.int64(0)  # typed: Numba would compile another copy for a literal
+    one: Any = np.int64(1)
+    if kind == DENSE:
+        _reach(program, state, p, zero, n, way[WEIGHT] + pre * n, t_us, out)
+    elif kind == INHIBITION:
+        _reach(program, state, p, zero, n, way[WEIGHT] + n - 1 - pre, t_us, out)
+    elif kind == ONE_TO_ONE:
+        _reach(program, state, p, pre, one, way[WEIGHT] + pre * way[WEIGHT_STEP], t_us, out)
+    elif kind == SPARSE:
+        for s in range(program.row_start[way[ROWS] + pre], program.row_start[way[ROWS] + pre + 1]):
+            unit = program.synapse_unit[way[SYNAPSES] + s]
+            _reach(program, state, p, unit, one, way[WEIGHT] + s, t_us, out)
+    if kind != CONVOLUTION and kind != POOLING:
+        return
+    channels, width = way[SOURCE_CHANNELS], way[SOURCE_WIDTH]
+    c = pre % channels
+    y = pre // channels // width + way[PAD_Y]
+    x = pre // channels % width + way[PAD_X]
+    # windows that hold (y, x): those that begin at most size - 1 before it
+    oy_first = max(0, (y - way[SIZE_Y] + way[STRIDE_Y]) // way[STRIDE_Y])
+    ox_first = max(0, (x - way[SIZE_X] + way[STRIDE_X]) // way[STRIDE_X])
+    oy_last = min(row[HEIGHT] - 1, y // way[STRIDE_Y])
+    ox_last = min(row[WIDTH] - 1, x // way[STRIDE_X])
+    c_out = row[CHANNELS]
+    in_group = channels // way[GROUPS]
+    out_group = c_out // way[GROUPS]
+    c_first = c // in_group * out_group
+    for oy in range(oy_first, oy_last + 1):
+        for ox in range(ox_first, ox_last + 1):
+            site = (oy * row[WIDTH] + ox) * c_out
+            if kind == POOLING:
+                _reach(program, state, p, site + c, one, way[WEIGHT], t_us, out)
+            else:
+                tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
+                at = way[WEIGHT] + (tap * in_group + c % in_group) * c_out + c_first
+                _reach(program, state, p, site + c_first, out_group, at, t_us, out)
+
+
+# -- happenings --------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> int:
+    """Tell whether ``n_spikes`` of a population find room, and what they set off: DONE, or what is full."""
+    row = program.population[p]
+    if state.book[N_QUEUE] + n_spikes > len(state.queue):
+        return QUEUE_FULL
+    if state.book[N_OUT] + n_spikes > len(out):
+        return OUT_FULL
+    if not _heap_has_room(state, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2):
+        return HEAP_FULL
+    return DONE
+
+
+@kernel
+def _cascade(program: Program, state: State, out: Any) -> int:
+    """Deliver what waits in the queue, and what that sets off, level by level.
+
+    Stops where room runs out, and goes on from there when called again. Returns DONE or what is full.
+    """
+    book, progress, queue = state.book, state.progress, state.queue
+    t_us: Any = book[NOW_US]
+    for k in range(book[AT_POPULATION], len(program.order)):
+        p = program.order[k]
+        n = program.population[p, UNITS]
+        if book[AT_PROJECTION] == 0 and book[AT_SPIKE] == 0 and progress[p, SPAN_FIRST] == progress[p, SPAN_LAST]:
+            progress[p, SPAN_FIRST] = progress[p, SPAN_LAST] = book[N_QUEUE]
+        q: Any = book[ARRIVING]
+        if q >= 0 and program.projection[q, TARGET] == p:
+            code = _room(program, state, p, 2 * n, out)
+            if code != DONE:
+                book[AT_POPULATION] = k
+                return code
+            _deliver(program, state, q, book[PRE], t_us, out)
+            progress[p, SPAN_LAST] = book[N_QUEUE]
+            book[ARRIVING] = -1
+        first = program.incoming_start[p]
+        for i in range(first + book[AT_PROJECTION], program.incoming_start[p + 1]):
+            q = program.incoming[i]
+            source = program.projection[q, SOURCE]
+            if source < 0:
+                begin, end = 0, 1 if book[BUSY] == FROM_INPUT else 0  # its one spike is held in PRE
+            else:
+                begin, end = progress[source, SPAN_FIRST], progress[source, SPAN_LAST]
+            for s in range(begin + book[AT_SPIKE], end):
+                code = _room(program, state, p, 2 * n, out)
+                if code != DONE:
+                    book[AT_POPULATION], book[AT_PROJECTION], book[AT_SPIKE] = k, i - first, s - begin
+                    return code
+                pre = book[PRE] if source < 0 else queue[s]
+                _deliver(program, state, q, pre, t_us, out)
+                if program.phase_us == 0:
+                    progress[p, SPAN_LAST] = book[N_QUEUE]
+            book[AT_SPIKE] = 0
+        book[AT_PROJECTION] = 0
+    book[BUSY] = IDLE
+    return DONE
+
+
+@kernel
+def _begin(state: State, t_us: int, busy: int) -> None:
+    """Begin a happening: an empty queue, nobody has fired."""
+    book, progress = state.book, state.progress
+    book[N_QUEUE] = 0
+    book[NOW_US] = t_us
+    book[BUSY] = busy
+    book[AT_POPULATION] = book[AT_PROJECTION] = book[AT_SPIKE] = 0
+    book[ARRIVING] = -1
+    for p in range(len(progress)):
+        progress[p, SPAN_FIRST] = progress[p, SPAN_LAST] = 0
+
+
+@kernel
+def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
+    """Let every population fire whose potentials may be above threshold."""
+    book, progress = state.book, state.progress
+    book[TICKING] = 0
+    begin_us = t_us - program.phase_us
+    is_needed = False
+    for p in range(len(progress)):
+        row = program.population[p]
+        progress[p, SPAN_FIRST] = book[N_QUEUE]
+        model = row[MODEL]
+        if progress[p, ACTIVE] and model != LEAKY_INTEGRATOR:
+            first, last = row[FIRST], row[FIRST] + row[UNITS]
+            for g in range(row[UNITS] // row[GROUP]):
+                _advance(program, state, p, g, begin_us, out)
+            _fire(program, state, p, first, last, t_us, out)
+            # who is still above, or moves by itself, has to be asked again
+            is_hot = False
+            for j in range(first, last):
+                if model == THRESHOLD:
+                    state.v[j] = 0.0
+                is_hot |= state.v[j] > program.theta[j]
+                if row[CROSSES]:
+                    is_hot |= state.v[j] != 0.0 or state.w[j] != 0.0
+            is_driven = row[CROSSES] == DRIVEN
+            progress[p, ACTIVE] = is_hot or is_driven
+            is_needed |= is_hot or is_driven
+        progress[p, SPAN_LAST] = book[N_QUEUE]
+    if is_needed:
+        book[TICKING] = 1
+        _push(state, t_us + program.phase_us, PHASE, 0, 0)
+
+
+@kernel
+def _happen(program: Program, state: State, out: Any) -> int:
+    """Begin what is first in the heap. Returns DONE or what is full (and then nothing has changed)."""
+    heap, book, progress = state.heap, state.book, state.progress
+    t_us, kind, where, unit = heap[0, TIME], heap[0, KIND], heap[0, WHERE], heap[0, UNIT]
+    if kind == PHASE:
+        book[N_QUEUE] = 0
+        n_all = len(state.v)
+        if n_all > len(state.queue):
+            return QUEUE_FULL
+        if book[N_OUT] + n_all > len(out):
+            return OUT_FULL
+        wanted = 2
+        for p in range(len(progress)):
+            wanted += program.population[p, UNITS] * program.population[p, N_DELAYED]
+        if not _heap_has_room(state, wanted):
+            return HEAP_FULL
+        _pop(state)
+        _begin(state, t_us, INSIDE)
+        _end_phase(program, state, t_us, out)
+        return DONE
+    if kind == ARRIVAL:
+        _pop(state)
+        _begin(state, t_us, INSIDE)
+        book[ARRIVING], book[PRE] = where, unit
+        return DONE
+    row = program.population[where]
+    book[N_QUEUE] = 0
+    code = _room(program, state, where, 2 * row[GROUP], out)
+    if code != DONE:
+        return code
+    _pop(state)
+    _begin(state, t_us, INSIDE)
+    g = (unit - row[FIRST]) // row[GROUP] if kind == CROSSING else 0
+    _advance(program, state, where, g, t_us, out)
+    if kind == STEP and progress[where, ACTIVE]:
+        _push(state, t_us + row[STEP_US], STEP, where, 0)
+    progress[where, SPAN_LAST] = book[N_QUEUE]
+    return DONE
+
+
+@kernel
+def run(program: Program, state: State, items: Any, first: int, until_us: int, out: Any) -> tuple[int, int, int]:
+    """Run through ``items[first:]`` and what happens inside up to ``until_us``.
+
+    Parameters
+    ----------
+    program, state
+        ``state`` is written to.
+    items
+        SPIKE_DTYPE, shape (n,), read-only, sorted by time: spikes of the input's units.
+    first
+        Where to begin.
+    until_us
+        When all items are through, what is due inside up to here happens too, us.
+    out
+        FIRED_DTYPE, shape (room,). Output.
+
+    Returns
+    -------
+    k, n_out, code
+        The first item not yet begun, the count of spikes written, and DONE or what is full: empty ``out``, or give
+        ``state`` a larger queue or heap, and call again.
+    """
+    book = state.book
+    book[N_OUT] = 0
+    k = first
+    while True:
+        if book[BUSY] != IDLE:
+            code = _cascade(program, state, out)
+            if code != DONE:
+                return k, book[N_OUT], code
+        limit_us: Any = np.int64(items[k]["t"]) if k < len(items) else until_us
+        while book[N_HEAP] > 0 and _is_stale(state, 0):
+            _pop(state)
+        if book[N_HEAP] > 0 and state.heap[0, TIME] <= limit_us:
+            code = _happen(program, state, out)
+            if code != DONE:
+                return k, book[N_OUT], code
+            continue
+        if k == len(items):
+            return k, book[N_OUT], DONE
+        n_delayed = program.delayed_start[1]
+        if n_delayed > 0 and not _heap_has_room(state, n_delayed):
+            return k, book[N_OUT], HEAP_FULL
+        _begin(state, limit_us, FROM_INPUT)
+        book[PRE] = np.int64(items[k]["unit"])
+        for d in range(n_delayed):
+            q = program.delayed[d]
+            _push(state, limit_us + program.projection[q, DELAY_US], ARRIVAL, q, book[PRE])
+        k += 1
+
+
+@kernel
+def start(program: Program, state: State, t_us: int) -> None:
+    """Schedule what a network at rest does by itself from ``t_us`` on; the heap has room for all units."""
+    state.book[ANCHOR_US] = t_us
+    for p in range(len(state.progress)):
+        row = program.population[p]
+        state.progress[p, ACTIVE] = 0
+        if row[MODEL] == IZHIKEVICH:
+            # even without input it may not be at rest
+            state.progress[p, ACTIVE] = 1
+            _push(state, t_us + row[STEP_US], STEP, p, 0)
+        elif row[CROSSES] == DRIVEN:
+            if program.phase_us > 0:
+                state.progress[p, ACTIVE] = 1
+                if not state.book[TICKING]:
+                    state.book[TICKING] = 1
+                    _push(state, t_us + program.phase_us, PHASE, 0, 0)
+            else:
+                for j in range(row[FIRST], row[FIRST] + row[UNITS]):
+                    _foresee(program, state, p, j, t_us)
+
+
+@kernel
+def settle(program: Program, state: State, p: int, t_us: int, out: Any) -> None:
+    """Bring a population to ``t_us``; nothing is due up to then."""
+    row = program.population[p]
+    for g in range(row[UNITS] // row[GROUP]):
+        _advance(program, state, p, g, t_us, out)
