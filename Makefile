@@ -39,7 +39,7 @@ $(VENV)/.dependencies: setup.cfg
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip 'setuptools>=77' wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[test,check]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[formats]' || echo "HDF5, bags, MATLAB: not on this platform"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[formats]' || echo "HDF5: not on this platform"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[video]' || echo "video: not on this platform"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[camera]' || echo "camera drivers: not on this platform"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[aestream]' || echo "aestream: not on this platform"

@@ -293,12 +293,3 @@ _PEERS = (
     _Peer("event_stream", "event_stream", ("ES",), _event_stream, mirrored=True),
     _Peer("tonic", "tonic", ("BIN",), _tonic),
 )
-
-
-if __name__ == "__main__":
-    from stream.terminal import si
-
-    for found in measurements(quick=False):
-        print(
-            f"{found.name:12} {si(found.rate)}ev/s  ratio {found.ratio:.2f} to {found.limit} {si(found.limit_rate)}ev/s"
-        )

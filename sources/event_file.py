@@ -74,7 +74,7 @@ class Reading(NamedTuple):
     raw: bool = False  # bits as stored
     columns: str = ""  # order of columns in text and plain arrays, such as "xypt"
     time_unit: TimeUnit = "auto"  # of text, arrays, HDF5
-    content: str = ""  # which of several: a bag's topic, a group of HDF5, a chip of AEDAT 2
+    content: str = ""  # which: a bag's topic, a group of HDF5, a variable of MATLAB, a chip of AEDAT 2
     follow_s: float = 0.0  # the file still grows: it has ended when nothing came for so long
 
 
@@ -144,7 +144,7 @@ def _text(kind: FileFormat, reading: Reading) -> dict[str, Any]:
 
 
 def _numpy(kind: FileFormat, reading: Reading) -> dict[str, Any]:
-    return {"columns": reading.columns or "txyp", "time_unit": reading.time_unit}
+    return {"columns": reading.columns or "txyp", "time_unit": reading.time_unit, **_raw(kind, reading)}
 
 
 def _dv(kind: FileFormat, reading: Reading) -> dict[str, Any]:
@@ -193,13 +193,23 @@ DECODERS: dict[str, Decoder] = {
         "read_hdf5",
         lambda kind, reading: {
             "mapping": reading.content,
+            "columns": reading.columns,
             "time_unit": reading.time_unit,
             **_raw(kind, reading),
         },
     ),
     "npy": _adapter("sources.numpy_file", "read_numpy", _numpy),
     "npz": _adapter("sources.numpy_file", "read_numpy", _numpy),
-    "mat": _adapter("sources.mat_file", "read_mat", _raw),
+    "mat": _adapter(
+        "sources.mat_file",
+        "read_mat",
+        lambda kind, reading: {
+            "variable": reading.content,
+            "columns": reading.columns,
+            "time_unit": reading.time_unit,
+            **_raw(kind, reading),
+        },
+    ),
     "rosbag1": _adapter("sources.ros_bag", "read_ros_bag", _bag),
     "rosbag2": _adapter("sources.ros_bag", "read_ros_bag", _bag),
     "mcap": _adapter("sources.ros_bag", "read_ros_bag", _bag),

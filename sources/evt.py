@@ -83,7 +83,7 @@ def evt2_decode(
     words
         uint32, shape (n,).
     state
-        int64, shape (7,), from ``_fresh_state``; carried from call to call. ``state[0]`` is set to the words taken.
+        int64, shape (7,), from ``fresh_state``; carried from call to call. ``state[0]`` is set to the words taken.
     counts
         int64, shape (3,): events before the first time, past the last column, unknown words; added to.
     events
@@ -272,7 +272,7 @@ def evt3_decode(
 _KERNELS: dict[str, Any] = {"evt2": evt2_decode, "evt2.1": evt21_decode, "evt3": evt3_decode}
 
 
-def _fresh_state() -> NDArray[np.int64]:
+def fresh_state() -> NDArray[np.int64]:
     """Return the state before the first word: no time, no row, no column."""
     state = np.zeros(7, np.int64)
     state[[_HIGH, _Y, _BASE]] = -1
@@ -331,7 +331,7 @@ class EvtDecoder:
             After everything that could be read was yielded: the last word is torn, or the disk failed.
         """
         dtype, decode = WORD_DTYPES[self.version], _KERNELS[self.version]
-        state, counts = _fresh_state(), np.zeros(3, np.int64)
+        state, counts = fresh_state(), np.zeros(3, np.int64)
         self.counts = counts
         # a word may give many events, but on average gives one or two
         n_words = self.chunk_bytes // dtype.itemsize
@@ -413,7 +413,7 @@ def decode_evt(raw: bytes | NDArray[np.uint8], version: EvtVersion) -> NDArray[n
     raw = bytes(raw)
     # through a bytearray: a read-only array would compile the kernel a second time
     words = np.frombuffer(bytearray(raw[: len(raw) // dtype.itemsize * dtype.itemsize]), dtype)
-    state, counts = _fresh_state(), np.zeros(3, np.int64)
+    state, counts = fresh_state(), np.zeros(3, np.int64)
     buffer = np.empty(_BUFFER_EVENTS, EVENT_DTYPE)
     parts = [np.empty(0, EVENT_DTYPE)]
     while len(words):

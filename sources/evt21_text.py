@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sources.byte_runs import NOTHING_YET
 from sources.byte_stream import ByteStream
-from sources.evt import _fresh_state, evt21_decode
+from sources.evt import evt21_decode, fresh_state
 from stream.errors import FormatError
 from stream.packet import EVENT_DTYPE
 
@@ -74,7 +74,7 @@ class Evt21TextDecoder:
         FormatError
             After everything that could be read was yielded: a line is no word, or torn, or reading failed.
         """
-        state, self.counts = _fresh_state(), np.zeros(3, np.int64)
+        state, self.counts = fresh_state(), np.zeros(3, np.int64)
         events = np.empty(_BUFFER_EVENTS, EVENT_DTYPE)
         kept, at = b"", 0  # a line that is not whole yet, and its place
         try:

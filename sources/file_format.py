@@ -188,8 +188,10 @@ def _prophesee_size(words: dict[str, str]) -> tuple[int | None, int | None]:
     fields = dict(part.split("=", 1) for part in words.get("format", "").lower().split(";") if "=" in part)
     width = fields.get("width") or words.get("width") or words.get("geometry", "").partition("x")[0]
     height = fields.get("height") or words.get("height") or words.get("geometry", "").partition("x")[2]
-    if width.isdigit() and height.isdigit() and 0 < int(width) <= 65535 and 0 < int(height) <= 65535:
-        return int(width), int(height)
+    if all(word.isascii() and word.isdigit() and len(word) <= 5 for word in (width, height)):
+        found = int(width), int(height)
+        if all(0 < size <= 65535 for size in found):
+            return found
     return None, None
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sources.evt import _fresh_state, evt3_decode
+from sources.evt import evt3_decode, fresh_state
 from sources.ros_container import Topic, read_messages, read_topics, unpacked_message
 from stream.errors import FormatError
 from stream.packet import EVENT_DTYPE
@@ -194,7 +194,7 @@ class RosBagDecoder:
             At a fault, after everything before it was yielded.
         """
         self.counts = counts = np.zeros(4, np.int64)
-        state, buffer = _fresh_state(), np.empty(_PIECE_EVENTS, EVENT_DTYPE)
+        state, buffer = fresh_state(), np.empty(_PIECE_EVENTS, EVENT_DTYPE)
         last = -1
         for number, message in enumerate(read_messages(self.path, self.topic.name)):
             packet = self._parsed(message.raw, number)

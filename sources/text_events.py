@@ -11,7 +11,7 @@ The origin is top left. Empty lines and whatever follows a ``#`` are skipped.
 A last line without its end of line is taken if it is whole. If it was cut within its last number, no program can tell.
 
 faery reads such files as well, but moves backward times up without telling; here they reach the policy that counts
-them. NumPy's ``loadtxt`` needs ten times as long as the kernel below.
+them. NumPy's ``loadtxt`` needs thirty times as long as the kernel below for lines of plain integers.
 """
 
 from collections.abc import Iterator

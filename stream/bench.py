@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Measurement", "alternate", "measurements", "run_all"]
 
-SUITES = ("stream.bench", "sources.bench", "sources.filter_bench", "plasticity.bench", "chip.bench")
+SUITES = (
+    "stream.bench",
+    "sources.bench",
+    "sources.decode_bench",
+    "sources.filter_bench",
+    "plasticity.bench",
+    "chip.bench",
+)
 
 
 class Measurement(NamedTuple):
