@@ -313,6 +313,7 @@ class Aedat2Decoder:
         words = np.empty(2 * _CHUNK_RECORDS, np.uint32)
         events = np.empty(_CHUNK_RECORDS, EVENT_DTYPE)
         with ByteStream(self.path, begin=self.header_bytes, follow_s=self._follow_s) as stream:
+            self.bytes = stream  # whoever shows progress looks at its position
             for block in stream.records(_RECORD_BYTES, chunk_bytes=_RECORD_BYTES * _CHUNK_RECORDS):
                 if not len(block):
                     yield NOTHING_YET

@@ -243,6 +243,7 @@ class AtisBinDecoder:
         offset_us = np.zeros(1, np.int64)
         events = np.empty(self.chunk_events, EVENT_DTYPE)
         with ByteStream(self.path, follow_s=self.follow_s) as stream:
+            self.bytes = stream  # whoever shows progress looks at its position
             for raw in stream.records(EVENT_BYTES, chunk_bytes=self.chunk_events * EVENT_BYTES):
                 yield events[: atis_bin_decode(raw, offset_us, events)]
 

@@ -136,6 +136,7 @@ class DatDecoder:
         state = np.zeros(2, np.int64)
         events = np.empty(_CHUNK_EVENTS, EVENT_DTYPE)
         with ByteStream(self.path, begin=self.header_bytes, follow_s=self.follow_s) as stream:
+            self.bytes = stream  # whoever shows progress looks at its position
             for raw in stream.records(_EVENT_BYTES, chunk_bytes=_CHUNK_EVENTS * _EVENT_BYTES):
                 yield events[: dat_decode(raw.view("<u4"), int(self.version), state, events)]
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sources.byte_stream import STANDARD_INPUT
+from sources.byte_stream import STANDARD_INPUT, ByteStream
 from sources.data_path import expand_path
 from sources.file_format import CONTAINERS, FileFormat, recognise
 from sources.policy import POLICIES, Policy, apply_policies
@@ -217,7 +217,7 @@ DECODERS: dict[str, Decoder] = {
 """By the name that ``recognise`` gives a file: how to read it. A decoder yields EVENT_DTYPE arrays in the order of the
 file and raises FormatError at a fault, after what could be read. What it yields is copied before it is asked for more;
 an empty array means that nothing is there yet. If it leaves something out it may say so: ``losses()`` gives a list of
-str for people. It may know the sensor's size: ``width`` and ``height``.
+str for people. It may know the sensor's size: ``width`` and ``height``; and the ByteStream that it reads: ``bytes``.
 """
 
 
@@ -361,8 +361,8 @@ class OpenEvents:
 
     def progress(self) -> tuple[int, int]:
         """Return bytes decoded and bytes in all; (0, 0) where the decoder does not tell."""
-        position = getattr(self._decoder, "position", None)
-        return (int(position), max(0, self._opened.kind.size_bytes)) if position is not None else (0, 0)
+        stream: ByteStream | None = getattr(self._decoder, "bytes", None)
+        return (stream.position, max(0, self._opened.kind.size_bytes)) if stream is not None else (0, 0)
 
 
 def open_events(path: str | Path, reading: Reading = AS_IT_SAYS) -> OpenEvents:

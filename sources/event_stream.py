@@ -256,6 +256,7 @@ class EventStreamDecoder:
         events = np.empty(len(buffer) // _EVENT_BYTES, EVENT_DTYPE)
         left = 0  # bytes of an event that is not whole yet, at the front of the buffer
         with ByteStream(self.path, begin=_HEADER_BYTES, follow_s=self.follow_s) as stream:
+            self.bytes = stream  # whoever shows progress looks at its position
             for raw in stream.records(1, chunk_bytes=_CHUNK_BYTES):
                 end = left + len(raw)
                 buffer[left:end] = raw

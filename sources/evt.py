@@ -337,6 +337,7 @@ class EvtDecoder:
         n_words = self.chunk_bytes // dtype.itemsize
         events = np.empty(max(2 * n_words, _MOST_EVENTS_A_WORD[self.version]), EVENT_DTYPE)
         with ByteStream(self.path, begin=self.header_bytes, follow_s=self.follow_s) as stream:
+            self.bytes = stream  # whoever shows progress looks at its position
             pieces = (raw.view(dtype) for raw in stream.records(dtype.itemsize, chunk_bytes=self.chunk_bytes))
             for words in pieces if self.version != "evt2.1" else _upper_half_first(pieces, self.swapped):
                 if not len(words):

@@ -552,9 +552,9 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
         print(json.dumps(report, allow_nan=False, default=str))
         return
     first = next((ledger.items[1] for ledger in result.ledgers), 0)
+    rate = f"{si(first / max(result.wall_s, 1e-9))} items/s on the first edge, " if result.ledgers else ""
     console.print(
-        f"{result.stream_us / 1e6:,.1f} s of stream in {duration(result.wall_s * 1e6)}, "
-        f"{si(first / max(result.wall_s, 1e-9))} items/s on the first edge, "
+        f"{result.stream_us / 1e6:,.1f} s of stream in {duration(result.wall_s * 1e6)}, {rate}"
         f"{result.cpu_s:.1f} s of processor time in all processes",
         highlight=False,
     )

@@ -153,5 +153,8 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     n_events = sum(len(part) for part in open_events(path))
     assert n_events == 25_000_000
-    assert file_info(path)["events"] == 25_000_000
+    seen: list[tuple[int, int]] = []
+    assert file_info(path, progress=lambda done, total: seen.append((done, total)))["events"] == 25_000_000
+    assert seen[-1] == (path.stat().st_size, path.stat().st_size), "progress tells how far it is"
+    assert seen == sorted(seen)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
