@@ -38,6 +38,7 @@ __all__ = [
     "lif_fire",
     "lif_jump",
     "lif_run",
+    "next_above",
 ]
 
 
@@ -145,6 +146,24 @@ def leak_add(v: Any, first: int, last: int, factor: float, weight: Any, at: int,
         here[j] = u
         anyone |= u > theta
     return anyone
+
+
+@kernel
+def next_above(v: Any, first: int, last: int, threshold: float) -> int:
+    """Find the first unit of ``v[first:last]`` above the threshold; ``last`` if there is none."""
+    theta = v.dtype.type(threshold)
+    j = first
+    while j + 64 <= last:
+        here = v[j : j + 64]
+        anyone = False
+        for i in range(64):
+            anyone |= here[i] > theta
+        if anyone:
+            break
+        j += 64
+    while j < last and not v[j] > theta:
+        j += 1
+    return j
 
 
 @kernel

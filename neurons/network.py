@@ -40,9 +40,11 @@ from neurons.engine import (
     ANCHOR_US,
     ARRIVING,
     CHANNELS,
+    CONVOLUTION,
     CROSSES,
     CURRENT_LIF,
     DELAY_US,
+    DENSE,
     DONE,
     DRIVEN,
     FIRED_DTYPE,
@@ -269,6 +271,18 @@ class _Build(NamedTuple):
     n_groups: int
 
 
+def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64]) -> int:
+    """Find the projection that the engine's fast loop may run: the input's only one, to units that only leak."""
+    ways = np.flatnonzero(projections[:, SOURCE] == -1)
+    if len(ways) != 1:
+        return -1
+    way = projections[ways[0]]
+    row = populations[way[TARGET]]
+    whole = {DENSE: row[UNITS], CONVOLUTION: row[CHANNELS]}.get(int(way[TOPOLOGY]))
+    is_simple = row[MODEL] in (LIF, INTEGRATE_FIRE) and row[UNIFORM] and row[CROSSES] == 0 and way[DELAY_US] == 0
+    return int(ways[0]) if is_simple and row[GROUP] == whole and way[GROUPS] <= 1 else -1
+
+
 def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
     """Turn a checked graph into tables."""
     names = [population.name for population in graph.populations]
@@ -341,6 +355,7 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         np.concatenate([np.zeros(0, np.int64), *row_starts]),
         np.concatenate([np.zeros(0, np.int64), *synapses]),
         phase_us,
+        _front_of(population_table, projection_table) if phase_us == 0 else -1,
     )
     rest, v, w = (np.concatenate([getattr(row, name) for row in rows]) for name in ("rest", "v", "w"))
     return _Build(program, rest, v, w, n_groups)
