@@ -54,6 +54,7 @@ MODELS: dict[str, Any] = {
     "izhikevich": IzhikevichUnits(d=2.0, step_us=50),
     "threshold": ThresholdUnits(v_threshold=0.6),
 }
+NO_SYNAPSE = sparse_of(np.zeros((40, 24)))
 ALONE = ("lif, driven", "integrate, driven")  # fire without input
 BETWEEN = (*ALONE, "current", "current, slow, held", "current, equal, hard", "adaptive, quick", "izhikevich")
 
@@ -131,7 +132,9 @@ def begun(network: Network, t_us: int = 0) -> Network:
     return network
 
 
-# seeds in which no two happenings meet in one microsecond so that their order matters: it is simpler here
+# These seeds were chosen after others had failed for driven and current models. Likely the cause is the order of what
+# meets in one microsecond, which the reference keeps more simply than the engine; that was not proven. Until one
+# keeps (time, order scheduled) too, scheduling order of crossings is not checked here.
 @pytest.mark.parametrize("seed", [0, 3, 7, 8])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_and_topology_equals_plain_python(name: str, seed: int) -> None:
@@ -330,6 +333,34 @@ def test_a_dense_layer_is_the_plain_layer_bit_for_bit() -> None:
     layer = LIF(weight, width=5, height=4)
     assert np.array_equal(network.run(events)["a"], layer.run(events))
     assert np.array_equal(network.state.v, layer.state.v)
+
+
+@pytest.mark.parametrize("refractory_us", [0, 70])
+@pytest.mark.parametrize("is_dense", [False, True])
+def test_the_fast_loop_changes_no_bit(is_dense: bool, refractory_us: int) -> None:
+    """A second way in, without a synapse, keeps a network out of the engine's fast loop."""
+    rng = np.random.default_rng(2)
+    model = LIFUnits(tau_mem_us=400.0, refractory_us=refractory_us)
+    topology: Any = Convolution(rng.normal(0.2, 0.5, (3, 3, 2, 4)), (2, 2), (1, 1))
+    if is_dense:
+        topology = Dense(rng.normal(0.2, 0.5, (40, 24)))
+    populations = [Population("map", model, (2, 3, 4)), Population("out", model, (5,))]
+    projections = [
+        Projection(INPUT, "map", topology),
+        Projection("map", "out", Dense(rng.normal(0.1, 0.4, (24, 5)))),
+        Projection("out", "map", sparse_of(rng.normal(-0.2, 0.3, (5, 24))), 55),
+    ]
+    fast = begun(Network.of(Graph((4, 5, 2), populations, projections)))
+    slow = begun(
+        Network.of(Graph((4, 5, 2), populations, [*projections, projections[0]._replace(topology=NO_SYNAPSE)]))
+    )
+    assert (fast._program.front, slow._program.front) == (0, -1)
+    events = as_events(spikes_in(2, 3000))
+    got, want = fast.run(events), slow.run(events)
+    for name in want:
+        assert len(want[name]) > 100
+        assert np.array_equal(got[name], want[name])
+    assert np.array_equal(fast.state.v, slow.state.v)
 
 
 def single(model: Any, weight: float, precision: Any = "float64") -> Network:
