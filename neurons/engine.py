@@ -552,6 +552,8 @@ def _reach(program: Program, state: State, p: int, a: int, n: int, at: int, t_us
     row = program.population[p]
     model, group = row[MODEL], row[GROUP]
     is_plain = row[UNIFORM] and not row[CROSSES] and (model in (LIF, INTEGRATE_FIRE))
+    if model == INTEGRATE_FIRE and program.constant[DRIVE, row[FIRST]] != 0.0:
+        is_plain = False  # moves between events, downward too
     now_us = t_us
     if program.phase_us > 0:  # all that arrives in a phase counts as if it came at its begin
         since_us = t_us - state.book[ANCHOR_US]

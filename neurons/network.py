@@ -46,6 +46,7 @@ from neurons.engine import (
     DELAY_US,
     DENSE,
     DONE,
+    DRIVE,
     DRIVEN,
     FIRED_DTYPE,
     FIRST,
@@ -271,7 +272,9 @@ class _Build(NamedTuple):
     n_groups: int
 
 
-def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64]) -> int:
+def _front_of(
+    populations: NDArray[np.int64], projections: NDArray[np.int64], drive: NDArray[np.float64]
+) -> int:
     """Find the projection that the engine's fast loop may run: the input's only one, to units that only leak."""
     ways = np.flatnonzero(projections[:, SOURCE] == -1)
     if len(ways) != 1:
@@ -279,7 +282,9 @@ def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64]) ->
     way = projections[ways[0]]
     row = populations[way[TARGET]]
     whole = {DENSE: row[UNITS], CONVOLUTION: row[CHANNELS]}.get(int(way[TOPOLOGY]))
-    is_simple = row[MODEL] in (LIF, INTEGRATE_FIRE) and row[UNIFORM] and row[CROSSES] == 0 and way[DELAY_US] == 0
+    # an integrator's drive moves it between events, downward too
+    is_passive = row[MODEL] == LIF or (row[MODEL] == INTEGRATE_FIRE and not drive[row[FIRST]])
+    is_simple = is_passive and row[UNIFORM] and row[CROSSES] == 0 and way[DELAY_US] == 0
     return int(ways[0]) if is_simple and row[GROUP] == whole and way[GROUPS] <= 1 else -1
 
 
@@ -340,6 +345,7 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
     incoming = [np.flatnonzero((targets == p) & ~is_delayed) for p in range(len(names))]
     delayed = [np.flatnonzero((sources == p) & is_delayed) for p in range(-1, len(names))]
     population_table[:, N_DELAYED] = [len(ways) for ways in delayed[1:]]
+    constant = np.concatenate([row.constant for row in rows], axis=1)
     program = Program(
         population_table,
         projection_table,
@@ -350,12 +356,12 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         np.concatenate(delayed),
         np.concatenate([row.theta for row in rows]).astype(real),
         np.concatenate([row.down for row in rows]).astype(real),
-        np.concatenate([row.constant for row in rows], axis=1),
+        constant,
         np.concatenate([np.zeros(0), *weights]).astype(real),
         np.concatenate([np.zeros(0, np.int64), *row_starts]),
         np.concatenate([np.zeros(0, np.int64), *synapses]),
         phase_us,
-        _front_of(population_table, projection_table) if phase_us == 0 else -1,
+        _front_of(population_table, projection_table, constant[DRIVE]) if phase_us == 0 else -1,
     )
     rest, v, w = (np.concatenate([getattr(row, name) for row in rows]) for name in ("rest", "v", "w"))
     return _Build(program, rest, v, w, n_groups)
