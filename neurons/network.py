@@ -241,6 +241,8 @@ def _rows_of(population: Population) -> _Rows:
         number, constant = ADAPTIVE_LIF, spread(model.tau_mem_us, model.tau_adapt_us, model.adaptation)
         # a threshold that sinks faster than the membrane does, or that spikes have lowered
         crosses = int(np.any(constant[1] < constant[0]) or np.any(constant[2] < 0))
+        # or while a soft reset holds the membrane where it is
+        crosses |= model.reset == "soft" and model.refractory_us > 0
     if np.any(rest > threshold):
         crosses = DRIVEN
     v = np.where(rest > threshold, reset - rest, 0.0)
