@@ -572,6 +572,8 @@ def _reach(program: Program, state: State, p: int, a: int, n: int, at: int, t_us
             anyone = leak_add(state.v, first, first + size, factor, program.weight, weights_at, program.theta[first])
         else:
             _advance(program, state, p, g, now_us, out)
+            if model == IZHIKEVICH:
+                state.progress[p, ACTIVE] = 1  # a whole step may just have found it at rest
             anyone = _jump(program, state, p, first, first + size, weights_at, now_us)
         if program.phase_us > 0 or model == LEAKY_INTEGRATOR:
             continue
