@@ -212,7 +212,8 @@ def _push(state: State, t_us: int, kind: int, where: int, unit: int) -> Any:
     i = book[N_HEAP]
     heap[i, TIME], heap[i, SEQUENCE], heap[i, KIND], heap[i, WHERE], heap[i, UNIT] = (
         t_us,
-        book[NEXT_SEQUENCE],
+        # the end of a phase comes before what arrives at its time: that is of the next phase
+        -1 if kind == PHASE else book[NEXT_SEQUENCE],
         kind,
         where,
         unit,
