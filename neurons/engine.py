@@ -556,7 +556,8 @@ def _reach(program: Program, state: State, p: int, a: int, n: int, at: int, t_us
     if model == INTEGRATE_FIRE and program.constant[DRIVE, row[FIRST]] != 0.0:
         is_plain = False  # moves between events, downward too
     now_us = t_us
-    if program.phase_us > 0:  # all that arrives in a phase counts as if it came at its begin
+    # all that arrives in a phase counts as if it came at its begin; what never fires needs no phases
+    if program.phase_us > 0 and model != LEAKY_INTEGRATOR:
         since_us = t_us - state.book[ANCHOR_US]
         now_us = t_us - since_us % program.phase_us
     size = min(n, group)
