@@ -67,9 +67,11 @@ from neurons.engine import (
     N_DELAYED,
     N_DELIVERIES,
     N_HEAP,
+    N_OUT,
     N_POPULATION_COLUMNS,
     N_PROGRESS_COLUMNS,
     N_PROJECTION_COLUMNS,
+    N_QUEUE,
     N_SPIKES,
     NEVER_US,
     NEXT_SEQUENCE,
@@ -661,9 +663,14 @@ class Network(Operator):
         shape = shape_of(self.graph, name)
         p = self._names.index(name)
         state = _copy(self.state)
+        row = self._program.population[p]
+        first = int(row[FIRST])
         if self._clock[BEGUN]:
-            settle(self._program, state, p, int(self._clock[DONE_US]), self._out)
-        first = int(self._program.population[p, FIRST])
+            # what Izhikevich's units fire on the way from their last step is not real yet, but needs room
+            state.book[[N_QUEUE, N_OUT]] = 0
+            room = np.zeros((len(state.heap) + int(row[UNITS] * row[N_DELAYED]), 5), np.int64)
+            room[: len(state.heap)] = state.heap
+            settle(self._program, state._replace(heap=room), p, int(self._clock[DONE_US]), self._out)
         return state, slice(first, first + n_units(shape)), shape
 
     def potentials(self, name: str) -> NDArray[Any]:
