@@ -5,7 +5,9 @@ extreme of the potential cuts time in pieces on which it only rises or falls, an
 
 Every decision that hangs on a real number (is v above the threshold? does the crossing come before this microsecond
 ends?) is also a number: by how much. The least of them is the run's ``margin``. Two correct programs in float64 differ
-by rounding, far below 1e-9 here, so they have to agree wherever the margin is larger; below, nobody knows who is right.
+by rounding, so they have to agree wherever the margin is larger than what rounding can grow to; below, nobody knows who
+is right. Some networks make differences grow (each reset of a driven unit can pass one on, a little larger): run with
+thresholds shaken by 1e-13, the reference tells which ones.
 """
 
 import copy
@@ -115,7 +117,7 @@ def looks_between(model: Any) -> bool:
 class Unit:
     """One unit: potential, second variable, their time, and when it may move again."""
 
-    def __init__(self, population: Population, j: int) -> None:
+    def __init__(self, population: Population, j: int, shake: float) -> None:
         self.model = population.model
         self.p: dict[str, Any] = {
             name: value
@@ -124,6 +126,9 @@ class Unit:
             for name, value in population.model._asdict().items()
         }
         values = self.p
+        for name in ("v_threshold", "v_peak"):
+            if name in values:
+                values[name] *= 1 - shake if j % 2 else 1 + shake
         self.w = 0.0
         self.v = values.get("v_leak", 0.0)
         if "v_reset" in values and self.v > values["v_threshold"]:
@@ -153,6 +158,7 @@ class Unit:
         p = self.p
         model = self.model
         if isinstance(model, ThresholdUnits):
+            self.v = 0.0  # no memory
             return
         if isinstance(model, IntegrateFireUnits):
             self.v += 0 if held else p["drive_per_us"] * dt
@@ -266,12 +272,12 @@ class Run(NamedTuple):
 
 
 class _Simulation:
-    def __init__(self, graph: Graph, phase_us: int, most_spikes: int) -> None:
+    def __init__(self, graph: Graph, phase_us: int, shake: float, most_spikes: int) -> None:
         self.graph, self.phase_us, self.most_spikes = graph, phase_us, most_spikes
         self.shapes = {INPUT: graph.inputs} | {p.name: p.shape for p in graph.populations}
         self.models = {p.name: p.model for p in graph.populations}
         self.rows = [naive_rows(q, self.shapes[q.source], self.shapes[q.target]) for q in graph.projections]
-        self.units = {p.name: [Unit(p, j) for j in range(math.prod(p.shape))] for p in graph.populations}
+        self.units = {p.name: [Unit(p, j, shake) for j in range(math.prod(p.shape))] for p in graph.populations}
         self.groups = {p.name: group_size(graph, p) for p in graph.populations}
         self.between = {p.name: looks_between(p.model) and not phase_us for p in graph.populations}
         self.order: list[str] = []
@@ -491,7 +497,13 @@ class _Simulation:
 
 
 def simulate(
-    graph: Graph, items: list[tuple[int, int]], until_us: int, phase_us: int = 0, most_spikes: int = 10**6
+    graph: Graph,
+    items: list[tuple[int, int]],
+    until_us: int,
+    phase_us: int = 0,
+    *,
+    shake: float = 0.0,
+    most_spikes: int = 10**6,
 ) -> Run:
     """Run a network from time 0.
 
@@ -501,10 +513,12 @@ def simulate(
         (t, input unit), sorted.
     phase_us
         0: discipline ``event``.
+    shake
+        Thresholds are changed by this share, up and down by turns. What a tiny one changes tells what rounding can.
     most_spikes
         More raise Runaway.
     """
-    simulation = _Simulation(graph, phase_us, most_spikes)
+    simulation = _Simulation(graph, phase_us, shake, most_spikes)
     simulation.start()
     if phase_us:
         simulation.heap_phase(0)
