@@ -10,13 +10,33 @@ What happens *inside* (a delayed spike that arrives, a threshold crossed between
 heap, ordered by (time, order in which it was scheduled). What is due at a time <= t comes before the input event at t.
 
 A spike without delay is delivered at once. The cascade of one happening goes level by level: populations in an order in
-which projections without delay lead forward; in a population its incoming projections as the graph lists them; in a
-projection the source's spikes in the order in which they were fired. Each delivery is an event of its own: potentials
-leak to its time, the row is added, then the units that were reached are tested, once each, in ascending order.
+which projections without delay lead forward (the first one listed whose sources are through); in a population its
+incoming projections as the graph lists them; in a projection the source's spikes in the order in which they were fired.
+
+Each delivery is an event of its own. It goes piece by piece, ascending; a piece is what the row reaches together (see
+time groups). In a piece: potentials of the time group leak to the event's time, and units whose crossing is due fire on
+the way, ascending; the row is added; the units that were reached are tested, once each, ascending; their next crossings
+are foreseen, ascending.
 
 A crossing between events has a real-valued time. The reset acts at that real time; the spike carries the next whole
 microsecond (later than the event before it) and is delivered then. When at that same microsecond something else reaches
-the unit, the crossing, being earlier, comes first.
+the unit's time group, the crossing, being earlier, comes first; and all crossings of a group at one microsecond are one
+happening. A unit crosses once a microsecond at most: what it would cross again, it crosses when that is over.
+
+A unit that a soft reset leaves above its threshold fires again: one microsecond later (or after its refractory time)
+where the model looks between events, else at the next event that reaches it. A population looks between events if one
+of its units can rise above its threshold by itself.
+
+Order of scheduling
+-------------------
+Of two happenings at one microsecond the one scheduled first comes first. In what order are they scheduled?
+
+- At the start: populations as listed; in each its crossings, units ascending, or its grid's first step.
+- A delayed spike when it is fired, projections as listed; an input event's before its cascade.
+- A crossing when it is foreseen: after each delivery to the unit, and after each crossing (the spike's delays first).
+  As long as its whole microsecond stays the same it keeps its place.
+- A grid's next step after the spikes of this one, before their cascade; its first step after rest when the event that
+  ends the rest is delivered, before that reaches anyone.
 
 Nothing can cause anything at its own time except its own cascade: delays are 1 us or more, crossings are found after
 their event, grids lie ahead. Hence, when all that is due up to a time has been run, a later event at that same time
@@ -24,15 +44,20 @@ finds the same state, wherever the stream was cut.
 
 Time groups
 -----------
-Potentials leak when they are touched, not before. Units that are always touched together share one time: a population
-that is reached by dense rows alone, or a site of a map. ``population[p, GROUP]`` units each.
+Potentials leak when they are touched, not before. Units that are always touched together share one time,
+``population[p, GROUP]`` of them. Dense rows and inhibition reach a whole population together, a convolution the channels
+of a site (or of one filter group there); a time group is the greatest common divisor of these numbers. Pooling, sparse
+rows and one-to-one reach single units, and, with them, the leak of their group; where nothing else leads to a
+population, every unit is a group. Izhikevich's units are one group.
 
 Firing disciplines
 ------------------
 ``event``: as above. ``phase``: time is cut in phases of ``phase_us``. Rows that arrive in a phase are added to
-potentials that leaked to its begin, and are not tested; at its end every population fires, once for each unit above
-threshold; then all the spikes are delivered, into the phase that begins. So a spike takes one phase for each layer, and
-longer by its delay. A unit in its refractory time loses the phases that begin in it.
+potentials that leaked to its begin, and are not tested; at its end every population fires, as listed, once for each
+unit above threshold; then all the spikes are delivered, into the phase that begins. So a spike takes one phase for each
+layer, and longer by its delay. The end of a phase comes before what else is due at its microsecond: that is of the next
+phase. A unit in its refractory time loses the phases that begin in it. Leaky integrators, which never fire, have no
+phases: rows reach them when they arrive.
 """
 
 import math

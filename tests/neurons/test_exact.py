@@ -67,7 +67,7 @@ def random_model(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) ->
             return IntegrateFireUnits(drive_per_us=among(0.0005, 0.004), **common)
         case "izhikevich":
             drive = among(4.0, 20.0) if rng.random() < 0.5 else 0.0
-            return IzhikevichUnits(among(0.02, 0.1), among(0.2, 0.25), d=2.0, drive=drive, step_us=int(rng.choice([20, 50, 90])))
+            return IzhikevichUnits(among(0.02, 0.1), among(0.2, 0.25), d=2.0, drive=drive, step_us=int(rng.choice([20, 50, 100])))
         case "threshold":
             return ThresholdUnits(among(0.3, 0.9))
     return LeakyIntegratorUnits(tau, v_leak=rest)
@@ -83,7 +83,7 @@ def random_network(rng: np.random.Generator, main: str, *, can_phase: bool = Fal
     drawn = {INPUT: ""}
     populations: list[Population] = []
     projections: list[Projection] = []
-    delays = [1, 2, 10, 20, 100, int(rng.integers(1, 400))]  # few of them, so that spikes meet
+    delays = [1, 2, 10, 20, 50, 100, int(rng.integers(1, 400))]  # few of them, so that spikes meet
     n = int(rng.integers(1, 5))
     place = int(rng.integers(n))
     for k in range(n):
@@ -127,6 +127,8 @@ def random_network(rng: np.random.Generator, main: str, *, can_phase: bool = Fal
             if not forward:  # or it would fire more and more
                 weight = rng.normal(0.0, 0.4, (n_pre, n_post))
                 weight /= np.maximum(1.5 * np.maximum(weight, 0).sum(1, keepdims=True), 1)
+            if rng.random() < 0.25:  # units that are alike stay so, and cross together
+                weight[...] = weight.mean(0).mean() if forward else -0.1
             thin = weight * (rng.random(weight.shape) < 0.5)
             kinds_of = [Dense(weight), sparse_of(thin)]
             if n_pre == n_post:
