@@ -45,10 +45,10 @@ finds the same state, wherever the stream was cut.
 Time groups
 -----------
 Potentials leak when they are touched, not before. Units that are always touched together share one time,
-``population[p, GROUP]`` of them. Dense rows and inhibition reach a whole population together, a convolution the channels
-of a site (or of one filter group there); a time group is the greatest common divisor of these numbers. Pooling, sparse
-rows and one-to-one reach single units, and, with them, the leak of their group; where nothing else leads to a
-population, every unit is a group. Izhikevich's units are one group.
+``population[p, GROUP]`` of them. Dense rows and inhibition reach a whole population together, a convolution the
+channels of a site (or of one filter group there); a time group is the greatest common divisor of these numbers.
+Pooling, sparse rows and one-to-one reach single units, and, with them, the leak of their group; where nothing else
+leads to a population, every unit is a group. Izhikevich's units are one group.
 
 Firing disciplines
 ------------------

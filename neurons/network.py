@@ -276,9 +276,7 @@ class _Build(NamedTuple):
     n_groups: int
 
 
-def _front_of(
-    populations: NDArray[np.int64], projections: NDArray[np.int64], drive: NDArray[np.float64]
-) -> int:
+def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64], drive: NDArray[np.float64]) -> int:
     """Find the projection that the engine's fast loop may run: the input's only one, to units that only leak."""
     ways = np.flatnonzero(projections[:, SOURCE] == -1)
     if len(ways) != 1:

@@ -94,7 +94,9 @@ def group_size(graph: Graph, population: Population) -> int:
     if isinstance(population.model, IzhikevichUnits):
         return math.prod(population.shape)
     incoming = [q for q in graph.projections if q.target == population.name]
-    blocks = [together(q, population.shape) for q in incoming if isinstance(q.topology, Dense | Inhibition | Convolution)]
+    blocks = [
+        together(q, population.shape) for q in incoming if isinstance(q.topology, Dense | Inhibition | Convolution)
+    ]
     return math.gcd(*blocks) if blocks else 1
 
 
@@ -427,9 +429,7 @@ class _Simulation:
     def add(self, unit: Unit, weight: float, t: int) -> None:
         if isinstance(unit.model, CurrentLIFUnits):
             unit.w += weight
-        elif isinstance(unit.model, ThresholdUnits | LeakyIntegratorUnits | IzhikevichUnits):
-            unit.v += weight
-        elif not self.is_held(unit, t):
+        elif not (hasattr(unit.model, "refractory_us") and self.is_held(unit, t)):
             unit.v += weight
 
     def begin(self) -> None:
