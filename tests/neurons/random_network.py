@@ -169,3 +169,13 @@ def begun(graph: Graph, t_us: int = 0, **more: Any) -> Network:
     network = Network.of(graph, **more)
     network.on_mark(next(iter(network.inputs)), Reset(t_us), lambda port, message: None)
     return network
+
+
+def is_calm(graph: Graph, items: np.ndarray, until_us: int, **more: Any) -> bool:
+    """Tell whether a network does not fire more and more; items are in the form that the network takes."""
+    network = begun(graph, **more)
+    for t in range(0, until_us + 10, 10):
+        network.run(items[(items["t"] > t - 10) & (items["t"] <= t)], t)
+        if network.statistics()["spikes"] > 5000:
+            return False
+    return True
