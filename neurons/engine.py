@@ -42,9 +42,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.crossing import drift, first_crossing
+from neurons.front import convolution_front, decay_of, dense_front, leak_held
 from neurons.izhikevich import izhikevich_step
 from neurons.lif import leak, leak_add, next_above
-from stream.jit import kernel
+from stream.jit import inner_kernel, kernel
+from stream.lanes import lowest_bit
 
 NEVER_US = 2**62
 
@@ -70,8 +72,10 @@ DENSE, CONVOLUTION, POOLING, SPARSE, INHIBITION, ONE_TO_ONE = range(6)
     HEIGHT,
     WIDTH,
     CHANNELS,
-) = range(15)
-N_POPULATION_COLUMNS = 15
+    N_DIRECT,  # projections without a delay that begin here
+    SHIFT,  # when to flush, see ``neurons.front``
+) = range(17)
+N_POPULATION_COLUMNS = 17
 
 DRIVEN = 2
 
@@ -105,7 +109,13 @@ N_CONSTANTS = 6
 
 # columns of State.heap, and what its entries are
 TIME, SEQUENCE, KIND, WHERE, UNIT = range(5)
-ARRIVAL, CROSSING, STEP, PHASE = range(4)
+ARRIVAL: Any
+CROSSING: Any
+STEP: Any
+PHASE: Any
+ARRIVAL, CROSSING, STEP, PHASE = np.arange(4)  # typed: for a literal, Numba would compile another copy of what takes it
+ZERO: Any = np.int64(0)
+ONE: Any = np.int64(1)
 
 # places of State.book
 (
@@ -130,7 +140,10 @@ SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE = range(5)
 N_PROGRESS_COLUMNS = 5
 
 # what State.book[BUSY] says of the cascade: none, one that began inside, one of an input event
-IDLE, INSIDE, FROM_INPUT = range(3)
+IDLE: Any
+INSIDE: Any
+FROM_INPUT: Any
+IDLE, INSIDE, FROM_INPUT = np.arange(3)
 
 # what a run says when it returns
 DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL = range(4)
@@ -141,7 +154,7 @@ FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
 class Program(NamedTuple):
     """What a network is."""
 
-    population: NDArray[np.int64]  # int64, shape (n_populations, 15)
+    population: NDArray[np.int64]  # int64, shape (n_populations, 17)
     projection: NDArray[np.int64]  # int64, shape (n_projections, 17)
     order: NDArray[np.int64]  # int64, shape (n_populations,): of firing within a cascade
     incoming_start: NDArray[np.int64]  # int64, shape (n_populations + 1,)
@@ -151,11 +164,13 @@ class Program(NamedTuple):
     theta: NDArray[Any]  # real, shape (n_all,): threshold above rest
     down: NDArray[Any]  # real, shape (n_all,): soft reset: what a spike takes away; hard: where it leads, above rest
     constant: NDArray[np.float64]  # float64, shape (6, n_all)
+    decay: NDArray[np.float64]  # float64, shape (n_populations, 2, 1024): ``neurons.front.decay_table``, if UNIFORM
     weight: NDArray[Any]  # real, shape (n_weights,)
     row_start: NDArray[np.int64]  # int64
     synapse_unit: NDArray[np.int64]  # int64
     phase_us: int  # 0: firing discipline `event`
     front: int  # the projection that ``_front`` may run, or -1
+    windows: NDArray[np.int64]  # int64, shape (2, longer side, 3): of that one, see ``neurons.front``
 
 
 class State(NamedTuple):
@@ -173,25 +188,27 @@ class State(NamedTuple):
     book: NDArray[np.int64]  # int64, shape (15,)
     heap: NDArray[np.int64]  # int64, shape (room, 5)
     queue: NDArray[np.int64]  # int64, shape (room,): units that fired in this cascade
+    spare: NDArray[Any]  # real, shape (most units of a population,): scratch
+    hot: NDArray[np.int64]  # int64, shape (most units of a population, 2): scratch
 
 
 # -- the heap ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _earlier(heap: Any, i: int, j: int) -> Any:
     """Tell whether entry i comes before entry j."""
     return heap[i, TIME] < heap[j, TIME] or (heap[i, TIME] == heap[j, TIME] and heap[i, SEQUENCE] < heap[j, SEQUENCE])
 
 
-@kernel
+@inner_kernel
 def _swap(heap: Any, i: int, j: int) -> None:
     """Exchange two entries."""
     for column in range(5):
         heap[i, column], heap[j, column] = heap[j, column], heap[i, column]
 
 
-@kernel
+@inner_kernel
 def _sink(heap: Any, n: int, i: int) -> None:
     """Let entry i sink to where it belongs."""
     while True:
@@ -205,7 +222,7 @@ def _sink(heap: Any, n: int, i: int) -> None:
         i = least
 
 
-@kernel
+@inner_kernel
 def _push(state: State, t_us: int, kind: int, where: int, unit: int) -> Any:
     """Schedule; returns the entry's sequence number. There is room."""
     heap, book = state.heap, state.book
@@ -225,7 +242,7 @@ def _push(state: State, t_us: int, kind: int, where: int, unit: int) -> Any:
     return book[NEXT_SEQUENCE] - 1
 
 
-@kernel
+@inner_kernel
 def _pop(state: State) -> None:
     """Take the first entry away."""
     heap, book = state.heap, state.book
@@ -233,10 +250,10 @@ def _pop(state: State) -> None:
     n = book[N_HEAP]
     for column in range(5):
         heap[0, column] = heap[n, column]
-    _sink(heap, n, 0)
+    _sink(heap, n, ZERO)
 
 
-@kernel
+@inner_kernel
 def _is_stale(state: State, i: int) -> Any:
     """Tell whether an entry is a crossing that was foreseen and then did not come."""
     heap = state.heap
@@ -258,7 +275,7 @@ def compact(state: State) -> None:
         _sink(heap, n, i)
 
 
-@kernel
+@inner_kernel
 def _heap_has_room(state: State, wanted: int) -> Any:
     """Tell whether ``wanted`` entries find room, compacting if need be."""
     room = len(state.heap)
@@ -272,15 +289,16 @@ def _heap_has_room(state: State, wanted: int) -> Any:
 # -- one unit ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _flushed(value: float) -> float:
     """Keep denormals away."""
     return value if abs(value) > 1e-30 else 0.0
 
 
-@kernel
-def _move(program: Program, state: State, model: int, j: int, dt_us: float, is_held: bool) -> None:
-    """Let time pass for one unit of a model that can cross, or be held."""
+@inner_kernel
+def _move(program: Program, state: State, model: int, j: int, dt_us: float, held: int) -> None:
+    """Let time pass for one unit of a model that can cross, or be held (1)."""
+    is_held = held != 0
     constant = program.constant
     v: Any = np.float64(state.v[j])
     w: Any = np.float64(state.w[j])
@@ -298,7 +316,7 @@ def _move(program: Program, state: State, model: int, j: int, dt_us: float, is_h
     state.w[j] = _flushed(w)
 
 
-@kernel
+@inner_kernel
 def _time_to_cross(program: Program, model: int, j: int, v: float, w: float) -> float:
     """Return after how many us a unit with this v and w fires by itself; inf if never."""
     constant = program.constant
@@ -325,7 +343,7 @@ def _time_to_cross(program: Program, model: int, j: int, v: float, w: float) -> 
     return (theta - v) / drive if drive > 0.0 else math.inf
 
 
-@kernel
+@inner_kernel
 def _foresee(program: Program, state: State, p: int, j: int, t_us: int) -> None:
     """Find a unit's next crossing and schedule it; its state is that of ``t_us``."""
     model = program.population[p, MODEL]
@@ -352,7 +370,7 @@ def _foresee(program: Program, state: State, p: int, j: int, t_us: int) -> None:
         state.next_sequence[j] = _push(state, next_us, CROSSING, p, j)
 
 
-@kernel
+@inner_kernel
 def _reset_unit(program: Program, state: State, p: int, j: int, spike_us: int, lag_us: float) -> None:
     """Reset a unit after a spike; ``lag_us`` is how much earlier than its whole microsecond the spike really was."""
     row = program.population[p]
@@ -373,7 +391,7 @@ def _reset_unit(program: Program, state: State, p: int, j: int, spike_us: int, l
         state.progress[p, HELD_UNTIL_US] = max(state.progress[p, HELD_UNTIL_US], state.held_us[j])
 
 
-@kernel
+@inner_kernel
 def _tell(program: Program, state: State, p: int, j: int, t_us: int, out: Any) -> None:
     """Pass a spike on: to the cascade, to what is recorded, and on its way through delays."""
     row, book = program.population[p], state.book
@@ -395,7 +413,7 @@ def _tell(program: Program, state: State, p: int, j: int, t_us: int, out: Any) -
 # -- many units --------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any) -> None:
     """Bring a time group to ``t_us``; units whose crossing is due fire on the way."""
     row = program.population[p]
@@ -409,6 +427,15 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
     dt_us: Any = np.float64(t_us - t_0)
     constant = program.constant
     if model == LEAKY_INTEGRATOR:
+        if row[UNIFORM]:
+            tau_us = constant[TAU_MEM, first]
+            rest = math.exp(-dt_us / tau_us)
+            share = math.expm1(-dt_us / tau_us)
+            for j in range(first, last):
+                v = np.float64(state.v[j])
+                state.integral_us[j] -= v * tau_us * share
+                state.v[j] = _flushed(v * rest)
+            return
         for j in range(first, last):
             ratio = dt_us / constant[TAU_MEM, j]
             v = np.float64(state.v[j])
@@ -444,7 +471,7 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
     is_calm = t_0 >= state.progress[p, HELD_UNTIL_US] and state.progress[p, N_PENDING] == 0
     if is_calm and row[UNIFORM]:
         if model == LIF:
-            leak(state.v, first, last, math.exp(-dt_us / constant[TAU_MEM, first]))
+            leak(state.v, first, last, decay_of(program.decay[p], constant[TAU_MEM, first], t_us - t_0))
             return
         if model == INTEGRATE_FIRE and constant[DRIVE, first] == 0.0:
             return
@@ -460,6 +487,9 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
                 state.v[j] += state.w[j] * gain
             leak(state.w, first, last, math.exp(-dt_us / constant[TAU_2, first]))
             return
+    if model == LIF and row[UNIFORM] and not row[CROSSES]:
+        leak_held(state.v, state.held_us, first, last, t_0, t_us, program.decay[p], constant[TAU_MEM, first])
+        return
     for j in range(first, last):
         held_us = state.held_us[j]
         held_dt_us = 0.0
@@ -470,23 +500,23 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
             free_dt_us = np.float64(t_us - held_us) + state.lag_us[j]
             held_dt_us = dt_us - free_dt_us
         if held_dt_us > 0.0:
-            _move(program, state, model, j, held_dt_us, True)
+            _move(program, state, model, j, held_dt_us, ONE)
         if state.next_us[j] > t_us:
             if free_dt_us > 0.0:
-                _move(program, state, model, j, free_dt_us, False)
+                _move(program, state, model, j, free_dt_us, ZERO)
             continue
         # due: the same search from the same state as when it was foreseen, or from a later one with its rounding
         at_us = _time_to_cross(program, model, j, np.float64(state.v[j]), np.float64(state.w[j]))
         at_us = min(at_us, free_dt_us)
         if at_us > 0.0:
-            _move(program, state, model, j, at_us, False)
+            _move(program, state, model, j, at_us, ZERO)
         lag_us = free_dt_us - at_us
         _reset_unit(program, state, p, j, t_us, lag_us)
         if row[REFRACTORY_US] == 0:
             if lag_us > 0.0:
-                _move(program, state, model, j, lag_us, False)
+                _move(program, state, model, j, lag_us, ZERO)
         elif lag_us > 0.0:
-            _move(program, state, model, j, lag_us, True)
+            _move(program, state, model, j, lag_us, ONE)
         _tell(program, state, p, j, t_us, out)
         state.next_us[j] = NEVER_US
         state.next_sequence[j] = -1
@@ -494,7 +524,7 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
         _foresee(program, state, p, j, t_us)
 
 
-@kernel
+@inner_kernel
 def _fire(program: Program, state: State, p: int, first: int, last: int, t_us: int, out: Any) -> None:
     """Let the units fire that are above their thresholds, and are not held."""
     model = program.population[p, MODEL]
@@ -517,7 +547,7 @@ def _fire(program: Program, state: State, p: int, first: int, last: int, t_us: i
             _tell(program, state, p, j, t_us, out)
 
 
-@kernel
+@inner_kernel
 def _jump(program: Program, state: State, p: int, first: int, last: int, at: int, t_us: int) -> bool:
     """Add weights from ``weight[at]`` on to units whose time is ``t_us``; tell whether one may be above threshold."""
     row = program.population[p]
@@ -546,7 +576,7 @@ def _jump(program: Program, state: State, p: int, first: int, last: int, at: int
     return anyone
 
 
-@kernel
+@inner_kernel
 def _reach(program: Program, state: State, p: int, a: int, n: int, at: int, t_us: int, out: Any) -> None:
     """Deliver to units a to a + n - 1 of a population, which are whole time groups or lie in one."""
     row = program.population[p]
@@ -565,7 +595,7 @@ def _reach(program: Program, state: State, p: int, a: int, n: int, at: int, t_us
         if is_plain and size == group and t_0 >= state.progress[p, HELD_UNTIL_US]:
             factor = 1.0
             if model == LIF and t_0 != now_us:
-                factor = math.exp(-np.float64(now_us - t_0) / program.constant[TAU_MEM, first])
+                factor = decay_of(program.decay[p], program.constant[TAU_MEM, first], now_us - t_0)
             state.t_us[row[FIRST_GROUP] + g] = now_us
             anyone = leak_add(state.v, first, first + size, factor, program.weight, weights_at, program.theta[first])
         else:
@@ -583,7 +613,7 @@ def _reach(program: Program, state: State, p: int, a: int, n: int, at: int, t_us
                 _foresee(program, state, p, j, t_us)
 
 
-@kernel
+@inner_kernel
 def _windows(way: Any, row: Any, pre: int) -> tuple[int, int, int, int, int, int, int]:
     """Find the windows that hold a unit of a map.
 
@@ -603,7 +633,7 @@ def _windows(way: Any, row: Any, pre: int) -> tuple[int, int, int, int, int, int
     return oy_first, oy_last, ox_first, ox_last, y, x, pre % channels
 
 
-@kernel
+@inner_kernel
 def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: Any) -> None:
     """Deliver one spike through one projection."""
     way = program.projection[q]
@@ -617,24 +647,22 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
         if not state.book[TICKING]:
             since_us = t_us - state.book[ANCHOR_US]
             state.book[TICKING] = 1
-            _push(state, t_us - since_us % program.phase_us + program.phase_us, PHASE, 0, 0)
+            _push(state, t_us - since_us % program.phase_us + program.phase_us, PHASE, ZERO, ZERO)
     elif row[MODEL] == IZHIKEVICH and not state.progress[p, ACTIVE]:
         state.progress[p, ACTIVE] = 1
         state.t_us[row[FIRST_GROUP]] = t_us  # nothing has moved since
         since_us = t_us - state.book[ANCHOR_US]
-        _push(state, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, 0)
-    zero: Any = np.int64(0)  # typed: Numba would compile another copy for a literal
-    one: Any = np.int64(1)
+        _push(state, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, ZERO)
     if kind == DENSE:
-        _reach(program, state, p, zero, n, way[WEIGHT] + pre * n, t_us, out)
+        _reach(program, state, p, ZERO, n, way[WEIGHT] + pre * n, t_us, out)
     elif kind == INHIBITION:
-        _reach(program, state, p, zero, n, way[WEIGHT] + n - 1 - pre, t_us, out)
+        _reach(program, state, p, ZERO, n, way[WEIGHT] + n - 1 - pre, t_us, out)
     elif kind == ONE_TO_ONE:
-        _reach(program, state, p, pre, one, way[WEIGHT] + pre * way[WEIGHT_STEP], t_us, out)
+        _reach(program, state, p, pre, ONE, way[WEIGHT] + pre * way[WEIGHT_STEP], t_us, out)
     elif kind == SPARSE:
         for s in range(program.row_start[way[ROWS] + pre], program.row_start[way[ROWS] + pre + 1]):
             unit = program.synapse_unit[way[SYNAPSES] + s]
-            _reach(program, state, p, unit, one, way[WEIGHT] + s, t_us, out)
+            _reach(program, state, p, unit, ONE, way[WEIGHT] + s, t_us, out)
     if kind != CONVOLUTION and kind != POOLING:
         return
     oy_first, oy_last, ox_first, ox_last, y, x, c = _windows(way, row, pre)
@@ -646,7 +674,7 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
         for ox in range(ox_first, ox_last + 1):
             site = (oy * row[WIDTH] + ox) * c_out
             if kind == POOLING:
-                _reach(program, state, p, site + c, one, way[WEIGHT], t_us, out)
+                _reach(program, state, p, site + c, ONE, way[WEIGHT], t_us, out)
             else:
                 tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
                 at = way[WEIGHT] + (tap * in_group + c % in_group) * c_out + c_first
@@ -656,7 +684,7 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
 # -- happenings --------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> int:
     """Tell whether ``n_spikes`` of a population find room, and what they set off: DONE, or what is full."""
     row = program.population[p]
@@ -669,7 +697,7 @@ def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> in
     return DONE
 
 
-@kernel
+@inner_kernel
 def _cascade(program: Program, state: State, out: Any) -> int:
     """Deliver what waits in the queue, and what that sets off, level by level.
 
@@ -714,7 +742,7 @@ def _cascade(program: Program, state: State, out: Any) -> int:
     return DONE
 
 
-@kernel
+@inner_kernel
 def _begin(state: State, t_us: int, busy: int) -> None:
     """Begin a happening: an empty queue, nobody has fired."""
     book, progress = state.book, state.progress
@@ -727,7 +755,7 @@ def _begin(state: State, t_us: int, busy: int) -> None:
         progress[p, SPAN_FIRST] = progress[p, SPAN_LAST] = 0
 
 
-@kernel
+@inner_kernel
 def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
     """Let every population fire whose potentials may be above threshold."""
     book, progress = state.book, state.progress
@@ -757,10 +785,10 @@ def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
         progress[p, SPAN_LAST] = book[N_QUEUE]
     if is_needed:
         book[TICKING] = 1
-        _push(state, t_us + program.phase_us, PHASE, 0, 0)
+        _push(state, t_us + program.phase_us, PHASE, ZERO, ZERO)
 
 
-@kernel
+@inner_kernel
 def _happen(program: Program, state: State, out: Any) -> int:
     """Begin what is first in the heap. Returns DONE or what is full (and then nothing has changed)."""
     heap, book, progress = state.heap, state.book, state.progress
@@ -796,78 +824,114 @@ def _happen(program: Program, state: State, out: Any) -> int:
     g = (unit - row[FIRST]) // row[GROUP] if kind == CROSSING else 0
     _advance(program, state, where, g, t_us, out)
     if kind == STEP and progress[where, ACTIVE]:
-        _push(state, t_us + row[STEP_US], STEP, where, 0)
+        _push(state, t_us + row[STEP_US], STEP, where, ZERO)
     progress[where, SPAN_LAST] = book[N_QUEUE]
     return DONE
 
 
-@kernel
+@inner_kernel
+def _fire_hot(program: Program, state: State, p: int, n_hot: int, t_us: int, out: Any) -> None:
+    """Let the units fire that a fast loop found above threshold; none of them is held."""
+    row = program.population[p]
+    v, hot, theta_down, refractory_us = state.v, state.hot, program.down[row[FIRST]], row[REFRACTORY_US]
+    for h in range(n_hot):
+        mask: Any = hot[h, 1]
+        while mask != 0:
+            j = hot[h, 0] + lowest_bit(mask)
+            mask &= mask - 1
+            v[j] = theta_down if row[HARD] else v[j] - theta_down
+            if refractory_us > 0:
+                state.held_us[j] = t_us + refractory_us
+                state.progress[p, HELD_UNTIL_US] = t_us + refractory_us
+            _tell(program, state, p, j, t_us, out)
+
+
+@inner_kernel
 def _front(program: Program, state: State, items: Any, first: int, out: Any) -> int:
     """Run input events through the first population as long as nothing else happens. Most time is spent here.
 
     As ``run`` does one by one, for networks whose input goes through one dense or convolutional projection
-    to units that only leak. Stops after an event that made units fire (its cascade is begun), and before anything
-    that is not so simple. Returns the first item not yet handled.
+    to units that only leak. Stops when a cascade has begun, and before anything that is not so simple. Returns the
+    first item not yet handled.
     """
-    q = program.front
-    way = program.projection[q]
+    way = program.projection[program.front]
     p = way[TARGET]
     row = program.population[p]
-    book, progress, v, t_us, weight = state.book, state.progress, state.v, state.t_us, program.weight
-    n, first_unit, first_group, at_weight = row[UNITS], row[FIRST], row[FIRST_GROUP], way[WEIGHT]
-    is_dense, c_out, width = way[TOPOLOGY] == DENSE, row[CHANNELS], row[WIDTH]
-    is_leaky, tau_us, theta = row[MODEL] == LIF, program.constant[TAU_MEM, first_unit], program.theta[first_unit]
-    due_us = state.heap[0, TIME] if book[N_HEAP] > 0 else NEVER_US
-    held_us = progress[p, HELD_UNTIL_US]
-    for k in range(first, len(items)):
-        t: Any = np.int64(items[k]["t"])
-        pre: Any = np.int64(items[k]["unit"])
-        if t >= due_us or t < held_us:
+    book, progress = state.book, state.progress
+    first_unit, first_group, channels = row[FIRST], row[FIRST_GROUP], row[CHANNELS]
+    tau_us = program.constant[TAU_MEM, first_unit] if row[MODEL] == LIF else math.inf
+    theta, table = program.theta[first_unit], program.decay[p]
+    inputs = way[SOURCE_CHANNELS], way[SOURCE_WIDTH]
+    right = way[STRIDE_X] * way[SOURCE_CHANNELS] * channels
+    down = way[STRIDE_Y] * way[SIZE_X] * way[SOURCE_CHANNELS] * channels
+    k: Any = np.int64(first)
+    n_singly: Any = np.int64(0)
+    while True:
+        due_us = state.heap[0, TIME] if book[N_HEAP] > 0 else NEVER_US
+        before = k
+        if way[TOPOLOGY] == DENSE:
+            k, t_0, n_hot = dense_front(
+                state.v,
+                state.spare,
+                state.held_us,
+                first_unit,
+                row[UNITS],
+                program.weight,
+                way[WEIGHT],
+                theta,
+                table,
+                tau_us,
+                state.t_us[first_group],
+                book[ANCHOR_US],
+                row[SHIFT],
+                progress[p, HELD_UNTIL_US],
+                due_us,
+                items,
+                k,
+                n_singly,
+                state.hot,
+            )
+            state.t_us[first_group] = t_0
+            n_singly = np.int64(8)  # where one fired, others may soon
+        else:
+            k, n_hot = convolution_front(
+                state.v,
+                state.held_us,
+                state.t_us,
+                first_unit,
+                first_group,
+                channels,
+                row[WIDTH],
+                program.weight,
+                way[WEIGHT],
+                inputs,
+                (right, down),
+                program.windows,
+                theta,
+                table,
+                tau_us,
+                book[ANCHOR_US],
+                row[SHIFT],
+                progress[p, HELD_UNTIL_US],
+                due_us,
+                items,
+                k,
+                state.hot,
+            )
+        book[N_DELIVERIES] += k - before
+        if n_hot == 0:
             return k
-        if is_dense:
-            t_0 = t_us[first_group]
-            if t_0 < held_us:
-                return k
-            factor = 1.0
-            if is_leaky and t != t_0:
-                factor = math.exp(-np.float64(t - t_0) / tau_us)
-            t_us[first_group] = t
-            book[N_DELIVERIES] += 1
-            if leak_add(v, first_unit, first_unit + n, factor, weight, at_weight + pre * n, theta):
-                _begin(state, t, INSIDE)
-                _fire(program, state, p, first_unit, first_unit + n, t, out)
-                progress[p, SPAN_LAST] = book[N_QUEUE]
-                return k + 1
-            continue
-        oy_first, oy_last, ox_first, ox_last, y, x, c = _windows(way, row, pre)
-        # a site may have been silent since before a refractory time
-        if row[REFRACTORY_US] > 0:
-            for oy in range(oy_first, oy_last + 1):
-                for ox in range(ox_first, ox_last + 1):
-                    if t_us[first_group + oy * width + ox] < held_us:
-                        return k
-        book[N_DELIVERIES] += 1
-        has_fired = False
-        for oy in range(oy_first, oy_last + 1):
-            for ox in range(ox_first, ox_last + 1):
-                site = oy * width + ox
-                t_0 = t_us[first_group + site]
-                factor = 1.0
-                if is_leaky and t != t_0:
-                    factor = math.exp(-np.float64(t - t_0) / tau_us)
-                t_us[first_group + site] = t
-                tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
-                at = at_weight + (tap * way[SOURCE_CHANNELS] + c) * c_out
-                j = first_unit + site * c_out
-                if leak_add(v, j, j + c_out, factor, weight, at, theta):
-                    if not has_fired:
-                        _begin(state, t, INSIDE)
-                        has_fired = True
-                    _fire(program, state, p, j, j + c_out, t, out)
-        if has_fired:
+        t: Any = np.int64(items[k - 1]["t"])
+        if row[N_DIRECT] > 0:
+            _begin(state, t, INSIDE)
+            _fire_hot(program, state, p, n_hot, t, out)
             progress[p, SPAN_LAST] = book[N_QUEUE]
-            return k + 1
-    return len(items)
+            return k
+        book[N_QUEUE] = 0
+        _fire_hot(program, state, p, n_hot, t, out)
+        book[N_QUEUE] = 0
+        if _room(program, state, p, row[UNITS], out) != DONE:
+            return k
 
 
 @kernel
@@ -902,7 +966,7 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
             if code != DONE:
                 return k, book[N_OUT], code
         limit_us: Any = np.int64(items[k]["t"]) if k < len(items) else until_us
-        while book[N_HEAP] > 0 and _is_stale(state, 0):
+        while book[N_HEAP] > 0 and _is_stale(state, ZERO):
             _pop(state)
         if book[N_HEAP] > 0 and state.heap[0, TIME] <= limit_us:
             code = _happen(program, state, out)
@@ -942,13 +1006,13 @@ def start(program: Program, state: State, t_us: int) -> None:
         if row[MODEL] == IZHIKEVICH:
             # even without input it may not be at rest
             state.progress[p, ACTIVE] = 1
-            _push(state, t_us + row[STEP_US], STEP, p, 0)
+            _push(state, t_us + row[STEP_US], STEP, p, ZERO)
         elif row[CROSSES] == DRIVEN:
             if program.phase_us > 0:
                 state.progress[p, ACTIVE] = 1
                 if not state.book[TICKING]:
                     state.book[TICKING] = 1
-                    _push(state, t_us + program.phase_us, PHASE, 0, 0)
+                    _push(state, t_us + program.phase_us, PHASE, ZERO, ZERO)
             else:
                 for j in range(row[FIRST], row[FIRST] + row[UNITS]):
                     _foresee(program, state, p, j, t_us)

@@ -65,6 +65,7 @@ from neurons.engine import (
     N_CONSTANTS,
     N_DELAYED,
     N_DELIVERIES,
+    N_DIRECT,
     N_HEAP,
     N_POPULATION_COLUMNS,
     N_PROGRESS_COLUMNS,
@@ -81,6 +82,7 @@ from neurons.engine import (
     REFRACTORY_US,
     ROWS,
     SEQUENCE,
+    SHIFT,
     SIZE_X,
     SIZE_Y,
     SOURCE,
@@ -107,6 +109,7 @@ from neurons.engine import (
     settle,
     start,
 )
+from neurons.front import FINE, decay_table, flush_shift
 from neurons.graph import (
     INPUT,
     LONGEST_US,
@@ -283,6 +286,38 @@ def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64]) ->
     return int(ways[0]) if is_simple and row[GROUP] == whole and way[GROUPS] <= 1 else -1
 
 
+def _windows_of(way: NDArray[np.int64], source: tuple[int, ...], target: tuple[int, ...]) -> NDArray[np.int64]:
+    """List the windows that hold each row, and each column, of a map; as ``neurons.front`` reads them.
+
+    Returns
+    -------
+    int64, shape (2, longer side, 3)
+    """
+    windows = np.zeros((2, max(source[:2]), 3), np.int64)
+    per_column = way[SOURCE_CHANNELS] * target[2]
+    for axis, (size, stride, pad, per_tap) in enumerate(
+        (
+            (way[SIZE_Y], way[STRIDE_Y], way[PAD_Y], way[SIZE_X] * per_column),
+            (way[SIZE_X], way[STRIDE_X], way[PAD_X], per_column),
+        )
+    ):
+        place = np.arange(source[axis]) + pad
+        # windows begin at most size - 1 before what they hold
+        first = np.maximum(0, (place - size + stride) // stride)
+        last = np.minimum(target[axis] - 1, place // stride)
+        windows[axis, : source[axis]] = np.stack([first, last, (place - first * stride) * per_tap], axis=1)
+    return windows
+
+
+def _aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """Copy an array to where a cache line begins: reading across their borders takes up to twice as long."""
+    room = np.zeros(array.nbytes + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    copy: NDArray[Any] = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
     """Turn a checked graph into tables."""
     names = [population.name for population in graph.populations]
@@ -340,6 +375,17 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
     incoming = [np.flatnonzero((targets == p) & ~is_delayed) for p in range(len(names))]
     delayed = [np.flatnonzero((sources == p) & is_delayed) for p in range(-1, len(names))]
     population_table[:, N_DELAYED] = [len(ways) for ways in delayed[1:]]
+    population_table[:, N_DIRECT] = [np.sum((sources == p) & ~is_delayed) for p in range(len(names))]
+    decay = np.ones((len(names), 2, FINE))
+    for p, row in enumerate(rows):
+        tau_us = float(row.constant[0, 0]) if row.model == LIF and population_table[p, UNIFORM] else np.inf
+        decay[p] = decay_table(tau_us)
+        population_table[p, SHIFT] = flush_shift(tau_us)
+    front = _front_of(population_table, projection_table) if phase_us == 0 else -1
+    windows = np.zeros((2, 1, 3), np.int64)
+    if front >= 0 and projection_table[front, TOPOLOGY] == CONVOLUTION:
+        target = shape_of(graph, graph.projections[front].target)
+        windows = _windows_of(projection_table[front], graph.inputs, target)
     program = Program(
         population_table,
         projection_table,
@@ -351,11 +397,13 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         np.concatenate([row.theta for row in rows]).astype(real),
         np.concatenate([row.down for row in rows]).astype(real),
         np.concatenate([row.constant for row in rows], axis=1),
-        np.concatenate([np.zeros(0), *weights]).astype(real),
+        decay,
+        _aligned(np.concatenate([np.zeros(0), *weights]).astype(real)),
         np.concatenate([np.zeros(0, np.int64), *row_starts]),
         np.concatenate([np.zeros(0, np.int64), *synapses]),
         phase_us,
-        _front_of(population_table, projection_table) if phase_us == 0 else -1,
+        front,
+        windows,
     )
     rest, v, w = (np.concatenate([getattr(row, name) for row in rows]) for name in ("rest", "v", "w"))
     return _Build(program, rest, v, w, n_groups)
@@ -469,7 +517,7 @@ class Network(Operator):
         n_all = len(self._v)
         most = 2 * max(n_units(p.shape) for p in graph.populations)
         self.state = State(
-            v=np.zeros(n_all, real),
+            v=_aligned(np.zeros(n_all, real)),
             w=np.zeros(n_all, real),
             integral_us=np.zeros(n_all),
             held_us=np.zeros(n_all, np.int64),
@@ -482,6 +530,8 @@ class Network(Operator):
             # room for what a network at rest schedules by itself
             heap=np.zeros((max(64, n_all + len(self._names) + 1), 5), np.int64),
             queue=np.zeros(max(most, n_all), np.int64),
+            spare=_aligned(np.zeros(most // 2, real)),
+            hot=np.zeros((most // 2, 2), np.int64),
         )
         self._out = np.zeros(max(ROOM, most, n_all), FIRED_DTYPE)
         self._items = np.zeros(0, SPIKE_DTYPE)
