@@ -42,11 +42,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.crossing import drift, first_crossing
-from neurons.front import convolution_front, decay_of, dense_front, leak_held
+from neurons.front import Layer, convolution_front, decay_of, dense_front, leak_held
 from neurons.izhikevich import izhikevich_step
 from neurons.lif import leak, leak_add, next_above
 from stream.jit import inner_kernel, kernel
-from stream.lanes import lowest_bit
 
 NEVER_US = 2**62
 
@@ -74,8 +73,13 @@ DENSE, CONVOLUTION, POOLING, SPARSE, INHIBITION, ONE_TO_ONE = range(6)
     CHANNELS,
     N_DIRECT,  # projections without a delay that begin here
     SHIFT,  # when to flush, see ``neurons.front``
-) = range(17)
-N_POPULATION_COLUMNS = 17
+    NEXT,  # row k: which population fires k-th within a cascade
+    INCOMING,  # place in Program.links: projections without delay that end here
+    INCOMING_END,
+    DELAYED,  # and projections with delay that begin here
+    DELAYED_END,
+) = range(22)
+N_POPULATION_COLUMNS = 22
 
 DRIVEN = 2
 
@@ -86,8 +90,8 @@ DRIVEN = 2
     TARGET,
     DELAY_US,
     WEIGHT,  # place of the first weight
-    ROWS,  # place of the first row start (sparse)
-    SYNAPSES,  # place of the first synapse's unit (sparse)
+    ROWS,  # place in Program.links of the first row start (sparse)
+    SYNAPSES,  # and of the first synapse's unit
     SIZE_Y,
     SIZE_X,
     STRIDE_Y,
@@ -98,8 +102,10 @@ DRIVEN = 2
     SOURCE_WIDTH,
     SOURCE_CHANNELS,
     WEIGHT_STEP,  # 0: one weight for all (one-to-one)
-) = range(17)
-N_PROJECTION_COLUMNS = 17
+    WINDOWS_Y,  # place in Program.links, for each row of a source that is a map: first and last window, place of weights
+    WINDOWS_X,  # and for each column
+) = range(19)
+N_PROJECTION_COLUMNS = 19
 
 # rows of Program.constant: tau_mem_us stands in row 0 wherever there is one
 TAU_MEM, TAU_2, EXTRA = range(3)  # EXTRA: height of a unit pulse (current), adaptation (adaptive)
@@ -132,8 +138,8 @@ ONE: Any = np.int64(1)
     ANCHOR_US,
     TICKING,
 ) = range(12)
-N_SPIKES, N_DELIVERIES, N_OUT = 12, 13, 14
-N_BOOK = 15
+N_SPIKES, N_DELIVERIES, N_OUT, LAST_FIRED = 12, 13, 14, 15
+N_BOOK = 16
 
 # columns of State.progress
 SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE = range(5)
@@ -154,23 +160,18 @@ FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
 class Program(NamedTuple):
     """What a network is."""
 
-    population: NDArray[np.int64]  # int64, shape (n_populations, 17)
-    projection: NDArray[np.int64]  # int64, shape (n_projections, 17)
-    order: NDArray[np.int64]  # int64, shape (n_populations,): of firing within a cascade
-    incoming_start: NDArray[np.int64]  # int64, shape (n_populations + 1,)
-    incoming: NDArray[np.int64]  # int64, projections without delay, by target
-    delayed_start: NDArray[np.int64]  # int64, shape (n_populations + 2,): by source, the input first
-    delayed: NDArray[np.int64]  # int64, projections with delay, by source
+    population: NDArray[np.int64]  # int64, shape (n_populations, 22)
+    projection: NDArray[np.int64]  # int64, shape (n_projections, 19)
+    links: NDArray[np.int64]  # int64: lists of different lengths; their places stand in the tables
     theta: NDArray[Any]  # real, shape (n_all,): threshold above rest
     down: NDArray[Any]  # real, shape (n_all,): soft reset: what a spike takes away; hard: where it leads, above rest
     constant: NDArray[np.float64]  # float64, shape (6, n_all)
     decay: NDArray[np.float64]  # float64, shape (n_populations, 2, 1024): ``neurons.front.decay_table``, if UNIFORM
     weight: NDArray[Any]  # real, shape (n_weights,)
-    row_start: NDArray[np.int64]  # int64
-    synapse_unit: NDArray[np.int64]  # int64
     phase_us: int  # 0: firing discipline `event`
     front: int  # the projection that ``_front`` may run, or -1
-    windows: NDArray[np.int64]  # int64, shape (2, longer side, 3): of that one, see ``neurons.front``
+    delayed: int  # place in ``links`` of the input's projections with delay
+    delayed_end: int
 
 
 class State(NamedTuple):
@@ -185,11 +186,11 @@ class State(NamedTuple):
     next_sequence: NDArray[np.int64]  # int64, shape (n_all,): its entry in the heap
     t_us: NDArray[np.int64]  # int64, shape (n_groups,)
     progress: NDArray[np.int64]  # int64, shape (n_populations, 5)
-    book: NDArray[np.int64]  # int64, shape (15,)
+    book: NDArray[np.int64]  # int64, shape (16,)
     heap: NDArray[np.int64]  # int64, shape (room, 5)
     queue: NDArray[np.int64]  # int64, shape (room,): units that fired in this cascade
     spare: NDArray[Any]  # real, shape (most units of a population,): scratch
-    hot: NDArray[np.int64]  # int64, shape (most units of a population, 2): scratch
+    hot: NDArray[np.int64]  # int64, shape (twice as many and more, 3): scratch
 
 
 # -- the heap ----------------------------------------------------------------------------------------------------------
@@ -223,9 +224,8 @@ def _sink(heap: Any, n: int, i: int) -> None:
 
 
 @inner_kernel
-def _push(state: State, t_us: int, kind: int, where: int, unit: int) -> Any:
+def _push(heap: Any, book: Any, t_us: int, kind: int, where: int, unit: int) -> Any:
     """Schedule; returns the entry's sequence number. There is room."""
-    heap, book = state.heap, state.book
     i = book[N_HEAP]
     heap[i, TIME], heap[i, SEQUENCE], heap[i, KIND], heap[i, WHERE], heap[i, UNIT] = (
         t_us,
@@ -243,9 +243,8 @@ def _push(state: State, t_us: int, kind: int, where: int, unit: int) -> Any:
 
 
 @inner_kernel
-def _pop(state: State) -> None:
+def _pop(heap: Any, book: Any) -> None:
     """Take the first entry away."""
-    heap, book = state.heap, state.book
     book[N_HEAP] -= 1
     n = book[N_HEAP]
     for column in range(5):
@@ -254,19 +253,17 @@ def _pop(state: State) -> None:
 
 
 @inner_kernel
-def _is_stale(state: State, i: int) -> Any:
+def _is_stale(heap: Any, next_sequence: Any, i: int) -> Any:
     """Tell whether an entry is a crossing that was foreseen and then did not come."""
-    heap = state.heap
-    return heap[i, KIND] == CROSSING and state.next_sequence[heap[i, UNIT]] != heap[i, SEQUENCE]
+    return heap[i, KIND] == CROSSING and next_sequence[heap[i, UNIT]] != heap[i, SEQUENCE]
 
 
 @kernel
-def compact(state: State) -> None:
-    """Throw stale entries out of the heap."""
-    heap, book = state.heap, state.book
+def compact(heap: Any, book: Any, next_sequence: Any) -> None:
+    """Throw stale entries out of the heap of a ``State``."""
     n = 0
     for i in range(book[N_HEAP]):
-        if not _is_stale(state, i):
+        if not _is_stale(heap, next_sequence, i):
             for column in range(5):
                 heap[n, column] = heap[i, column]
             n += 1
@@ -276,14 +273,14 @@ def compact(state: State) -> None:
 
 
 @inner_kernel
-def _heap_has_room(state: State, wanted: int) -> Any:
+def _heap_has_room(heap: Any, book: Any, next_sequence: Any, wanted: int) -> Any:
     """Tell whether ``wanted`` entries find room, compacting if need be."""
-    room = len(state.heap)
-    if state.book[N_HEAP] + wanted <= room:
+    room = len(heap)
+    if book[N_HEAP] + wanted <= room:
         return True
-    compact(state)
+    compact(heap, book, next_sequence)
     # half of it free, or growing is cheaper than compacting again and again
-    return state.book[N_HEAP] + wanted <= room and 2 * state.book[N_HEAP] <= room
+    return book[N_HEAP] + wanted <= room and 2 * book[N_HEAP] <= room
 
 
 # -- one unit ----------------------------------------------------------------------------------------------------------
@@ -296,12 +293,11 @@ def _flushed(value: float) -> float:
 
 
 @inner_kernel
-def _move(program: Program, state: State, model: int, j: int, dt_us: float, held: int) -> None:
+def _move(all_v: Any, all_w: Any, constant: Any, model: int, j: int, dt_us: float, held: int) -> None:
     """Let time pass for one unit of a model that can cross, or be held (1)."""
     is_held = held != 0
-    constant = program.constant
-    v: Any = np.float64(state.v[j])
-    w: Any = np.float64(state.w[j])
+    v: Any = np.float64(all_v[j])
+    w: Any = np.float64(all_w[j])
     if model == LIF:
         v = v if is_held else v * math.exp(-dt_us / constant[TAU_MEM, j])
     elif model == CURRENT_LIF:
@@ -312,15 +308,14 @@ def _move(program: Program, state: State, model: int, j: int, dt_us: float, held
         w = w * math.exp(-dt_us / constant[TAU_2, j])
     elif model == INTEGRATE_FIRE:
         v = v if is_held else v + constant[DRIVE, j] * dt_us
-    state.v[j] = _flushed(v)
-    state.w[j] = _flushed(w)
+    all_v[j] = _flushed(v)
+    all_w[j] = _flushed(w)
 
 
 @inner_kernel
-def _time_to_cross(program: Program, model: int, j: int, v: float, w: float) -> float:
+def _time_to_cross(constant: Any, threshold: float, model: int, j: int, v: float, w: float) -> float:
     """Return after how many us a unit with this v and w fires by itself; inf if never."""
-    constant = program.constant
-    theta = np.float64(program.theta[j])
+    theta = np.float64(threshold)
     if model == LIF:
         return first_crossing(v, 0.0, theta, constant[TAU_MEM, j], 1.0)
     if model == CURRENT_LIF:
@@ -354,7 +349,7 @@ def _foresee(program: Program, state: State, p: int, j: int, t_us: int) -> None:
         wait_us = np.float64(state.held_us[j] - t_us) - state.lag_us[j]
         if model in (CURRENT_LIF, ADAPTIVE_LIF):
             w *= math.exp(-wait_us / program.constant[TAU_2, j])
-    dt_us = wait_us + _time_to_cross(program, model, j, v, w)
+    dt_us = wait_us + _time_to_cross(program.constant, program.theta[j], model, j, v, w)
     next_us = NEVER_US
     if dt_us < 1e17:
         next_us = t_us + max(math.ceil(dt_us), 1)
@@ -367,7 +362,7 @@ def _foresee(program: Program, state: State, p: int, j: int, t_us: int) -> None:
     state.next_us[j] = next_us
     state.next_sequence[j] = -1
     if next_us != NEVER_US:
-        state.next_sequence[j] = _push(state, next_us, CROSSING, p, j)
+        state.next_sequence[j] = _push(state.heap, state.book, next_us, CROSSING, p, j)
 
 
 @inner_kernel
@@ -399,9 +394,9 @@ def _tell(program: Program, state: State, p: int, j: int, t_us: int, out: Any) -
     state.queue[book[N_QUEUE]] = unit
     book[N_QUEUE] += 1
     book[N_SPIKES] += 1
-    for d in range(program.delayed_start[p + 1], program.delayed_start[p + 2]):
-        q = program.delayed[d]
-        _push(state, t_us + program.projection[q, DELAY_US], ARRIVAL, q, unit)
+    for d in range(row[DELAYED], row[DELAYED_END]):
+        q = program.links[d]
+        _push(state.heap, book, t_us + program.projection[q, DELAY_US], ARRIVAL, q, unit)
     if row[RECORDED]:
         n_out: Any = book[N_OUT]
         out[n_out]["t"] = t_us
@@ -500,23 +495,23 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
             free_dt_us = np.float64(t_us - held_us) + state.lag_us[j]
             held_dt_us = dt_us - free_dt_us
         if held_dt_us > 0.0:
-            _move(program, state, model, j, held_dt_us, ONE)
+            _move(state.v, state.w, constant, model, j, held_dt_us, ONE)
         if state.next_us[j] > t_us:
             if free_dt_us > 0.0:
-                _move(program, state, model, j, free_dt_us, ZERO)
+                _move(state.v, state.w, constant, model, j, free_dt_us, ZERO)
             continue
         # due: the same search from the same state as when it was foreseen, or from a later one with its rounding
-        at_us = _time_to_cross(program, model, j, np.float64(state.v[j]), np.float64(state.w[j]))
+        at_us = _time_to_cross(program.constant, program.theta[j], model, j, np.float64(state.v[j]), np.float64(state.w[j]))
         at_us = min(at_us, free_dt_us)
         if at_us > 0.0:
-            _move(program, state, model, j, at_us, ZERO)
+            _move(state.v, state.w, constant, model, j, at_us, ZERO)
         lag_us = free_dt_us - at_us
         _reset_unit(program, state, p, j, t_us, lag_us)
         if row[REFRACTORY_US] == 0:
             if lag_us > 0.0:
-                _move(program, state, model, j, lag_us, ZERO)
+                _move(state.v, state.w, constant, model, j, lag_us, ZERO)
         elif lag_us > 0.0:
-            _move(program, state, model, j, lag_us, ONE)
+            _move(state.v, state.w, constant, model, j, lag_us, ONE)
         _tell(program, state, p, j, t_us, out)
         state.next_us[j] = NEVER_US
         state.next_sequence[j] = -1
@@ -577,108 +572,94 @@ def _jump(program: Program, state: State, p: int, first: int, last: int, at: int
 
 
 @inner_kernel
-def _reach(program: Program, state: State, p: int, a: int, n: int, at: int, t_us: int, out: Any) -> None:
-    """Deliver to units a to a + n - 1 of a population, which are whole time groups or lie in one."""
-    row = program.population[p]
-    model, group = row[MODEL], row[GROUP]
-    is_plain = row[UNIFORM] and not row[CROSSES] and (model in (LIF, INTEGRATE_FIRE))
-    now_us = t_us
-    if program.phase_us > 0:  # all that arrives in a phase counts as if it came at its begin
-        since_us = t_us - state.book[ANCHOR_US]
-        now_us = t_us - since_us % program.phase_us
-    size = min(n, group)
-    for start in range(a, a + n, size):
-        g = start // group
-        first = row[FIRST] + start
-        weights_at = at + start - a
-        t_0: Any = state.t_us[row[FIRST_GROUP] + g]
-        if is_plain and size == group and t_0 >= state.progress[p, HELD_UNTIL_US]:
-            factor = 1.0
-            if model == LIF and t_0 != now_us:
-                factor = decay_of(program.decay[p], program.constant[TAU_MEM, first], now_us - t_0)
-            state.t_us[row[FIRST_GROUP] + g] = now_us
-            anyone = leak_add(state.v, first, first + size, factor, program.weight, weights_at, program.theta[first])
-        else:
-            _advance(program, state, p, g, now_us, out)
-            anyone = _jump(program, state, p, first, first + size, weights_at, now_us)
-        if program.phase_us > 0 or model == LEAKY_INTEGRATOR:
-            continue
-        if anyone:
-            _fire(program, state, p, first, first + size, t_us, out)
-        if model == THRESHOLD:
-            for j in range(first, first + size):
-                state.v[j] = 0.0
-        if row[CROSSES]:
-            for j in range(first, first + size):
-                _foresee(program, state, p, j, t_us)
-
-
-@inner_kernel
-def _windows(way: Any, row: Any, pre: int) -> tuple[int, int, int, int, int, int, int]:
-    """Find the windows that hold a unit of a map.
-
-    Returns
-    -------
-    oy_first, oy_last, ox_first, ox_last, y, x, c
-        Sites of the target, inclusive; the unit's place, padding included, and its channel.
-    """
-    channels, width = way[SOURCE_CHANNELS], way[SOURCE_WIDTH]
-    y = pre // channels // width + way[PAD_Y]
-    x = pre // channels % width + way[PAD_X]
-    # windows begin at most size - 1 before what they hold
-    oy_first = max(0, (y - way[SIZE_Y] + way[STRIDE_Y]) // way[STRIDE_Y])
-    ox_first = max(0, (x - way[SIZE_X] + way[STRIDE_X]) // way[STRIDE_X])
-    oy_last = min(row[HEIGHT] - 1, y // way[STRIDE_Y])
-    ox_last = min(row[WIDTH] - 1, x // way[STRIDE_X])
-    return oy_first, oy_last, ox_first, ox_last, y, x, pre % channels
-
-
-@inner_kernel
 def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: Any) -> None:
-    """Deliver one spike through one projection."""
+    """Deliver one spike through one projection.
+
+    What it reaches are pieces of n units, each of whole time groups or inside of one: a single one, a list of synapses,
+    or the windows that hold a unit of a map, ``n_y`` rows of ``n_x``.
+    """
     way = program.projection[q]
     p = way[TARGET]
     row = program.population[p]
-    n = row[UNITS]
-    kind = way[TOPOLOGY]
+    model, group = row[MODEL], row[GROUP]
     state.book[N_DELIVERIES] += 1
+    now_us = t_us
     if program.phase_us > 0:
+        # all that arrives in a phase counts as if it came at its begin
+        since_us = t_us - state.book[ANCHOR_US]
+        now_us = t_us - since_us % program.phase_us
         state.progress[p, ACTIVE] = 1
         if not state.book[TICKING]:
-            since_us = t_us - state.book[ANCHOR_US]
             state.book[TICKING] = 1
-            _push(state, t_us - since_us % program.phase_us + program.phase_us, PHASE, ZERO, ZERO)
-    elif row[MODEL] == IZHIKEVICH and not state.progress[p, ACTIVE]:
+            _push(state.heap, state.book, now_us + program.phase_us, PHASE, ZERO, ZERO)
+    elif model == IZHIKEVICH and not state.progress[p, ACTIVE]:
         state.progress[p, ACTIVE] = 1
         state.t_us[row[FIRST_GROUP]] = t_us  # nothing has moved since
         since_us = t_us - state.book[ANCHOR_US]
-        _push(state, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, ZERO)
+        _push(state.heap, state.book, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, ZERO)
+    links, kind = program.links, way[TOPOLOGY]
+    n, n_y, n_x = row[UNITS], ONE, ONE
+    unit, unit_y, unit_x = ZERO, ZERO, ZERO  # where the first piece begins, and how far it is to the next row, and one
+    at, at_y, at_x = way[WEIGHT], ZERO, ZERO  # the same of its weights
     if kind == DENSE:
-        _reach(program, state, p, ZERO, n, way[WEIGHT] + pre * n, t_us, out)
+        at += pre * n
     elif kind == INHIBITION:
-        _reach(program, state, p, ZERO, n, way[WEIGHT] + n - 1 - pre, t_us, out)
+        at += n - 1 - pre
     elif kind == ONE_TO_ONE:
-        _reach(program, state, p, pre, ONE, way[WEIGHT] + pre * way[WEIGHT_STEP], t_us, out)
+        at += pre * way[WEIGHT_STEP]
+        unit, n = pre, ONE
     elif kind == SPARSE:
-        for s in range(program.row_start[way[ROWS] + pre], program.row_start[way[ROWS] + pre + 1]):
-            unit = program.synapse_unit[way[SYNAPSES] + s]
-            _reach(program, state, p, unit, ONE, way[WEIGHT] + s, t_us, out)
-    if kind != CONVOLUTION and kind != POOLING:
-        return
-    oy_first, oy_last, ox_first, ox_last, y, x, c = _windows(way, row, pre)
-    c_out = row[CHANNELS]
-    in_group = way[SOURCE_CHANNELS] // way[GROUPS]
-    out_group = c_out // way[GROUPS]
-    c_first = c // in_group * out_group
-    for oy in range(oy_first, oy_last + 1):
-        for ox in range(ox_first, ox_last + 1):
-            site = (oy * row[WIDTH] + ox) * c_out
-            if kind == POOLING:
-                _reach(program, state, p, site + c, ONE, way[WEIGHT], t_us, out)
+        synapse = links[way[ROWS] + pre]
+        n_x = links[way[ROWS] + pre + 1] - synapse
+        at += synapse
+        unit, at_x, n = way[SYNAPSES] + synapse, ONE, ONE
+    else:
+        channels, c_out = way[SOURCE_CHANNELS], row[CHANNELS]
+        pixel, c = pre // channels, pre % channels
+        y = way[WINDOWS_Y] + 3 * (pixel // way[SOURCE_WIDTH])
+        x = way[WINDOWS_X] + 3 * (pixel % way[SOURCE_WIDTH])
+        n_y, n_x = links[y + 1] - links[y] + 1, links[x + 1] - links[x] + 1
+        unit, unit_y, unit_x = (links[y] * row[WIDTH] + links[x]) * c_out, row[WIDTH] * c_out, c_out
+        if kind == POOLING:
+            unit, n = unit + c, ONE
+        else:
+            in_group, n = channels // way[GROUPS], c_out // way[GROUPS]
+            c_first = c // in_group * n
+            unit += c_first
+            at += links[y + 2] + links[x + 2] + c % in_group * c_out + c_first
+            at_x = -way[STRIDE_X] * in_group * c_out
+            at_y = -way[STRIDE_Y] * way[SIZE_X] * in_group * c_out
+    is_plain = row[UNIFORM] and not row[CROSSES] and (model in (LIF, INTEGRATE_FIRE)) and n >= group
+    is_tested = program.phase_us == 0 and model != LEAKY_INTEGRATOR
+    size = min(n, group)
+    for piece in range(n_y * n_x):
+        i_y, i_x = piece // n_x, piece % n_x
+        begin = links[unit + i_x] if kind == SPARSE else unit + i_y * unit_y + i_x * unit_x
+        for start in range(begin, begin + n, size):
+            g = row[FIRST_GROUP] + start // group
+            first = row[FIRST] + start
+            weights_at = at + i_y * at_y + i_x * at_x + start - begin
+            t_0: Any = state.t_us[g]
+            if is_plain and t_0 >= state.progress[p, HELD_UNTIL_US]:
+                factor = 1.0
+                if model == LIF and t_0 != now_us:
+                    factor = decay_of(program.decay[p], program.constant[TAU_MEM, first], now_us - t_0)
+                state.t_us[g] = now_us
+                theta = program.theta[first]
+                anyone = leak_add(state.v, first, first + size, factor, program.weight, weights_at, theta)
             else:
-                tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
-                at = way[WEIGHT] + (tap * in_group + c % in_group) * c_out + c_first
-                _reach(program, state, p, site + c_first, out_group, at, t_us, out)
+                _advance(program, state, p, start // group, now_us, out)
+                anyone = _jump(program, state, p, first, first + size, weights_at, now_us)
+            if not is_tested:
+                continue
+            if anyone:
+                _fire(program, state, p, first, first + size, t_us, out)
+            if model == THRESHOLD:
+                for j in range(first, first + size):
+                    state.v[j] = 0.0
+            if row[CROSSES]:
+                for j in range(first, first + size):
+                    _foresee(program, state, p, j, t_us)
 
 
 # -- happenings --------------------------------------------------------------------------------------------------------
@@ -692,7 +673,7 @@ def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> in
         return QUEUE_FULL
     if state.book[N_OUT] + n_spikes > len(out):
         return OUT_FULL
-    if not _heap_has_room(state, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2):
+    if not _heap_has_room(state.heap, state.book, state.next_sequence, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2):
         return HEAP_FULL
     return DONE
 
@@ -705,8 +686,8 @@ def _cascade(program: Program, state: State, out: Any) -> int:
     """
     book, progress, queue = state.book, state.progress, state.queue
     t_us: Any = book[NOW_US]
-    for k in range(book[AT_POPULATION], len(program.order)):
-        p = program.order[k]
+    for k in range(book[AT_POPULATION], len(program.population)):
+        p = program.population[k, NEXT]
         n = program.population[p, UNITS]
         if book[AT_PROJECTION] == 0 and book[AT_SPIKE] == 0 and progress[p, SPAN_FIRST] == progress[p, SPAN_LAST]:
             progress[p, SPAN_FIRST] = progress[p, SPAN_LAST] = book[N_QUEUE]
@@ -719,9 +700,9 @@ def _cascade(program: Program, state: State, out: Any) -> int:
             _deliver(program, state, q, book[PRE], t_us, out)
             progress[p, SPAN_LAST] = book[N_QUEUE]
             book[ARRIVING] = -1
-        first = program.incoming_start[p]
-        for i in range(first + book[AT_PROJECTION], program.incoming_start[p + 1]):
-            q = program.incoming[i]
+        first = program.population[p, INCOMING]
+        for i in range(first + book[AT_PROJECTION], program.population[p, INCOMING_END]):
+            q = program.links[i]
             source = program.projection[q, SOURCE]
             if source < 0:
                 begin, end = 0, 1 if book[BUSY] == FROM_INPUT else 0  # its one spike is held in PRE
@@ -743,9 +724,8 @@ def _cascade(program: Program, state: State, out: Any) -> int:
 
 
 @inner_kernel
-def _begin(state: State, t_us: int, busy: int) -> None:
+def _begin(book: Any, progress: Any, t_us: int, busy: int) -> None:
     """Begin a happening: an empty queue, nobody has fired."""
-    book, progress = state.book, state.progress
     book[N_QUEUE] = 0
     book[NOW_US] = t_us
     book[BUSY] = busy
@@ -785,7 +765,7 @@ def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
         progress[p, SPAN_LAST] = book[N_QUEUE]
     if is_needed:
         book[TICKING] = 1
-        _push(state, t_us + program.phase_us, PHASE, ZERO, ZERO)
+        _push(state.heap, state.book, t_us + program.phase_us, PHASE, ZERO, ZERO)
 
 
 @inner_kernel
@@ -803,15 +783,15 @@ def _happen(program: Program, state: State, out: Any) -> int:
         wanted = 2
         for p in range(len(progress)):
             wanted += program.population[p, UNITS] * program.population[p, N_DELAYED]
-        if not _heap_has_room(state, wanted):
+        if not _heap_has_room(state.heap, state.book, state.next_sequence, wanted):
             return HEAP_FULL
-        _pop(state)
-        _begin(state, t_us, INSIDE)
+        _pop(state.heap, book)
+        _begin(state.book, state.progress, t_us, INSIDE)
         _end_phase(program, state, t_us, out)
         return DONE
     if kind == ARRIVAL:
-        _pop(state)
-        _begin(state, t_us, INSIDE)
+        _pop(state.heap, book)
+        _begin(state.book, state.progress, t_us, INSIDE)
         book[ARRIVING], book[PRE] = where, unit
         return DONE
     row = program.population[where]
@@ -819,31 +799,14 @@ def _happen(program: Program, state: State, out: Any) -> int:
     code = _room(program, state, where, 2 * row[GROUP], out)
     if code != DONE:
         return code
-    _pop(state)
-    _begin(state, t_us, INSIDE)
+    _pop(state.heap, book)
+    _begin(state.book, state.progress, t_us, INSIDE)
     g = (unit - row[FIRST]) // row[GROUP] if kind == CROSSING else 0
     _advance(program, state, where, g, t_us, out)
     if kind == STEP and progress[where, ACTIVE]:
-        _push(state, t_us + row[STEP_US], STEP, where, ZERO)
+        _push(state.heap, state.book, t_us + row[STEP_US], STEP, where, ZERO)
     progress[where, SPAN_LAST] = book[N_QUEUE]
     return DONE
-
-
-@inner_kernel
-def _fire_hot(program: Program, state: State, p: int, n_hot: int, t_us: int, out: Any) -> None:
-    """Let the units fire that a fast loop found above threshold; none of them is held."""
-    row = program.population[p]
-    v, hot, theta_down, refractory_us = state.v, state.hot, program.down[row[FIRST]], row[REFRACTORY_US]
-    for h in range(n_hot):
-        mask: Any = hot[h, 1]
-        while mask != 0:
-            j = hot[h, 0] + lowest_bit(mask)
-            mask &= mask - 1
-            v[j] = theta_down if row[HARD] else v[j] - theta_down
-            if refractory_us > 0:
-                state.held_us[j] = t_us + refractory_us
-                state.progress[p, HELD_UNTIL_US] = t_us + refractory_us
-            _tell(program, state, p, j, t_us, out)
 
 
 @inner_kernel
@@ -857,80 +820,93 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
     way = program.projection[program.front]
     p = way[TARGET]
     row = program.population[p]
-    book, progress = state.book, state.progress
+    book, progress, queue = state.book, state.progress, state.queue
     first_unit, first_group, channels = row[FIRST], row[FIRST_GROUP], row[CHANNELS]
-    tau_us = program.constant[TAU_MEM, first_unit] if row[MODEL] == LIF else math.inf
-    theta, table = program.theta[first_unit], program.decay[p]
-    inputs = way[SOURCE_CHANNELS], way[SOURCE_WIDTH]
-    right = way[STRIDE_X] * way[SOURCE_CHANNELS] * channels
-    down = way[STRIDE_Y] * way[SIZE_X] * way[SOURCE_CHANNELS] * channels
+    per_column = way[SOURCE_CHANNELS] * channels
+    layer = Layer(
+        first_unit,
+        row[UNITS],
+        first_group,
+        channels,
+        row[WIDTH],
+        p,
+        program.theta[first_unit],
+        program.down[first_unit],
+        row[HARD] != 0,
+        row[REFRACTORY_US],
+        program.constant[TAU_MEM, first_unit] if row[MODEL] == LIF else math.inf,
+        way[WEIGHT],
+        (way[SOURCE_CHANNELS], way[SOURCE_WIDTH]),
+        (way[WINDOWS_Y], way[WINDOWS_X]),
+        (way[STRIDE_X] * per_column, way[STRIDE_Y] * way[SIZE_X] * per_column),
+        book[ANCHOR_US],
+        row[SHIFT],
+        row[N_DIRECT] + row[N_DELAYED] == 0,
+        row[N_DIRECT] + row[N_DELAYED] + row[REFRACTORY_US] == 0,
+    )
+    table = program.decay[p]
     k: Any = np.int64(first)
-    n_singly: Any = np.int64(0)
     while True:
         due_us = state.heap[0, TIME] if book[N_HEAP] > 0 else NEVER_US
-        before = k
+        held_until_us = progress[p, HELD_UNTIL_US]
+        before, n_before = k, book[N_OUT]
         if way[TOPOLOGY] == DENSE:
-            k, t_0, n_hot = dense_front(
+            k, t_0, held_until_us, n_fired, n_out = dense_front(
+                layer,
                 state.v,
-                state.spare,
                 state.held_us,
-                first_unit,
-                row[UNITS],
-                program.weight,
-                way[WEIGHT],
-                theta,
-                table,
-                tau_us,
                 state.t_us[first_group],
-                book[ANCHOR_US],
-                row[SHIFT],
-                progress[p, HELD_UNTIL_US],
-                due_us,
+                held_until_us,
+                program.weight,
+                table,
                 items,
                 k,
-                n_singly,
+                due_us,
+                book[LAST_FIRED],
+                state.spare,
                 state.hot,
+                queue,
+                out,
+                n_before,
             )
             state.t_us[first_group] = t_0
-            n_singly = np.int64(8)  # where one fired, others may soon
         else:
-            k, n_hot = convolution_front(
+            k, held_until_us, n_fired, n_out = convolution_front(
+                layer,
                 state.v,
                 state.held_us,
                 state.t_us,
-                first_unit,
-                first_group,
-                channels,
-                row[WIDTH],
+                held_until_us,
                 program.weight,
-                way[WEIGHT],
-                inputs,
-                (right, down),
-                program.windows,
-                theta,
+                program.links,
                 table,
-                tau_us,
-                book[ANCHOR_US],
-                row[SHIFT],
-                progress[p, HELD_UNTIL_US],
-                due_us,
                 items,
                 k,
+                due_us,
                 state.hot,
+                queue,
+                out,
+                n_before,
             )
+        progress[p, HELD_UNTIL_US] = held_until_us
         book[N_DELIVERIES] += k - before
-        if n_hot == 0:
+        book[N_SPIKES] += n_out - n_before
+        book[N_OUT] = n_out
+        if n_fired == 0:
             return k
+        book[LAST_FIRED] = k
         t: Any = np.int64(items[k - 1]["t"])
+        for s in range(n_fired):
+            for d in range(row[DELAYED], row[DELAYED_END]):
+                q = program.links[d]
+                _push(state.heap, book, t + program.projection[q, DELAY_US], ARRIVAL, q, queue[s])
         if row[N_DIRECT] > 0:
-            _begin(state, t, INSIDE)
-            _fire_hot(program, state, p, n_hot, t, out)
-            progress[p, SPAN_LAST] = book[N_QUEUE]
+            _begin(book, progress, t, INSIDE)
+            progress[p, SPAN_LAST] = book[N_QUEUE] = n_fired
             return k
-        book[N_QUEUE] = 0
-        _fire_hot(program, state, p, n_hot, t, out)
-        book[N_QUEUE] = 0
-        if _room(program, state, p, row[UNITS], out) != DONE:
+        if n_out + row[UNITS] > len(out) or not _heap_has_room(
+            state.heap, book, state.next_sequence, row[UNITS] * row[N_DELAYED] + 2
+        ):
             return k
 
 
@@ -959,6 +935,7 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
     """
     book = state.book
     book[N_OUT] = 0
+    book[LAST_FIRED] = -len(items)
     k = first
     while True:
         if book[BUSY] != IDLE:
@@ -966,8 +943,8 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
             if code != DONE:
                 return k, book[N_OUT], code
         limit_us: Any = np.int64(items[k]["t"]) if k < len(items) else until_us
-        while book[N_HEAP] > 0 and _is_stale(state, ZERO):
-            _pop(state)
+        while book[N_HEAP] > 0 and _is_stale(state.heap, state.next_sequence, ZERO):
+            _pop(state.heap, book)
         if book[N_HEAP] > 0 and state.heap[0, TIME] <= limit_us:
             code = _happen(program, state, out)
             if code != DONE:
@@ -985,14 +962,14 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
             k = _front(program, state, items, k, out)
             if k > before:
                 continue
-        n_delayed = program.delayed_start[1]
-        if n_delayed > 0 and not _heap_has_room(state, n_delayed):
+        n_delayed = program.delayed_end - program.delayed
+        if n_delayed > 0 and not _heap_has_room(state.heap, state.book, state.next_sequence, n_delayed):
             return k, book[N_OUT], HEAP_FULL
-        _begin(state, limit_us, FROM_INPUT)
+        _begin(state.book, state.progress, limit_us, FROM_INPUT)
         book[PRE] = np.int64(items[k]["unit"])
-        for d in range(n_delayed):
-            q = program.delayed[d]
-            _push(state, limit_us + program.projection[q, DELAY_US], ARRIVAL, q, book[PRE])
+        for d in range(program.delayed, program.delayed_end):
+            q = program.links[d]
+            _push(state.heap, state.book, limit_us + program.projection[q, DELAY_US], ARRIVAL, q, book[PRE])
         k += 1
 
 
@@ -1006,13 +983,13 @@ def start(program: Program, state: State, t_us: int) -> None:
         if row[MODEL] == IZHIKEVICH:
             # even without input it may not be at rest
             state.progress[p, ACTIVE] = 1
-            _push(state, t_us + row[STEP_US], STEP, p, ZERO)
+            _push(state.heap, state.book, t_us + row[STEP_US], STEP, p, ZERO)
         elif row[CROSSES] == DRIVEN:
             if program.phase_us > 0:
                 state.progress[p, ACTIVE] = 1
                 if not state.book[TICKING]:
                     state.book[TICKING] = 1
-                    _push(state, t_us + program.phase_us, PHASE, ZERO, ZERO)
+                    _push(state.heap, state.book, t_us + program.phase_us, PHASE, ZERO, ZERO)
             else:
                 for j in range(row[FIRST], row[FIRST] + row[UNITS]):
                     _foresee(program, state, p, j, t_us)

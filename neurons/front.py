@@ -27,18 +27,44 @@ second cache: measured, no faster than four at once.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.jit import inner_kernel
-from stream.lanes import leak_add_4, leak_add_16, leak_add_64
+from stream.jit import inline_kernel, inner_kernel
+from stream.lanes import integrate_4, integrate_16, integrate_64, lowest_bit
 
-__all__ = ["convolution_front", "decay_of", "decay_table", "dense_front", "flush_shift", "leak_held"]
+__all__ = ["Layer", "convolution_front", "decay_of", "decay_table", "dense_front", "flush_shift", "leak_held"]
 
 FINE_BITS = 10
 FINE = 2**FINE_BITS
+CAREFUL = 16  # when two events nearer than this made units fire, so many are not tried four at once
+ZERO: Any = np.int64(0)
+
+
+class Layer(NamedTuple):
+    """What the fast loops need to know of a population and its projection, in numbers."""
+
+    first: int  # unit
+    n: int  # units
+    first_group: int
+    channels: int  # of a site, and how many sites there are in a row
+    width: int
+    population: int
+    theta: Any  # real: threshold
+    down: Any  # real: soft reset: what a spike takes away; hard: where it leads
+    is_hard: bool
+    refractory_us: int
+    tau_us: float  # inf: no leak
+    at_weight: int  # place of the first weight
+    source: tuple[int, int]  # channels and width of the source
+    windows: tuple[int, int]  # places in ``links``
+    step: tuple[int, int]  # by how much ``at`` falls to the next window to the right, and to the next row of windows
+    anchor_us: int  # when to flush
+    shift: int
+    is_last: bool  # its spikes go out, and nowhere else
+    is_patient: bool  # and nothing else comes of them either, so telling can wait
 
 
 def decay_table(tau_us: float) -> NDArray[np.float64]:
@@ -52,7 +78,7 @@ def flush_shift(tau_us: float) -> int:
     return int(np.clip(math.floor(math.log2(16.0 * tau_us)), 0, 62)) if math.isfinite(tau_us) else 62
 
 
-@inner_kernel
+@inline_kernel
 def decay_of(table: Any, tau_us: float, dt_us: int) -> float:
     """Return ``exp(-dt / tau)``, float64."""
     if 0 <= dt_us < FINE * FINE:
@@ -70,53 +96,55 @@ def flush(v: Any, first: int, last: int) -> None:
         here[j] = here[j] if abs(here[j]) > tiny else zero
 
 
-@inner_kernel
-def leak_add_hot(
-    v: Any, first: int, n: int, factor: float, weight: Any, at: int, threshold: float, hot: Any, n_hot: int
+@inline_kernel
+def integrate(
+    layer: Layer, v: Any, first: int, n: int, factor: float, weight: Any, at: int, t_us: int, hot: Any, n_hot: int
 ) -> int:
-    """Leak, add weights, and note who is above the threshold, in one pass over memory.
+    """Leak, add weights, reset and note who was above the threshold, in one pass over memory.
 
     Parameters
     ----------
     v
         real, shape (n_all,): ``v[first:first + n]`` is written to.
-    factor, threshold
-        Of the same type.
+    factor
+        What is left of a potential; of the same type.
     weight, at
         real, shape (n_weights,): ``weight[at]`` belongs to unit ``first``.
     hot
-        int64, shape (room, 2): first unit and mask. Output, from ``n_hot`` on.
+        int64, shape (room, 3): first unit, mask, time. Output, from ``n_hot`` on, where there is room for n + 1.
 
     Returns
     -------
     int
         The new ``n_hot``.
     """
+    theta, down, is_hard = layer.theta, layer.down, layer.is_hard
     j: Any = np.int64(0)
     while j + 64 <= n:
-        mask = leak_add_64(v, first + j, factor, weight, at + j, threshold)
-        if mask != 0:
-            hot[n_hot, 0], hot[n_hot, 1] = first + j, mask
-            n_hot += 1
+        mask = integrate_64(v, first + j, factor, weight, at + j, theta, down, is_hard)
+        # always written, and kept if it is not 0: a branch would be guessed wrongly at every spike
+        hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = first + j, mask, t_us
+        n_hot += mask != 0
         j += 64
     while j + 16 <= n:
-        mask = leak_add_16(v, first + j, factor, weight, at + j, threshold)
+        mask = integrate_16(v, first + j, factor, weight, at + j, theta, down, is_hard)
         if mask != 0:
-            hot[n_hot, 0], hot[n_hot, 1] = first + j, mask
+            hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = first + j, mask, t_us
             n_hot += 1
         j += 16
     while j + 4 <= n:
-        mask = leak_add_4(v, first + j, factor, weight, at + j, threshold)
+        mask = integrate_4(v, first + j, factor, weight, at + j, theta, down, is_hard)
         if mask != 0:
-            hot[n_hot, 0], hot[n_hot, 1] = first + j, mask
+            hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = first + j, mask, t_us
             n_hot += 1
         j += 4
     while j < n:
         u = v[first + j] * factor + weight[at + j]
-        v[first + j] = u
-        if u > threshold:
-            hot[n_hot, 0], hot[n_hot, 1] = first + j, 1
+        if u > theta:
+            hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = first + j, 1, t_us
             n_hot += 1
+            u = down if is_hard else u - down
+        v[first + j] = u
         j += 1
     return n_hot
 
@@ -141,26 +169,87 @@ def leak_held(v: Any, held_us: Any, first: int, last: int, t_0: int, t_us: int, 
 
 
 @inner_kernel
-def add_held_hot(
-    v: Any, held_us: Any, first: int, n: int, t_us: int, weight: Any, at: int, threshold: float, hot: Any, n_hot: int
+def integrate_held(
+    layer: Layer,
+    v: Any,
+    held_us: Any,
+    first: int,
+    n: int,
+    t_0: int,
+    t_us: int,
+    table: Any,
+    weight: Any,
+    at: int,
+    hot: Any,
+    n_hot: int,
 ) -> int:
-    """Add weights to the units that are not held, and note who is above the threshold; as ``leak_add_hot``."""
-    here, held, row = v[first : first + n], held_us[first : first + n], weight[at : at + n]
+    """Do as ``integrate`` from ``t_0`` to ``t_us`` where some units are held, or were at ``t_0``."""
+    leak_held(v, held_us, first, first + n, t_0, t_us, table, layer.tau_us)
+    here, held, row, theta = v[first : first + n], held_us[first : first + n], weight[at : at + n], layer.theta
     anyone = False
     for j in range(n):
         u = here[j] + row[j]
         u = u if held[j] <= t_us else here[j]
         here[j] = u
-        anyone |= (u > threshold) & (held[j] <= t_us)
+        anyone |= (u > theta) & (held[j] <= t_us)
     if anyone:
         for j in range(n):
-            if held[j] <= t_us and here[j] > threshold:
-                hot[n_hot, 0], hot[n_hot, 1] = first + j, 1
+            if held[j] <= t_us and here[j] > theta:
+                hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = first + j, 1, t_us
                 n_hot += 1
+                here[j] = layer.down if layer.is_hard else here[j] - layer.down
     return n_hot
 
 
 @inner_kernel
+def integrate_any(
+    layer: Layer,
+    v: Any,
+    held_us: Any,
+    first: int,
+    n: int,
+    t_0: int,
+    held_until_us: int,
+    t_us: int,
+    table: Any,
+    weight: Any,
+    at: int,
+    hot: Any,
+    n_hot: int,
+) -> int:
+    """Do as ``integrate`` from ``t_0`` to ``t_us``, whatever happens on the way."""
+    if t_0 < held_until_us:
+        n_hot = integrate_held(layer, v, held_us, first, n, t_0, t_us, table, weight, at, hot, n_hot)
+    else:
+        factor = v.dtype.type(decay_of(table, layer.tau_us, t_us - t_0))
+        n_hot = integrate(layer, v, first, n, factor, weight, at, t_us, hot, n_hot)
+    if (t_us - layer.anchor_us) >> layer.shift != (t_0 - layer.anchor_us) >> layer.shift:
+        flush(v, first, first + n)
+    return n_hot
+
+
+@inner_kernel
+def tell(layer: Layer, held_us: Any, hot: Any, n_hot: int, queue: Any, out: Any, n_out: int) -> int:
+    """Write the spikes noted in ``hot`` to ``out[n_out:]``, and their units to ``queue``; returns how many."""
+    n: Any = np.int64(0)
+    for h in range(n_hot):
+        mask: Any = hot[h, 1]
+        t: Any = hot[h, 2]
+        while mask != 0:
+            j = hot[h, 0] + lowest_bit(mask)
+            mask &= mask - 1
+            if layer.refractory_us > 0:
+                held_us[j] = t + layer.refractory_us
+            out[n_out + n]["t"] = t
+            out[n_out + n]["unit"] = j - layer.first
+            out[n_out + n]["population"] = layer.population
+            if not layer.is_patient:
+                queue[n] = j - layer.first
+            n += 1
+    return n
+
+
+@inline_kernel
 def leak_add_four(
     old: Any, a: int, new: Any, b: int, n: int, decay: tuple[Any, ...], weight: Any, at: tuple[int, ...], theta: Any
 ) -> bool:
@@ -186,60 +275,59 @@ def leak_add_four(
 
 @inner_kernel
 def dense_front(
+    layer: Layer,
     v: Any,
-    spare: Any,
     held_us: Any,
-    first: int,
-    n: int,
-    weight: Any,
-    at_weight: int,
-    threshold: float,
-    table: Any,
-    tau_us: float,
     t_0: int,
-    anchor_us: int,
-    shift: int,
     held_until_us: int,
-    due_us: int,
+    weight: Any,
+    table: Any,
     items: Any,
     k: int,
-    n_singly: int,
+    due_us: int,
+    last_fired: int,
+    spare: Any,
     hot: Any,
-) -> tuple[int, int, int]:
-    """Run events through a dense layer until one takes units above threshold.
+    queue: Any,
+    out: Any,
+    n_out: int,
+) -> tuple[int, int, int, int, int]:
+    """Run events through a dense layer; unless it is the last, until one makes units fire.
 
     Parameters
     ----------
     v
-        real, shape (n_all,): potentials at ``t_0``; ``v[first:first + n]`` is written to.
-    spare
-        real, shape (at least n,). Scratch.
+        real, shape (n_all,): potentials at ``t_0``. Written to.
     held_us
-        int64, shape (n_all,): ends of refractory times, all at ``held_until_us`` or before.
-    weight, at_weight
+        int64, shape (n_all,): ends of refractory times, all at ``held_until_us`` or before. Written to.
+    weight
         real, shape (n_weights,): row i begins at ``at_weight + i n``.
-    table, tau_us
+    table
         Of ``decay_table``.
-    anchor_us, shift
-        When to flush.
-    due_us
-        Where to stop.
     items, k
         SPIKE_DTYPE, shape (any,); where to begin.
-    n_singly
-        So many events are not tried four at once.
-    hot
-        int64, shape (at least n, 2): first unit and mask of those above threshold. Output.
+    due_us
+        Where to stop.
+    last_fired
+        The last event that made units fire.
+    spare, hot
+        real, shape (at least n,); int64, shape (more than 2 n, 3). Scratch.
+    queue
+        int64, shape (at least n,): the units that fired last. Output.
+    out, n_out
+        FIRED_DTYPE: all spikes. Output, from ``n_out`` on; there is room for n.
 
     Returns
     -------
-    k, t_0, n_hot
-        The first event not begun, the time of ``v``, and how much of ``hot`` holds.
+    k, t_0, held_until_us, n_fired, n_out
+        The first event not begun, the time of ``v``, the end of refractory times; how much of ``queue`` and ``out`` holds.
     """
     real = v.dtype.type
-    theta = real(threshold)
+    first, n, tau_us, theta = layer.first, layer.n, layer.tau_us, layer.theta
+    anchor_us, shift = layer.anchor_us, layer.shift
     end = len(items)
-    n_singly += k
+    n_singly = ZERO
+    n_hot = ZERO
     while k < end:
         while k >= n_singly and k + 8 <= end and t_0 >= held_until_us:
             t_8: Any = np.int64(items[k + 7]["t"])
@@ -258,14 +346,14 @@ def dense_front(
                     real(decay_of(table, tau_us, t_4 - t_3)),
                 )
                 at = (
-                    at_weight + np.int64(items[k]["unit"]) * n,
-                    at_weight + np.int64(items[k + 1]["unit"]) * n,
-                    at_weight + np.int64(items[k + 2]["unit"]) * n,
-                    at_weight + np.int64(items[k + 3]["unit"]) * n,
+                    layer.at_weight + np.int64(items[k]["unit"]) * n,
+                    layer.at_weight + np.int64(items[k + 1]["unit"]) * n,
+                    layer.at_weight + np.int64(items[k + 2]["unit"]) * n,
+                    layer.at_weight + np.int64(items[k + 3]["unit"]) * n,
                 )
                 if half == 0:
-                    is_calm = not leak_add_four(v, first, spare, 0, n, decay, weight, at, theta)
-                elif leak_add_four(spare, 0, v, first, n, decay, weight, at, theta):
+                    is_calm = not leak_add_four(v, first, spare, ZERO, n, decay, weight, at, theta)
+                elif leak_add_four(spare, ZERO, v, first, n, decay, weight, at, theta):
                     is_calm = False
                     for j in range(n):
                         v[first + j] = spare[j]
@@ -279,110 +367,129 @@ def dense_front(
             break
         t: Any = np.int64(items[k]["t"])
         if t >= due_us:
-            return k, t_0, 0
-        row = at_weight + np.int64(items[k]["unit"]) * n
-        is_flushed = (t - anchor_us) >> shift != (t_0 - anchor_us) >> shift
-        n_hot: Any = np.int64(0)
+            break
+        row = layer.at_weight + np.int64(items[k]["unit"]) * n
+        before = n_hot
         if t_0 < held_until_us:
-            leak_held(v, held_us, first, first + n, t_0, t, table, tau_us)
-            n_hot = add_held_hot(v, held_us, first, n, t, weight, row, theta, hot, n_hot)
+            n_hot = integrate_held(layer, v, held_us, first, n, t_0, t, table, weight, row, hot, n_hot)
         else:
             factor = real(decay_of(table, tau_us, t - t_0))
-            n_hot = leak_add_hot(v, first, n, factor, weight, row, theta, hot, n_hot)
-        if is_flushed:
+            n_hot = integrate(layer, v, first, n, factor, weight, row, t, hot, n_hot)
+        if (t - anchor_us) >> shift != (t_0 - anchor_us) >> shift:
             flush(v, first, first + n)
         t_0 = t
         k += 1
-        if n_hot > 0:
-            return k, t_0, n_hot
-    return k, t_0, 0
+        if n_hot == before:
+            continue
+        if k - last_fired <= CAREFUL:
+            n_singly = k + CAREFUL
+        last_fired = k
+        # an entry is of 64 spikes at most
+        if not layer.is_patient or n_hot + n >= len(hot) or n_out + 64 * n_hot + n > len(out):
+            n_fired = tell(layer, held_us, hot, n_hot, queue, out, n_out)
+            n_out += n_fired
+            n_hot = ZERO
+            if layer.refractory_us > 0:
+                held_until_us = t + layer.refractory_us
+            if not layer.is_last:
+                return k, t_0, held_until_us, n_fired, n_out
+            if n_out + n > len(out):
+                break
+    n_out += tell(layer, held_us, hot, n_hot, queue, out, n_out)
+    return k, t_0, held_until_us, 0, n_out
 
 
 @inner_kernel
 def convolution_front(
+    layer: Layer,
     v: Any,
     held_us: Any,
     t_us: Any,
-    first: int,
-    first_group: int,
-    n: int,
-    width: int,
-    weight: Any,
-    at_weight: int,
-    source: tuple[int, int],
-    step: tuple[int, int],
-    windows: Any,
-    threshold: float,
-    table: Any,
-    tau_us: float,
-    anchor_us: int,
-    shift: int,
     held_until_us: int,
-    due_us: int,
+    weight: Any,
+    links: Any,
+    table: Any,
     items: Any,
     k: int,
+    due_us: int,
     hot: Any,
-) -> tuple[int, int]:
-    """Run events through a convolution until one takes units above threshold. What is not told is as for ``dense_front``.
+    queue: Any,
+    out: Any,
+    n_out: int,
+) -> tuple[int, int, int, int]:
+    """Run events through a convolution; unless it is the last layer, until one makes units fire.
+
+    What is not told is as for ``dense_front``.
 
     Parameters
     ----------
-    t_us, first_group
-        int64, shape (n_groups,): times of sites, from ``first_group`` on.
-    n, width
-        Channels of a site; sites in a row.
-    source
-        Channels and width of the source.
-    step
-        By how much ``at`` falls from a window to the next one to the right, and from a row of windows to the next.
-    windows
-        int64, shape (2, longer side, 3): of each row, and of each column: the first window that holds it, the last one,
-        and what it adds to the place of the weight in that first one.
+    t_us
+        int64, shape (n_groups,): times of sites. Written to.
+    links
+        int64, shape (any,). From ``layer.windows`` on for each row (column) of the source: the first row (column) of
+        windows that holds it, the last one, and what it adds to the place of the weight in that first one.
 
     Returns
     -------
-    k, n_hot
+    k, held_until_us, n_fired, n_out
     """
     real = v.dtype.type
-    theta = real(threshold)
-    # unsigned: dividing signed numbers takes longer, and so does an index that may be negative
-    channels, source_width = np.uint64(source[0]), np.uint64(source[1])
+    n, theta, anchor_us, shift = layer.channels, layer.theta, layer.anchor_us, layer.shift
+    down, is_hard = layer.down, layer.is_hard
+    n_hot = ZERO
     in_sixteens = n % 16 == 0
-    for i in range(k, len(items)):
-        t: Any = np.int64(items[i]["t"])
+    # unsigned: dividing signed numbers takes longer, and so does an index that may be negative
+    channels, source_width = np.uint64(layer.source[0]), np.uint64(layer.source[1])
+    rows, columns = np.uint64(layer.windows[0]), np.uint64(layer.windows[1])
+    while k < len(items):
+        t: Any = np.int64(items[k]["t"])
         if t >= due_us:
-            return i, 0
-        pre: Any = np.uint64(items[i]["unit"])
+            break
+        pre: Any = np.uint64(items[k]["unit"])
+        k += 1
         pixel = pre // channels
         y = pixel // source_width
-        x = pixel - y * source_width
-        at_row = at_weight + windows[0, y, 2] + windows[1, x, 2] + np.int64(pre - pixel * channels) * n
-        ox_first, ox_last = windows[1, x, 0], windows[1, x, 1]
-        n_hot: Any = np.int64(0)
-        for oy in range(windows[0, y, 0], windows[0, y, 1] + 1):
+        row, column = rows + np.uint64(3) * y, columns + np.uint64(3) * (pixel - y * source_width)
+        oy_first, oy_last, at_y = links[row], links[row + np.uint64(1)], links[row + np.uint64(2)]
+        ox_first, ox_last, at_x = links[column], links[column + np.uint64(1)], links[column + np.uint64(2)]
+        at_row = layer.at_weight + at_y + at_x + np.int64(pre - pixel * channels) * n
+        before = n_hot
+        # touched after this, a site is not held, has no flush to come, and its decay stands in the table
+        fresh_us = max(held_until_us, anchor_us + ((t - anchor_us) >> shift << shift), t - FINE * FINE + 1)
+        for oy in range(oy_first, oy_last + 1):
             at = at_row
-            for site in range(oy * width + ox_first, oy * width + ox_last + 1):
-                g: Any = np.uint64(first_group + site)
+            for site in range(oy * layer.width + ox_first, oy * layer.width + ox_last + 1):
+                g: Any = np.uint64(layer.first_group + site)
                 t_0: Any = t_us[g]
                 t_us[g] = t
-                j = first + site * n
-                if t_0 < held_until_us:
-                    leak_held(v, held_us, j, j + n, t_0, t, table, tau_us)
-                    n_hot = add_held_hot(v, held_us, j, n, t, weight, at, theta, hot, n_hot)
-                elif in_sixteens:
-                    factor = real(decay_of(table, tau_us, t - t_0))
+                j = layer.first + site * n
+                if in_sixteens and t_0 >= fresh_us:
+                    dt: Any = np.uint64(t - t_0)
+                    factor = real(table[1, dt >> np.uint64(FINE_BITS)] * table[0, dt & np.uint64(FINE - 1)])
                     for c in range(0, n, 16):
-                        mask = leak_add_16(v, j + c, factor, weight, at + c, theta)
+                        mask = integrate_16(v, j + c, factor, weight, at + c, theta, down, is_hard)
                         if mask != 0:
-                            hot[n_hot, 0], hot[n_hot, 1] = j + c, mask
+                            hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = j + c, mask, t
                             n_hot += 1
                 else:
-                    factor = real(decay_of(table, tau_us, t - t_0))
-                    n_hot = leak_add_hot(v, j, n, factor, weight, at, theta, hot, n_hot)
-                if (t - anchor_us) >> shift != (t_0 - anchor_us) >> shift:
-                    flush(v, j, j + n)
-                at -= step[0]
-            at_row -= step[1]
-        if n_hot > 0:
-            return i + 1, n_hot
-    return len(items), 0
+                    n_hot = integrate_any(
+                        layer, v, held_us, j, n, t_0, held_until_us, t, table, weight, at, hot, n_hot
+                    )
+                at -= layer.step[0]
+            at_row -= layer.step[1]
+        if layer.is_patient:
+            if n_hot + layer.n < len(hot) and n_out + 64 * n_hot + layer.n <= len(out):
+                continue
+        elif n_hot == before:
+            continue
+        n_fired = tell(layer, held_us, hot, n_hot, queue, out, n_out)
+        n_out += n_fired
+        n_hot = ZERO
+        if layer.refractory_us > 0:
+            held_until_us = t + layer.refractory_us
+        if not layer.is_last:
+            return k, held_until_us, n_fired, n_out
+        if n_out + layer.n > len(out):
+            break
+    n_out += tell(layer, held_us, hot, n_hot, queue, out, n_out)
+    return k, held_until_us, 0, n_out

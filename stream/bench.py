@@ -26,6 +26,7 @@ SUITES = (
     "sources.bench",
     "sources.decode_bench",
     "sources.filter_bench",
+    "neurons.bench",
     "plasticity.bench",
     "chip.bench",
 )

@@ -13,29 +13,33 @@ from typing import Any
 
 import numba
 
-__all__ = ["leak_add_4", "leak_add_16", "leak_add_64", "lowest_bit"]
+__all__ = ["integrate_4", "integrate_16", "integrate_64", "lowest_bit"]
 
 _config: Any = numba.config
 
 
 def _plain(n: int) -> Any:
-    def leak_add(v: Any, j: int, factor: Any, weight: Any, at: int, threshold: Any) -> int:
+    def integrate(
+        v: Any, j: int, factor: Any, weight: Any, at: int, threshold: Any, down: Any, is_hard: bool
+    ) -> int:
         mask = 0
         for lane in range(n):
             u = v[j + lane] * factor + weight[at + lane]
-            v[j + lane] = u
-            mask |= int(u > threshold) << lane
+            is_above = bool(u > threshold)
+            v[j + lane] = (down if is_hard else u - down) if is_above else u
+            mask |= int(is_above) << lane
         return mask
 
-    return leak_add
+    return integrate
 
 
 def _vector(n: int) -> Any:
-    """Make ``leak_add`` for n lanes.
+    """Make ``integrate`` for n lanes.
 
-    ``leak_add(v, j, factor, weight, at, threshold)``: ``v[j:j + n]`` becomes ``v * factor + weight[at:at + n]``; returns
-    the int64 mask of those that are above the threshold. ``v`` and ``weight``: real, shape (any,), contiguous; ``factor``
-    and ``threshold`` of the same type; places are not checked.
+    ``integrate(v, j, factor, weight, at, threshold, down, is_hard)``: ``v[j:j + n]`` leaks by ``factor``,
+    ``weight[at:at + n]`` is added; what is then above the threshold is reset, to ``down`` if ``is_hard``, else by
+    ``down``. Returns the int64 mask of the lanes that were. ``v`` and ``weight``: real, shape (any,), contiguous;
+    ``factor``, ``threshold`` and ``down`` of the same type; places are not checked.
     """
     from llvmlite import ir
     from numba import types
@@ -59,14 +63,20 @@ def _vector(n: int) -> Any:
         old = builder.load(here, align=size)
         row = builder.load(place(3, values[4]), align=size)
         new = builder.fadd(builder.fmul(old, spread(values[2])), row)
-        builder.store(new, here, align=size)
-        mask = builder.bitcast(builder.fcmp_ordered(">", new, spread(values[5])), ir.IntType(n))
+        is_above = builder.fcmp_ordered(">", new, spread(values[5]))
+        down = spread(values[6])
+        reset = builder.select(values[7], down, builder.fsub(new, down))
+        builder.store(builder.select(is_above, reset, new), here, align=size)
+        mask = builder.bitcast(is_above, ir.IntType(n))
         return mask if n == 64 else builder.zext(mask, ir.IntType(64))
 
-    def leak_add(typing: Any, v: Any, j: Any, factor: Any, weight: Any, at: Any, threshold: Any) -> Any:
-        return types.int64(v, types.int64, v.dtype, weight, types.int64, v.dtype), emit
+    def integrate(
+        typing: Any, v: Any, j: Any, factor: Any, weight: Any, at: Any, threshold: Any, down: Any, is_hard: Any
+    ) -> Any:
+        real = v.dtype
+        return types.int64(v, types.int64, real, weight, types.int64, real, real, types.boolean), emit
 
-    return intrinsic(leak_add)
+    return intrinsic(integrate)
 
 
 def _lowest() -> Any:
@@ -89,6 +99,6 @@ def _plain_lowest(mask: int) -> int:
 
 
 if _config.DISABLE_JIT:
-    leak_add_64, leak_add_16, leak_add_4, lowest_bit = _plain(64), _plain(16), _plain(4), _plain_lowest
+    integrate_64, integrate_16, integrate_4, lowest_bit = _plain(64), _plain(16), _plain(4), _plain_lowest
 else:
-    leak_add_64, leak_add_16, leak_add_4, lowest_bit = _vector(64), _vector(16), _vector(4), _lowest()
+    integrate_64, integrate_16, integrate_4, lowest_bit = _vector(64), _vector(16), _vector(4), _lowest()
