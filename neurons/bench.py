@@ -55,7 +55,8 @@ def plain_convolution(
     size, n_fired = len(weight), 0
     for k in range(len(events)):
         t, c = np.int64(events[k]["t"]), events[k]["p"]
-        y, x = np.int64(events[k]["y"]), np.int64(events[k]["x"])
+        y: Any = np.int64(events[k]["y"])
+        x: Any = np.int64(events[k]["x"])
         for oy in range(max(0, (y - size + stride) // stride), min(len(v) - 1, y // stride) + 1):
             for ox in range(max(0, (x - size + stride) // stride), min(v.shape[1] - 1, x // stride) + 1):
                 factor = v.dtype.type(math.exp(-(t - t_us[oy, ox]) / tau_us))
@@ -153,7 +154,9 @@ def _dense(n: int, rounds: int) -> Iterator[Measurement]:
             hidden = Population("hidden", LIFUnits(TAU_US, threshold), (n_units,))
             return Graph((N_INPUTS,), [hidden], [Projection(INPUT, "hidden", Dense(weight))])
 
-        network, run = _runner(build(_threshold_for(per_event, build, items) if per_event else SILENT), items, rounds + 1)
+        network, run = _runner(
+            build(_threshold_for(per_event, build, items) if per_event else SILENT), items, rounds + 1
+        )
         rows, total = network._program.weight.reshape(weight.shape), np.zeros(n_units, np.float32)
 
         def add(rows: Any = rows, total: Any = total, items: Any = items) -> None:
@@ -162,9 +165,7 @@ def _dense(n: int, rounds: int) -> Iterator[Measurement]:
 
         run_s, add_s = alternate(run, add, rounds=rounds)
         count = n * n_units
-        yield Measurement(
-            f"dense {n_units}, {name}", count / run_s, "synaptic operations", limit, count / add_s
-        )
+        yield Measurement(f"dense {n_units}, {name}", count / run_s, "synaptic operations", limit, count / add_s)
 
 
 def _convolution(n: int, rounds: int) -> Iterator[Measurement]:

@@ -102,8 +102,8 @@ DRIVEN = 2
     SOURCE_WIDTH,
     SOURCE_CHANNELS,
     WEIGHT_STEP,  # 0: one weight for all (one-to-one)
-    WINDOWS_Y,  # place in Program.links, for each row of a source that is a map: first and last window, place of weights
-    WINDOWS_X,  # and for each column
+    WINDOWS_Y,  # place in Program.links: for each row of a map, first and last window, and place of weights
+    WINDOWS_X,  # the same for each column
 ) = range(19)
 N_PROJECTION_COLUMNS = 19
 
@@ -501,7 +501,9 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
                 _move(state.v, state.w, constant, model, j, free_dt_us, ZERO)
             continue
         # due: the same search from the same state as when it was foreseen, or from a later one with its rounding
-        at_us = _time_to_cross(program.constant, program.theta[j], model, j, np.float64(state.v[j]), np.float64(state.w[j]))
+        at_us = _time_to_cross(
+            program.constant, program.theta[j], model, j, np.float64(state.v[j]), np.float64(state.w[j])
+        )
         at_us = min(at_us, free_dt_us)
         if at_us > 0.0:
             _move(state.v, state.w, constant, model, j, at_us, ZERO)
@@ -673,7 +675,9 @@ def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> in
         return QUEUE_FULL
     if state.book[N_OUT] + n_spikes > len(out):
         return OUT_FULL
-    if not _heap_has_room(state.heap, state.book, state.next_sequence, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2):
+    if not _heap_has_room(
+        state.heap, state.book, state.next_sequence, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2
+    ):
         return HEAP_FULL
     return DONE
 
@@ -810,7 +814,7 @@ def _happen(program: Program, state: State, out: Any) -> int:
 
 
 @inner_kernel
-def _front(program: Program, state: State, items: Any, first: int, out: Any) -> int:
+def _front(program: Program, state: State, items: Any, first: int, out: Any) -> Any:
     """Run input events through the first population as long as nothing else happens. Most time is spent here.
 
     As ``run`` does one by one, for networks whose input goes through one dense or convolutional projection

@@ -13,8 +13,8 @@ denormals
     at most 16 time constants. In between, 1e-30 cannot shrink below 1e-37.
 four at once
     Silent events go through a dense layer four at a time: a potential is read and written once instead of four times.
-    The threshold is compared with the highest of the four. If that is above it, the four are undone and run singly. Each
-    potential goes through the same sequence of roundings, so nothing depends on which events stood together.
+    The threshold is compared with the highest of the four. If that is above it, the four are undone and run singly.
+    Each potential goes through the same sequence of roundings, so nothing depends on which events stood together.
 
 Which of these ways an event takes may depend on how the stream was cut; its result does not.
 
@@ -79,7 +79,7 @@ def flush_shift(tau_us: float) -> int:
 
 
 @inline_kernel
-def decay_of(table: Any, tau_us: float, dt_us: int) -> float:
+def decay_of(table: Any, tau_us: float, dt_us: int) -> Any:
     """Return ``exp(-dt / tau)``, float64."""
     if 0 <= dt_us < FINE * FINE:
         return table[1, dt_us >> FINE_BITS] * table[0, dt_us & (FINE - 1)]
@@ -229,7 +229,7 @@ def integrate_any(
 
 
 @inner_kernel
-def tell(layer: Layer, held_us: Any, hot: Any, n_hot: int, queue: Any, out: Any, n_out: int) -> int:
+def tell(layer: Layer, held_us: Any, hot: Any, n_hot: int, queue: Any, out: Any, n_out: int) -> Any:
     """Write the spikes noted in ``hot`` to ``out[n_out:]``, and their units to ``queue``; returns how many."""
     n: Any = np.int64(0)
     for h in range(n_hot):
@@ -320,7 +320,8 @@ def dense_front(
     Returns
     -------
     k, t_0, held_until_us, n_fired, n_out
-        The first event not begun, the time of ``v``, the end of refractory times; how much of ``queue`` and ``out`` holds.
+        The first event not begun, the time of ``v``, the end of refractory times; how much of ``queue`` and ``out`` is
+        filled.
     """
     real = v.dtype.type
     first, n, tau_us, theta = layer.first, layer.n, layer.tau_us, layer.theta
@@ -345,7 +346,7 @@ def dense_front(
                     real(decay_of(table, tau_us, t_3 - t_2)),
                     real(decay_of(table, tau_us, t_4 - t_3)),
                 )
-                at = (
+                at: Any = (
                     layer.at_weight + np.int64(items[k]["unit"]) * n,
                     layer.at_weight + np.int64(items[k + 1]["unit"]) * n,
                     layer.at_weight + np.int64(items[k + 2]["unit"]) * n,
@@ -368,7 +369,7 @@ def dense_front(
         t: Any = np.int64(items[k]["t"])
         if t >= due_us:
             break
-        row = layer.at_weight + np.int64(items[k]["unit"]) * n
+        row: Any = layer.at_weight + np.int64(items[k]["unit"]) * n
         before = n_hot
         if t_0 < held_until_us:
             n_hot = integrate_held(layer, v, held_us, first, n, t_0, t, table, weight, row, hot, n_hot)
@@ -472,9 +473,7 @@ def convolution_front(
                             hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = j + c, mask, t
                             n_hot += 1
                 else:
-                    n_hot = integrate_any(
-                        layer, v, held_us, j, n, t_0, held_until_us, t, table, weight, at, hot, n_hot
-                    )
+                    n_hot = integrate_any(layer, v, held_us, j, n, t_0, held_until_us, t, table, weight, at, hot, n_hot)
                 at -= layer.step[0]
             at_row -= layer.step[1]
         if layer.is_patient:

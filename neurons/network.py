@@ -319,9 +319,7 @@ def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64]) ->
     return int(ways[0]) if is_simple and row[GROUP] == whole and way[GROUPS] <= 1 else -1
 
 
-def _windows_of(
-    n_source: int, n_target: int, size: int, stride: int, pad: int, per_tap: int
-) -> NDArray[np.int64]:
+def _windows_of(n_source: int, n_target: int, size: int, stride: int, pad: int, per_tap: int) -> NDArray[np.int64]:
     """List the windows that hold each row (or column) of a map; as ``neurons.front`` reads them.
 
     Returns

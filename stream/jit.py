@@ -170,7 +170,8 @@ def inline_kernel(function: Callable[P, R]) -> Callable[P, R]:
 def _compiled(function: Callable[P, R], **options: bool) -> Callable[P, R]:
     if _config.DISABLE_JIT:
         return function
-    dispatcher: Any = numba.njit(error_model="numpy", nogil=True, _nrt=False, **options)(function)
+    njit: Any = numba.njit
+    dispatcher = njit(error_model="numpy", nogil=True, _nrt=False, **options)(function)
     path = _module_file(function.__module__)
     if path is not None:  # else: a kernel written in a user's script or a test, compiled for this process alone
         _keep_on_disk(dispatcher, function.__module__, path)

@@ -19,9 +19,7 @@ _config: Any = numba.config
 
 
 def _plain(n: int) -> Any:
-    def integrate(
-        v: Any, j: int, factor: Any, weight: Any, at: int, threshold: Any, down: Any, is_hard: bool
-    ) -> int:
+    def integrate(v: Any, j: int, factor: Any, weight: Any, at: int, threshold: Any, down: Any, is_hard: bool) -> int:
         mask = 0
         for lane in range(n):
             u = v[j + lane] * factor + weight[at + lane]
@@ -41,7 +39,7 @@ def _vector(n: int) -> Any:
     ``down``. Returns the int64 mask of the lanes that were. ``v`` and ``weight``: real, shape (any,), contiguous;
     ``factor``, ``threshold`` and ``down`` of the same type; places are not checked.
     """
-    from llvmlite import ir
+    from llvmlite import ir  # type: ignore[import-untyped]
     from numba import types
     from numba.extending import intrinsic
 
