@@ -127,6 +127,7 @@ from neurons.nir_nodes import (
     array_of,
     described,
     dimensions,
+    int_of,
     lay_open,
     link_of,
     load_file,
@@ -229,9 +230,6 @@ def from_nir(
         raise ConfigError(f"NIR reset: got {reset!r}, wanted 'soft' or 'hard'")
     if not isinstance(feedback_delay_us, int | np.integer) or not 1 <= feedback_delay_us <= LONGEST_US:
         raise ConfigError(f"NIR feedback_delay_us: got {feedback_delay_us}, wanted whole us, 1 or more")
-    for name, number in (("dt_us", dt_us), ("time_unit_us", time_unit_us)):
-        if number is not None and not 0 < number < np.inf:
-            raise ConfigError(f"NIR {name}: got {number}, wanted us above 0")
     top = load_file(Path(source).expanduser()) if isinstance(source, str | Path) else described(source)
     if text_of(top.get("type", "NIRGraph")) != "NIRGraph":
         raise ConfigError(f"NIR: got a single {text_of(top.get('type'))}, wanted a NIRGraph; wrap it in one")
@@ -242,6 +240,9 @@ def from_nir(
     ours = metadata.get(OURS, {}) if isinstance(metadata, Mapping) else {}
     if dt_us is None and isinstance(ours, Mapping) and "dt_us" in ours:
         dt_us = float(array_of(Node("metadata", "NIRGraph", ours, {}), "dt_us").flat[0])
+    for name, number in (("dt_us", dt_us), ("time_unit_us", time_unit_us)):
+        if number is not None and not 0 < number < np.inf:
+            raise ConfigError(f"NIR {name}: got {number}, wanted us above 0")
     clock = _Clock(time_unit_us, None if dt_us is None else dt_us / time_unit_us, step)
     net = _Net(nodes, edges)
     populations = {name: _population(net, name, clock, reset) for name in net.populations}
@@ -258,20 +259,20 @@ def from_nir(
             if np.any(gain != 1.0):
                 ops.append(Scale(gain.reshape(net.shape[target])))
             hints = [nodes[name].ours for name in path]
-            number = next((hint["projection"] for hint in hints if "projection" in hint), None)
-            is_numbered &= isinstance(number, int)
+            number = next((n for hint in hints if (n := int_of(hint, "projection")) is not None), None)
+            is_numbered &= number is not None
             delay_us = _delay_us(sum(net.links[name].delay for name in path) * time_unit_us, hints)
             topology = _topology(ops, layouts[origin], layouts[target], hints)
             projections.append(
                 (
-                    number if isinstance(number, int) else 0,
+                    number or 0,
                     Projection(names.get(origin, INPUT), names[target], topology, delay_us),
                 )
             )
     if is_numbered:
         projections.sort(key=lambda numbered: numbered[0])
     listed = list(net.populations)
-    if all(isinstance(nodes[name].ours.get("population"), int) for name in listed):
+    if all(int_of(nodes[name].ours, "population") is not None for name in listed):
         listed.sort(key=lambda name: int(nodes[name].ours["population"]))
     graph = Graph(
         layouts[net.entry].here,
@@ -457,12 +458,11 @@ def _population(net: _Net, name: str, clock: _Clock, reset: Literal["soft", "har
     common: dict[str, Any] = {}
     if node.kind not in ("LI", "CubaLI", "I"):
         said = reset or text_of(node.ours.get("reset")) or "hard"
-        refractory = node.ours.get("refractory_us", 0)
         common = {
             "v_threshold": value["v_threshold"],
             "v_reset": value["v_reset"],
             "reset": said,
-            "refractory_us": refractory if isinstance(refractory, int) else 0,
+            "refractory_us": int_of(node.ours, "refractory_us") or 0,
         }
     elif node.kind != "LI":
         common = {"v_threshold": np.full_like(r, UNREACHABLE)}
@@ -527,8 +527,8 @@ def _names(populations: list[str], nodes: Mapping[str, Node]) -> dict[str, str]:
 def _delay_us(delay_us: float, hints: list[Mapping[str, Any]]) -> int:
     """Round a delay to whole us, or take the noted one."""
     for hint in hints:
-        noted = hint.get("delay_us")
-        if isinstance(noted, int) and np.isclose(noted, delay_us, rtol=1e-12, atol=0.0):
+        noted = int_of(hint, "delay_us")
+        if noted is not None and np.isclose(noted, delay_us, rtol=1e-12, atol=0.0):
             return noted
     if delay_us > LONGEST_US:
         raise ConfigError(f"NIR Delay: {delay_us} us, wanted {LONGEST_US} at most")

@@ -108,9 +108,9 @@ def synapses_of(op: LinearMap) -> Synapses:
             x = ox * stride_x + kx - pad_x
             ox, x = ox[(x >= 0) & (x < width)], x[(x >= 0) & (x < width)]
             pre = (ins[:, :, None, None] * height + y[:, None]) * width + x
-            post: NDArray[Any] = np.broadcast_to((outs[:, :, None, None] * out_h + oy[:, None]) * out_w + ox, pre.shape)
+            across = np.broadcast_to((outs[:, :, None, None] * out_h + oy[:, None]) * out_w + ox, pre.shape)
             values = np.broadcast_to(weight[:, :, ky, kx, None, None], pre.shape)
-            parts.append(Synapses(pre.reshape(-1), post.reshape(-1), values.reshape(-1)))
+            parts.append(Synapses(pre.reshape(-1), across.reshape(-1), values.reshape(-1)))
     return Synapses(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -118,10 +118,9 @@ def applied(op: LinearMap, vector: Values) -> Values:
     """Send a vector of a source's units, in one line, through a linear map."""
     if isinstance(op, Matrix):
         return np.asarray(op.weight, np.float64) @ vector
-    pre, post, weight = synapses_of(op)
+    found = synapses_of(op)
     n_post = op.values.size if isinstance(op, Scale) else n_units(op.target)
-    sums: Values = np.bincount(post, weight * vector[pre], minlength=n_post)
-    return sums
+    return np.asarray(np.bincount(found.post, found.weight * vector[found.pre], minlength=n_post), np.float64)
 
 
 def joined(first: Synapses, second: Synapses, n_middle: int) -> Synapses:

@@ -25,6 +25,7 @@ __all__ = [
     "array_of",
     "described",
     "dimensions",
+    "int_of",
     "lay_open",
     "link_of",
     "load_file",
@@ -167,6 +168,12 @@ def lay_open(graph: Mapping[str, Any], prefix: str, nodes: dict[str, Node], edge
                 joined.append(prefix + name)
         if (joined[0], joined[1]) not in edges:
             edges.append((joined[0], joined[1]))
+
+
+def int_of(noted: Mapping[str, Any], key: str) -> int | None:
+    """Return a whole number of somebody's metadata, None if there is none."""
+    value = noted.get(key)
+    return int(value) if isinstance(value, int | np.integer) else None
 
 
 def array_of(node: Node, key: str, default: float | None = None) -> NDArray[Any]:
