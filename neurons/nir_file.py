@@ -142,12 +142,10 @@ from neurons.sparse import Sparse, sparse_of
 from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError, FormatError
 
-__all__ = ["HDF5_MAGIC", "Step", "from_nir", "to_nir", "write_nir"]
+__all__ = ["Step", "from_nir", "to_nir", "write_nir"]
 
 Step: TypeAlias = Literal["impulse", "pulse", "euler"]
 
-
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 SECOND_US = 1e6
 UNREACHABLE = 1e30  # threshold of what has none; float32 holds it

@@ -16,6 +16,7 @@ from neurons.nir_maps import LinearMap, Matrix, Scale, Values, Windows
 from stream.errors import ConfigError, FormatError
 
 __all__ = [
+    "HDF5_MAGIC",
     "LINKS",
     "NEURONS",
     "OURS",
@@ -35,6 +36,7 @@ __all__ = [
     "without_batch",
 ]
 
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"  # how a .nir file begins
 OURS = "hebbstream"  # the key of what is ours in NIR's metadata
 
 MOST_BYTES = 2**32  # of all arrays in a file, unpacked: a small file may claim to hold any number of zeros

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stream.net import net
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(net, name="net")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 OneProcess = Annotated[bool, typer.Option("--one-process", help="Everything in this process; same results to the bit.")]
