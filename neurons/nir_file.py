@@ -34,8 +34,9 @@ for each layer (two for a CubaLIF):
 framework  dt_us step  reset time_unit_us take care
 ========== ===== ===== ===== ============ ===========================================================================
 snnTorch   100   euler soft  1e6          its dt is nominal: for steps of 1 ms give dt_us=1000 and time_unit_us=1e7.
-                                          reset_delay=True, its default, takes the threshold off one step late: another
-                                          neuron. reset_mechanism="zero": reset hard
+                                          reset_mechanism="zero": reset hard. "subtract" is this neuron with
+                                          reset_delay=False and weights that leave no unit above its threshold after
+                                          a spike; the default, reset_delay=True, subtracts one step late: another one
 Norse      1000  euler hard  1e6          export with dt=1: ``to_nir`` writes dt / tau_mem_inv. The w_in of its LIFCell
                                           is left at 1, but acts as tau_syn / dt
 sinabs     1     pulse soft  1            times are steps: give their length as both. Several spikes in one step are one
