@@ -120,6 +120,7 @@ from neurons.nir_maps import (
 )
 from neurons.nir_nodes import (
     LINKS,
+    MOST_UNITS,
     NEURONS,
     OURS,
     PASSED,
@@ -361,7 +362,10 @@ class _Net:
 
     def _know(self, name: str, shape: Shape) -> None:
         node = self.nodes[name]
-        self.shape[name] = self._behind(node, shape)
+        behind = self._behind(node, shape)
+        if n_units(behind) > MOST_UNITS:
+            raise FormatError(f"NIR node '{name}' ({node.kind}): has shape {behind}, wanted {MOST_UNITS} units at most")
+        self.shape[name] = behind
         if node.kind in NEURONS:
             self.populations.append(name)
         else:

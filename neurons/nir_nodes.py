@@ -18,6 +18,7 @@ from stream.errors import ConfigError, FormatError
 __all__ = [
     "HDF5_MAGIC",
     "LINKS",
+    "MOST_UNITS",
     "NEURONS",
     "OURS",
     "PASSED",
@@ -41,6 +42,7 @@ OURS = "hebbstream"  # the key of what is ours in NIR's metadata
 
 MOST_BYTES = 2**32  # of all arrays in a file, unpacked: a small file may claim to hold any number of zeros
 MOST_NODES = 10_000
+MOST_UNITS = 2**26  # of a node
 DEEPEST = 16
 
 NEURONS = ("LIF", "CubaLIF", "CubaLI", "LI", "IF", "I", "Threshold")
@@ -267,6 +269,10 @@ def _windows(node: Node, shape: Shape) -> Windows:
         pads = _wholes(node, "padding", 2, 0)
         padding = (pads[0], pads[1])
     windows = Windows(weight, (y, x), padding, groups, shape, pooled)
+    if n_units(windows.target) > MOST_UNITS:
+        raise FormatError(
+            f"NIR node '{node.name}' ({node.kind}): makes a map {windows.target}, wanted {MOST_UNITS} units at most"
+        )
     if min(windows.target) < 1:
         raise FormatError(f"NIR node '{node.name}' ({node.kind}): nothing is left of a map {shape} behind it")
     return windows

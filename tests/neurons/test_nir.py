@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,6 +30,7 @@ from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError, FormatError, UsageError
 from stream.packet import SPIKE_DTYPE
 
+h5py = pytest.importorskip("h5py", reason="NIR files are HDF5 (pip install 'hebbstream[nir]')")
 nir = pytest.importorskip("nir", reason="needs the package nir (pip install 'hebbstream[nir]')")
 
 MODELS: dict[str, Any] = {
@@ -306,6 +306,15 @@ def test_a_bias_is_a_constant_current() -> None:
     assert from_nir(threshold).populations[0].model.v_threshold == 0.75
     with pytest.raises(ConfigError, match="fire for ever"):
         from_nir(chain(affine, nir.Threshold(array(0.2))))
+
+
+def test_integrators_without_a_threshold_never_fire() -> None:
+    one = nir.Linear(np.array([[0.5]]))
+    current = nir.CubaLI(array(0.005), array(0.02), array(3.0), array(0.1), w_in=array(2.0))
+    fires = cuba(r=3.0, w_in=2.0)
+    found, wanted = (from_nir(chain(one, node), dt_us=1000) for node in (current, fires))
+    assert potential(found, 9000, "cubali") == pytest.approx(potential(wanted, 9000, "cubalif") + 0.1)
+    assert potential(from_nir(chain(one, nir.I(array(1e3))), dt_us=1e6), 0, "i", (0,) * 50) == pytest.approx(25e3)
 
 
 def test_dt_has_to_be_given() -> None:
@@ -657,6 +666,8 @@ def replaced(key: str, value: Any) -> Any:
         ("node/nodes/input_to_z_0/bias", np.ones(5)),
         ("node/nodes/input/shape", np.array([2, -7, 9])),
         ("node/nodes/input/shape", np.zeros(0)),
+        ("node/nodes/input/shape", np.array([2, 2**30, 2**30])),
+        ("node/nodes/input_to_z_0/padding", np.array([2**30, 2**30])),
         ("node/edges", np.ones((3, 3))),
         ("node/edges", "input"),
         ("node/metadata/hebbstream/dt_us", "a while"),
