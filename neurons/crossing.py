@@ -48,7 +48,7 @@ def first_crossing(x: float, i: float, level: float, tau_mem_us: float, tau_syn_
         extreme_us = -math.log1p(-turn) / rate
     if not extreme_us > 0.0:
         extreme_us = math.inf
-    rises = i > x
+    rises = i > x or i == x < 0.0  # level now, and the current fades first
     low = 0.0
     if rises and extreme_us < math.inf:
         high = extreme_us

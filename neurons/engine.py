@@ -10,13 +10,33 @@ What happens *inside* (a delayed spike that arrives, a threshold crossed between
 heap, ordered by (time, order in which it was scheduled). What is due at a time <= t comes before the input event at t.
 
 A spike without delay is delivered at once. The cascade of one happening goes level by level: populations in an order in
-which projections without delay lead forward; in a population its incoming projections as the graph lists them; in a
-projection the source's spikes in the order in which they were fired. Each delivery is an event of its own: potentials
-leak to its time, the row is added, then the units that were reached are tested, once each, in ascending order.
+which projections without delay lead forward (the first one listed whose sources are through); in a population its
+incoming projections as the graph lists them; in a projection the source's spikes in the order in which they were fired.
+
+Each delivery is an event of its own. It goes piece by piece, ascending; a piece is what the row reaches together (see
+time groups). In a piece: potentials of the time group leak to the event's time, and units whose crossing is due fire on
+the way, ascending; the row is added; the units that were reached are tested, once each, ascending; their next crossings
+are foreseen, ascending.
 
 A crossing between events has a real-valued time. The reset acts at that real time; the spike carries the next whole
 microsecond (later than the event before it) and is delivered then. When at that same microsecond something else reaches
-the unit, the crossing, being earlier, comes first.
+the unit's time group, the crossing, being earlier, comes first; and all crossings of a group at one microsecond are one
+happening. A unit crosses once a microsecond at most: what it would cross again, it crosses when that is over.
+
+A unit that a soft reset leaves above its threshold fires again: one microsecond later (or after its refractory time)
+where the model looks between events, else at the next event that reaches it. A population looks between events if one
+of its units can rise above its threshold by itself.
+
+Order of scheduling
+-------------------
+Of two happenings at one microsecond the one scheduled first comes first. In what order are they scheduled?
+
+- At the start: populations as listed; in each its crossings, units ascending, or its grid's first step.
+- A delayed spike when it is fired, projections as listed; an input event's before its cascade.
+- A crossing when it is foreseen: after each delivery to the unit, and after each crossing (the spike's delays first).
+  As long as its whole microsecond stays the same it keeps its place.
+- A grid's next step after the spikes of this one, before their cascade; its first step after rest when the event that
+  ends the rest is delivered, before that reaches anyone.
 
 Nothing can cause anything at its own time except its own cascade: delays are 1 us or more, crossings are found after
 their event, grids lie ahead. Hence, when all that is due up to a time has been run, a later event at that same time
@@ -24,15 +44,20 @@ finds the same state, wherever the stream was cut.
 
 Time groups
 -----------
-Potentials leak when they are touched, not before. Units that are always touched together share one time: a population
-that is reached by dense rows alone, or a site of a map. ``population[p, GROUP]`` units each.
+Potentials leak when they are touched, not before. Units that are always touched together share one time,
+``population[p, GROUP]`` of them. Dense rows and inhibition reach a whole population together, a convolution the
+channels of a site (or of one filter group there); a time group is the greatest common divisor of these numbers.
+Pooling, sparse rows and one-to-one reach single units, and, with them, the leak of their group; where nothing else
+leads to a population, every unit is a group. Izhikevich's units are one group.
 
 Firing disciplines
 ------------------
 ``event``: as above. ``phase``: time is cut in phases of ``phase_us``. Rows that arrive in a phase are added to
-potentials that leaked to its begin, and are not tested; at its end every population fires, once for each unit above
-threshold; then all the spikes are delivered, into the phase that begins. So a spike takes one phase for each layer, and
-longer by its delay. A unit in its refractory time loses the phases that begin in it.
+potentials that leaked to its begin, and are not tested; at its end every population fires, as listed, once for each
+unit above threshold; then all the spikes are delivered, into the phase that begins. So a spike takes one phase for each
+layer, and longer by its delay. The end of a phase comes before what else is due at its microsecond: that is of the next
+phase. A unit in its refractory time loses the phases that begin in it. Leaky integrators, which never fire, have no
+phases: rows reach them when they arrive.
 """
 
 import math
@@ -42,7 +67,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.crossing import drift, first_crossing
-from neurons.front import Layer, convolution_front, decay_of, dense_front, leak_held
+from neurons.front import Layer, convolution_front, decay_of, dense_front, flush, leak_held
 from neurons.izhikevich import izhikevich_step
 from neurons.lif import leak, leak_add, next_above
 from stream.jit import inner_kernel, kernel
@@ -229,7 +254,8 @@ def _push(heap: Any, book: Any, t_us: int, kind: int, where: int, unit: int) -> 
     i = book[N_HEAP]
     heap[i, TIME], heap[i, SEQUENCE], heap[i, KIND], heap[i, WHERE], heap[i, UNIT] = (
         t_us,
-        book[NEXT_SEQUENCE],
+        # the end of a phase comes before what arrives at its time: that is of the next phase
+        -1 if kind == PHASE else book[NEXT_SEQUENCE],
         kind,
         where,
         unit,
@@ -587,13 +613,14 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
     state.book[N_DELIVERIES] += 1
     now_us = t_us
     if program.phase_us > 0:
-        # all that arrives in a phase counts as if it came at its begin
         since_us = t_us - state.book[ANCHOR_US]
-        now_us = t_us - since_us % program.phase_us
+        begin_us = t_us - since_us % program.phase_us
         state.progress[p, ACTIVE] = 1
         if not state.book[TICKING]:
             state.book[TICKING] = 1
-            _push(state.heap, state.book, now_us + program.phase_us, PHASE, ZERO, ZERO)
+            _push(state.heap, state.book, begin_us + program.phase_us, PHASE, ZERO, ZERO)
+        if model != LEAKY_INTEGRATOR:  # what never fires needs no phases
+            now_us = begin_us  # all that arrives in a phase counts as if it came at its begin
     elif model == IZHIKEVICH and not state.progress[p, ACTIVE]:
         state.progress[p, ACTIVE] = 1
         state.t_us[row[FIRST_GROUP]] = t_us  # nothing has moved since
@@ -631,7 +658,10 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
             at += links[y + 2] + links[x + 2] + c % in_group * c_out + c_first
             at_x = -way[STRIDE_X] * in_group * c_out
             at_y = -way[STRIDE_Y] * way[SIZE_X] * in_group * c_out
-    is_plain = row[UNIFORM] and not row[CROSSES] and (model in (LIF, INTEGRATE_FIRE)) and n >= group
+    is_whole = row[UNIFORM] and not row[CROSSES] and (model in (LIF, INTEGRATE_FIRE)) and n >= group
+    is_plain = is_whole
+    if model == INTEGRATE_FIRE and program.constant[DRIVE, row[FIRST]] != 0.0:
+        is_plain = False  # moves between events, downward too
     is_tested = program.phase_us == 0 and model != LEAKY_INTEGRATOR
     size = min(n, group)
     for piece in range(n_y * n_x):
@@ -651,11 +681,15 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
                 anyone = leak_add(state.v, first, first + size, factor, program.weight, weights_at, theta)
             else:
                 _advance(program, state, p, start // group, now_us, out)
+                if model == IZHIKEVICH:
+                    state.progress[p, ACTIVE] = 1  # a whole step may just have found it at rest
                 anyone = _jump(program, state, p, first, first + size, weights_at, now_us)
+            if is_tested and anyone:
+                _fire(program, state, p, first, first + size, t_us, out)
+            if is_whole and (now_us - state.book[ANCHOR_US]) >> row[SHIFT] != (t_0 - state.book[ANCHOR_US]) >> row[SHIFT]:
+                flush(state.v, first, first + size)  # when ``neurons.front`` does it, so that both give the same bits
             if not is_tested:
                 continue
-            if anyone:
-                _fire(program, state, p, first, first + size, t_us, out)
             if model == THRESHOLD:
                 for j in range(first, first + size):
                     state.v[j] = 0.0

@@ -48,6 +48,7 @@ from neurons.engine import (
     DELAYED_END,
     DENSE,
     DONE,
+    DRIVE,
     DRIVEN,
     FIRED_DTYPE,
     FIRST,
@@ -71,9 +72,11 @@ from neurons.engine import (
     N_DELIVERIES,
     N_DIRECT,
     N_HEAP,
+    N_OUT,
     N_POPULATION_COLUMNS,
     N_PROGRESS_COLUMNS,
     N_PROJECTION_COLUMNS,
+    N_QUEUE,
     N_SPIKES,
     NEVER_US,
     NEXT,
@@ -262,6 +265,8 @@ def _rows_of(population: Population) -> _Rows:
         number, constant = ADAPTIVE_LIF, spread(model.tau_mem_us, model.tau_adapt_us, model.adaptation)
         # a threshold that sinks faster than the membrane does, or that spikes have lowered
         crosses = int(np.any(constant[1] < constant[0]) or np.any(constant[2] < 0))
+        # or while a soft reset holds the membrane where it is
+        crosses |= model.reset == "soft" and model.refractory_us > 0
     if np.any(rest > threshold):
         crosses = DRIVEN
     v = np.where(rest > threshold, reset - rest, 0.0)
@@ -307,7 +312,7 @@ class _Build(NamedTuple):
     n_groups: int
 
 
-def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64]) -> int:
+def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64], drive: NDArray[np.float64]) -> int:
     """Find the projection that the engine's fast loop may run: the input's only one, to units that only leak."""
     ways = np.flatnonzero(projections[:, SOURCE] == -1)
     if len(ways) != 1:
@@ -315,7 +320,9 @@ def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64]) ->
     way = projections[ways[0]]
     row = populations[way[TARGET]]
     whole = {DENSE: row[UNITS], CONVOLUTION: row[CHANNELS]}.get(int(way[TOPOLOGY]))
-    is_simple = row[MODEL] in (LIF, INTEGRATE_FIRE) and row[UNIFORM] and row[CROSSES] == 0 and way[DELAY_US] == 0
+    # an integrator's drive moves it between events, downward too
+    is_passive = row[MODEL] == LIF or (row[MODEL] == INTEGRATE_FIRE and not drive[row[FIRST]])
+    is_simple = is_passive and row[UNIFORM] and row[CROSSES] == 0 and way[DELAY_US] == 0
     return int(ways[0]) if is_simple and row[GROUP] == whole and way[GROUPS] <= 1 else -1
 
 
@@ -411,14 +418,15 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         tau_us = float(row.constant[0, 0]) if row.model == LIF and population_table[p, UNIFORM] else np.inf
         decay[p] = decay_table(tau_us)
         population_table[p, SHIFT] = flush_shift(tau_us)
-    front = _front_of(population_table, projection_table) if phase_us == 0 else -1
+    constant = np.concatenate([row.constant for row in rows], axis=1)
+    front = _front_of(population_table, projection_table, constant[DRIVE]) if phase_us == 0 else -1
     program = Program(
         population_table,
         projection_table,
         links.joined(),
         np.concatenate([row.theta for row in rows]).astype(real),
         np.concatenate([row.down for row in rows]).astype(real),
-        np.concatenate([row.constant for row in rows], axis=1),
+        constant,
         decay,
         _aligned(np.concatenate([np.zeros(0), *weights]).astype(real)),
         phase_us,
@@ -721,9 +729,14 @@ class Network(Operator):
         shape = shape_of(self.graph, name)
         p = self._names.index(name)
         state = _copy(self.state)
+        row = self._program.population[p]
+        first = int(row[FIRST])
         if self._clock[BEGUN]:
-            settle(self._program, state, p, int(self._clock[DONE_US]), self._out)
-        first = int(self._program.population[p, FIRST])
+            # what Izhikevich's units fire on the way from their last step is not real yet, but needs room
+            state.book[[N_QUEUE, N_OUT]] = 0
+            room = np.zeros((len(state.heap) + int(row[UNITS] * row[N_DELAYED]), 5), np.int64)
+            room[: len(state.heap)] = state.heap
+            settle(self._program, state._replace(heap=room), p, int(self._clock[DONE_US]), self._out)
         return state, slice(first, first + n_units(shape)), shape
 
     def potentials(self, name: str) -> NDArray[Any]:
