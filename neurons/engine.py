@@ -686,7 +686,10 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
                 anyone = _jump(program, state, p, first, first + size, weights_at, now_us)
             if is_tested and anyone:
                 _fire(program, state, p, first, first + size, t_us, out)
-            if is_whole and (now_us - state.book[ANCHOR_US]) >> row[SHIFT] != (t_0 - state.book[ANCHOR_US]) >> row[SHIFT]:
+            if (
+                is_whole
+                and (now_us - state.book[ANCHOR_US]) >> row[SHIFT] != (t_0 - state.book[ANCHOR_US]) >> row[SHIFT]
+            ):
                 flush(state.v, first, first + size)  # when ``neurons.front`` does it, so that both give the same bits
             if not is_tested:
                 continue
