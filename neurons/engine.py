@@ -67,7 +67,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.crossing import drift, first_crossing
-from neurons.front import Layer, convolution_front, decay_of, dense_front, flush, leak_held
+from neurons.front import Layer, convolution_front, decay_of, dense_front, flush, leak_held, read_out
 from neurons.izhikevich import izhikevich_step
 from neurons.lif import leak, leak_add, next_above
 from stream.jit import inner_kernel, kernel
@@ -101,10 +101,13 @@ DENSE, CONVOLUTION, POOLING, SPARSE, INHIBITION, ONE_TO_ONE = range(6)
     NEXT,  # row k: which population fires k-th within a cascade
     INCOMING,  # place in Program.links: projections without delay that end here
     INCOMING_END,
-    DELAYED,  # and projections with delay that begin here
+    DELAYED,  # projections with delay that begin here
     DELAYED_END,
-) = range(22)
-N_POPULATION_COLUMNS = 22
+    DIRECT,  # projections without delay that begin here
+    DIRECT_END,
+    IS_READ,  # 1: those lead densely to leaky integrators, one to each
+) = range(25)
+N_POPULATION_COLUMNS = 25
 
 DRIVEN = 2
 
@@ -185,7 +188,7 @@ FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
 class Program(NamedTuple):
     """What a network is."""
 
-    population: NDArray[np.int64]  # int64, shape (n_populations, 22)
+    population: NDArray[np.int64]  # int64, shape (n_populations, 25)
     projection: NDArray[np.int64]  # int64, shape (n_projections, 19)
     links: NDArray[np.int64]  # int64: lists of different lengths; their places stand in the tables
     theta: NDArray[Any]  # real, shape (n_all,): threshold above rest
@@ -864,6 +867,7 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
     book, progress, queue = state.book, state.progress, state.queue
     first_unit, first_group, channels = row[FIRST], row[FIRST_GROUP], row[CHANNELS]
     per_column = way[SOURCE_CHANNELS] * channels
+    is_last = row[N_DELAYED] == 0 and (row[N_DIRECT] == 0 or row[IS_READ] == 1)
     layer = Layer(
         first_unit,
         row[UNITS],
@@ -882,8 +886,8 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
         (way[STRIDE_X] * per_column, way[STRIDE_Y] * way[SIZE_X] * per_column),
         book[ANCHOR_US],
         row[SHIFT],
-        row[N_DIRECT] + row[N_DELAYED] == 0,
-        row[N_DIRECT] + row[N_DELAYED] + row[REFRACTORY_US] == 0,
+        is_last,
+        is_last and row[REFRACTORY_US] == 0,
     )
     table = program.decay[p]
     k: Any = np.int64(first)
@@ -933,6 +937,25 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
         book[N_DELIVERIES] += k - before
         book[N_SPIKES] += n_out - n_before
         book[N_OUT] = n_out
+        if row[IS_READ]:
+            for d in range(row[DIRECT], row[DIRECT_END]):
+                on = program.projection[program.links[d]]
+                target = program.population[on[TARGET]]
+                read_out(
+                    state.v,
+                    state.integral_us,
+                    state.t_us,
+                    target[FIRST_GROUP],
+                    target[FIRST],
+                    target[UNITS],
+                    program.constant[TAU_MEM, target[FIRST]],
+                    program.weight,
+                    on[WEIGHT],
+                    out,
+                    n_before,
+                    n_out,
+                )
+                book[N_DELIVERIES] += n_out - n_before
         if n_fired == 0:
             return k
         book[LAST_FIRED] = k
@@ -941,7 +964,7 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
             for d in range(row[DELAYED], row[DELAYED_END]):
                 q = program.links[d]
                 _push(state.heap, book, t + program.projection[q, DELAY_US], ARRIVAL, q, queue[s])
-        if row[N_DIRECT] > 0:
+        if row[N_DIRECT] > 0 and not row[IS_READ]:
             _begin(book, progress, t, INSIDE)
             progress[p, SPAN_LAST] = book[N_QUEUE] = n_fired
             return k

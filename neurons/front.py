@@ -35,7 +35,16 @@ from numpy.typing import NDArray
 from stream.jit import inline_kernel, inner_kernel
 from stream.lanes import integrate_4, integrate_16, integrate_64, lowest_bit
 
-__all__ = ["Layer", "convolution_front", "decay_of", "decay_table", "dense_front", "flush_shift", "leak_held"]
+__all__ = [
+    "Layer",
+    "convolution_front",
+    "decay_of",
+    "decay_table",
+    "dense_front",
+    "flush_shift",
+    "leak_held",
+    "read_out",
+]
 
 FINE_BITS = 10
 FINE = 2**FINE_BITS
@@ -63,8 +72,8 @@ class Layer(NamedTuple):
     step: tuple[int, int]  # by how much ``at`` falls to the next window to the right, and to the next row of windows
     anchor_us: int  # when to flush
     shift: int
-    is_last: bool  # its spikes go out, and nowhere else
-    is_patient: bool  # and nothing else comes of them either, so telling can wait
+    is_last: bool  # its spikes go out, and to leaky integrators at most: nothing comes of them
+    is_patient: bool  # nor do they hold its units; so telling can wait
 
 
 def decay_table(tau_us: float) -> NDArray[np.float64]:
@@ -492,3 +501,43 @@ def convolution_front(
             break
     n_out += tell(layer, held_us, hot, n_hot, queue, out, n_out)
     return k, held_until_us, 0, n_out
+
+
+@inner_kernel
+def read_out(
+    v: Any,
+    integral_us: Any,
+    t_us: Any,
+    group: int,
+    first: int,
+    n: int,
+    tau_us: float,
+    weight: Any,
+    at_weight: int,
+    out: Any,
+    begin: int,
+    end: int,
+) -> None:
+    """Deliver the spikes ``out[begin:end]``, all of one population, to leaky integrators that they reach densely.
+
+    As ``neurons.engine`` does it one by one. ``t_us[group]`` is the time of ``v[first:first + n]`` and its integral.
+    """
+    real = v.dtype.type
+    tiny, zero = real(1e-30), real(0)
+    here, integral = v[first : first + n], integral_us[first : first + n]
+    for s in range(begin, end):
+        t: Any = np.int64(out[s]["t"])
+        t_0: Any = t_us[group]
+        if t != t_0:
+            t_us[group] = t
+            ratio = np.float64(t - t_0) / tau_us
+            rest, share = math.exp(-ratio), math.expm1(-ratio)
+            for j in range(n):
+                old = np.float64(here[j])
+                integral[j] -= old * tau_us * share
+                new = real(old * rest)
+                here[j] = new if abs(new) > tiny else zero
+        at = at_weight + np.int64(out[s]["unit"]) * n
+        row = weight[at : at + n]
+        for j in range(n):
+            here[j] += row[j]

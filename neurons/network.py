@@ -47,6 +47,8 @@ from neurons.engine import (
     DELAYED,
     DELAYED_END,
     DENSE,
+    DIRECT,
+    DIRECT_END,
     DONE,
     DRIVE,
     DRIVEN,
@@ -62,6 +64,7 @@ from neurons.engine import (
     INCOMING,
     INCOMING_END,
     INTEGRATE_FIRE,
+    IS_READ,
     IZHIKEVICH,
     LEAKY_INTEGRATOR,
     LIF,
@@ -326,6 +329,18 @@ def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64], dr
     return int(ways[0]) if is_simple and row[GROUP] == whole and way[GROUPS] <= 1 else -1
 
 
+def _is_read(ways: NDArray[np.int64], populations: NDArray[np.int64]) -> bool:
+    """Tell whether projections lead densely to leaky integrators that are all alike, one to each population."""
+    targets = populations[ways[:, TARGET]]
+    return bool(
+        np.all(ways[:, TOPOLOGY] == DENSE)
+        and np.all(targets[:, MODEL] == LEAKY_INTEGRATOR)
+        and np.all(targets[:, UNIFORM] == 1)
+        and np.all(targets[:, GROUP] == targets[:, UNITS])
+        and len(set(ways[:, TARGET])) == len(ways)
+    )
+
+
 def _windows_of(n_source: int, n_target: int, size: int, stride: int, pad: int, per_tap: int) -> NDArray[np.int64]:
     """List the windows that hold each row (or column) of a map; as ``neurons.front`` reads them.
 
@@ -411,6 +426,9 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         table[N_DIRECT] = np.sum((sources == p) & ~is_delayed)
         table[[INCOMING, INCOMING_END]] = links.add(np.flatnonzero((targets == p) & ~is_delayed))
         table[[DELAYED, DELAYED_END]] = links.add(np.flatnonzero((sources == p) & is_delayed))
+        direct = np.flatnonzero((sources == p) & ~is_delayed)
+        table[[DIRECT, DIRECT_END]] = links.add(direct)
+        table[IS_READ] = len(direct) and _is_read(projection_table[direct], population_table)
     population_table[:, NEXT] = firing_order(graph)
     from_input = links.add(np.flatnonzero((sources == -1) & is_delayed))
     decay = np.ones((len(names), 2, FINE))
