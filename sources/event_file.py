@@ -248,6 +248,10 @@ def _open(path: Path, reading: Reading) -> _Opened:
     for name, policy in (("backward", reading.backward), ("outside", reading.outside)):
         if policy not in POLICIES:
             raise ConfigError(f"event file {path}: {name} is {policy!r}, wanted one of {', '.join(POLICIES)}")
+    if path.is_dir():
+        from sources.ros_bag import bag_in  # here: other formats do without it
+
+        path = bag_in(path)
     if reading.format == "auto":
         kind = recognise(path, columns=reading.columns, time_unit=reading.time_unit)
     else:
