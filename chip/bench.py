@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chip.compiler import Program, QuantisedLayer, compile_network
-from chip.grid import new_state, run_phases
+from chip.grid import new_state, run_phases, spike_room
 from chip.profile import load_profile
 from stream.bench import Measurement, alternate
 from stream.jit import kernel
@@ -50,12 +50,12 @@ def _network(sizes: tuple[int, ...], rng: np.random.Generator) -> Program:
 def _measure(name: str, sizes: tuple[int, ...], n_phases: int, rng: np.random.Generator) -> Measurement:
     """Time a network with a tenth of its input lines active in every phase."""
     program = _network(sizes, rng)
-    state = new_state(program.grid, program.profile.n_links, program.n_outputs, PHASE_US, PHASE_US)
+    state = new_state(program.grid, PHASE_US, PHASE_US)
     n_active = sizes[0] // 10
     units = np.concatenate([np.sort(rng.choice(sizes[0], n_active, replace=False)) for _ in range(n_phases)])
     incoming = np.zeros(len(units), SPIKE_DTYPE)
     incoming["t"], incoming["unit"] = np.repeat(np.arange(n_phases) * PHASE_US, n_active), units
-    spikes = np.empty(program.grid.spike_unit.size, SPIKE_DTYPE)
+    spikes = np.empty(spike_room(program.grid), SPIKE_DTYPE)
     rows, progress = np.empty(n_phases + 1, PHASE_DTYPE), np.zeros(3, np.int64)
     weight: NDArray[np.int8] = program.layers[0].weight
     total, order = np.zeros(sizes[1], np.int32), units.astype(np.int64)
