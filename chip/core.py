@@ -12,14 +12,15 @@ same phase merges with the first), in mode A a signed int32 (values that arrive 
 saturating per term, in the order in which :mod:`chip.grid` delivers them). Only axons that hold something cost
 anything; what is zero is not added, and is counted.
 
-Modes: the axon's is :data:`AXON_SPIKES` or :data:`AXON_VALUES`; the soma's follows from its fire type: spikes, or values
-(a membrane, whole or cut to fewer bits, or what a lookup table says of U). All four combinations run: AA, SS, AS, SA.
+Modes: the axon's is :data:`AXON_SPIKES` or :data:`AXON_VALUES`; the soma's follows from its fire type: spikes, or
+values (a membrane, whole or cut to fewer bits, or what a lookup table says of U). All four combinations run: AA, SS,
+AS, SA.
 
 How saturating sums are fast
 ----------------------------
 Every partial sum of a phase lies within ``largest |bias| + 128 * sum |a_i|``, whatever the weights and the order. Where
 that is below 2^31, no term can saturate, so the sum does not depend on order or grouping and any plain addition gives
-the same bits. Spikes are then added eight rows at a time in 16-bit lanes: 256 rows of int8 stay within 16 bits, exactly.
+the same bits. Spikes are then added eight rows at a time in 16-bit lanes: 256 rows of int8 stay within 16 bits.
 Where the bound is not met, the terms are added one by one, as the equations say.
 """
 
@@ -52,7 +53,6 @@ __all__ = [
     "Core",
     "Forward",
     "add_axons",
-    "add_saturating",
     "add_spikes",
     "add_values",
     "weigh",
@@ -110,12 +110,6 @@ class Core(NamedTuple):
 
 
 @kernel
-def add_saturating(total: Any, term: Any) -> Any:
-    """Add, and stay within int32."""
-    return min(max(total + term, np.int64(-(2**31))), np.int64(2**31 - 1))
-
-
-@kernel
 def weigh(weight: Any, block: Any, n_zero: Any) -> None:
     """Write weights, int8 of shape (n_axons, n_neurons), to ``block`` (n_axons, padded); count the zeros of rows."""
     for i in range(weight.shape[0]):
@@ -159,7 +153,7 @@ def _add_rows(block: Any, rows: Any, n_rows: int, current: Any, total: Any) -> N
 
 
 @kernel
-def _add_terms(block: Any, axon: Any, current: Any) -> int:
+def _add_terms(block: Any, axon: Any, current: Any) -> Any:
     """Add term by term, saturating, in ascending axon order. Returns how many sums did not fit."""
     n_saturated: Any = 0
     for i in range(len(axon)):
@@ -169,8 +163,9 @@ def _add_terms(block: Any, axon: Any, current: Any) -> int:
         row = block[i]
         for j in range(len(current)):
             total = np.int64(current[j]) + a * np.int64(row[j])
-            current[j] = add_saturating(total, 0)
-            n_saturated += np.int64(total != np.int64(current[j]))
+            bounded = min(max(total, np.int64(-(2**31))), np.int64(2**31 - 1))
+            n_saturated += np.int64(total != bounded)
+            current[j] = np.int32(bounded)
     return n_saturated
 
 

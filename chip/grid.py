@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chip.core import add_axons, add_saturating, add_spikes, add_values
+from chip.core import add_axons, add_spikes, add_values
 from chip.program import GridProgram, neurons_of
 from chip.soma import SomaState, cut, look_up, soma_phase, soma_rest
 from stream.errors import CapacityError
@@ -126,33 +126,45 @@ class Probe(NamedTuple):
     waiting: NDArray[np.int32]  # shape (n_axons,): what the next phase will read
 
 
+# A kernel counts a reference to each array that it is given, on entry and on leaving, which is 5 to 10 ns an array. So
+# what runs for each core takes the arrays and records that it needs and not the whole program and state.
+
+
 @kernel
-def _travel(program: GridProgram, change: Any, tree: int, n: int, phase: Any) -> None:
+def _travel(trees: Any, stretches: Any, change: Any, tree: Any, n: Any, phase: Any) -> None:
     """Send ``n`` packets along a tree."""
-    row = program.trees[tree]
+    row = trees[tree]
     phase["packets"] += n * (1 + row["copies"])
     phase["copies"] += n * row["copies"]
     phase["hops"] += n * row["hops"]
     phase["crossings"] += n * row["crossings"]
     for k in range(row["first_stretch"], row["last_stretch"]):
-        change[program.stretches[k]["first"]] += n
-        change[program.stretches[k]["last"]] -= n
+        change[stretches[k]["first"]] += n
+        change[stretches[k]["last"]] -= n
 
 
 @kernel
-def _take_input(program: GridProgram, state: GridState, n_input: int) -> int:
-    """Bring the waiting input spikes onto their axons. Returns how many packets that took."""
-    phase = state.phase[0]
-    now = state.clock[0]["buffer"]
-    axon, active, n_terms, packets = state.axon[now], state.active[now], state.n_terms[now], state.input_packets
+def _take_input(
+    waiting: Any,
+    units: Any,
+    input_start: Any,
+    lines: Any,
+    starts: Any,
+    axon: Any,
+    active: Any,
+    n_terms: Any,
+    packets: Any,
+    phase: Any,
+) -> int:
+    """Bring the waiting input spikes onto their axons. Returns how many packets that took, also by tree."""
     n_packets, merged = 0, 0
-    for k in range(n_input):
-        unit = state.input_list[k]
-        state.input_waiting[unit] = 0
-        for at in range(program.input_start[unit], program.input_start[unit + 1]):
-            line = program.input_lines[at]
+    for k in range(len(units)):
+        unit = units[k]
+        waiting[unit] = 0
+        for at in range(input_start[unit], input_start[unit + 1]):
+            line = lines[at]
             core = line["core"]
-            start = program.axons[core]
+            start = starts[core]
             packets[line["tree"]] += 1
             n_packets += 1
             if axon[start + line["axon"]] != 0:
@@ -162,16 +174,12 @@ def _take_input(program: GridProgram, state: GridState, n_input: int) -> int:
                 active[start + n_terms[core]] = line["axon"]
                 n_terms[core] += 1
     phase["merged"] += merged
-    for tree in range(len(packets)):
-        if packets[tree] != 0:
-            _travel(program, state.link_change, tree, packets[tree], phase)
-            packets[tree] = 0
     return n_packets
 
 
 @kernel
 def _put_spikes(
-    fired: Any, firing: Any, n_firing: int, first: int, count: int, shift: int, axon: Any, active: Any, n_active: Any
+    fired: Any, firing: Any, n_firing: int, first: Any, count: Any, shift: Any, axon: Any, active: Any, n_active: Any
 ) -> tuple[Any, Any]:
     """Put the spikes of neurons ``first`` and on onto axons ``neuron + shift``. Returns n_active, how many merged."""
     merged = 0
@@ -198,47 +206,50 @@ def _put_spikes(
 
 
 @kernel
-def _send_spikes(program: GridProgram, state: GridState, core: int, later: int, n_fired: int) -> Any:
+def _send_spikes(
+    row: Any,
+    runs: Any,
+    trees: Any,
+    targets: Any,
+    stretches: Any,
+    change: Any,
+    starts: Any,
+    axon: Any,
+    active: Any,
+    n_terms: Any,
+    fired: Any,
+    firing: Any,
+    n_fired: Any,
+    phase: Any,
+) -> Any:
     """Send the spikes of a core. Returns how many packets."""
-    row, phase = program.cores[core], state.phase[0]
-    fired, firing = state.fired, state.firing
+    n_neurons, last_run = row["n_neurons"], row["last_run"]
     n_firing = 0
-    for j in range(row["n_neurons"]):
-        if fired[j] != 0:
-            firing[n_firing] = j
-            n_firing += 1
+    for j in range(n_neurons):
+        firing[n_firing] = j
+        n_firing += fired[j]
     n_sent, in_tree, merged = np.int64(0), np.int64(0), np.int64(0)
-    last_run = row["last_run"]
     for r in range(row["first_run"], last_run):
-        run = program.runs[r]
+        run = runs[r]
         first, count, tree = np.int64(run["neuron"]), np.int64(run["count"]), np.int64(run["tree"])
-        n = np.int64(0)
-        if count == row["n_neurons"]:
-            n = np.int64(n_fired)
-        else:
+        n = np.int64(n_fired)
+        if count != n_neurons:
+            n = np.int64(0)
             for j in range(first, first + count):
                 n += np.int64(fired[j])
         if n != 0:
             shift = np.int64(run["axon"]) - first
-            for k in range(program.trees[tree]["first_target"], program.trees[tree]["last_target"]):
-                target = program.targets[k]
-                start, end = program.axons[target], program.axons[target + 1]
+            for k in range(trees[tree]["first_target"], trees[tree]["last_target"]):
+                target = targets[k]
+                start, end = starts[target], starts[target + 1]
                 n_active, n_merged = _put_spikes(
-                    fired,
-                    firing,
-                    n_firing,
-                    first,
-                    count,
-                    shift,
-                    state.axon[later, start:end],
-                    state.active[later, start:end],
-                    state.n_terms[later, target],
+                    fired, firing, n_firing, first, count, shift, axon[start:end], active[start:end], n_terms[target]
                 )
-                state.n_terms[later, target] = n_active
+                n_terms[target] = n_active
                 merged += n_merged
             in_tree += n
-        if in_tree != 0 and (r + 1 == last_run or program.runs[r + 1]["tree"] != tree):
-            _travel(program, state.link_change, tree, in_tree, phase)
+        if in_tree != 0 and (r + 1 == last_run or runs[r + 1]["tree"] != tree):
+            _travel(trees, stretches, change, tree, in_tree, phase)
             n_sent += in_tree
             in_tree = np.int64(0)
     phase["merged"] += merged
@@ -293,36 +304,48 @@ def _put_values(values: Any, axon: Any) -> Any:
 
 @kernel
 def _send_values(
-    program: GridProgram, state: GridState, core: int, later: int, current: Any, given: bool
+    row: Any,
+    runs: Any,
+    trees: Any,
+    targets: Any,
+    stretches: Any,
+    change: Any,
+    starts: Any,
+    axon: Any,
+    n_terms: Any,
+    current: Any,
+    output: Any,
+    payload: int,
+    given: bool,
+    phase: Any,
 ) -> tuple[Any, Any, Any]:
     """Send what a core's soma says. Returns packets, values that reached a core, and sums that saturated there."""
-    row, phase = program.cores[core], state.phase[0]
     n_sent, n_reached, n_saturated, in_tree = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     last_run = row["last_run"]
     for r in range(row["first_run"], last_run):
-        run = program.runs[r]
+        run = runs[r]
         first, count, tree = np.int64(run["neuron"]), np.int64(run["count"]), np.int64(run["tree"])
         values = current[first : first + count]
-        n_values, n_packets = _count_packets(values, row["value_bits"], program.limits[0]["payload_bits"])
+        n_values, n_packets = _count_packets(values, row["value_bits"], payload)
         if given:
             # counted only for a core that was given something: one that is skipped would have counted it too
             phase["zeros"] += count - n_values
         if n_values != 0:
             a = np.int64(run["axon"])
-            for k in range(program.trees[tree]["first_target"], program.trees[tree]["last_target"]):
-                target = program.targets[k]
+            for k in range(trees[tree]["first_target"], trees[tree]["last_target"]):
+                target = targets[k]
                 if target < 0:
                     for j in range(count):
                         if values[j] != 0:
-                            state.output[a + j] = values[j]
+                            output[a + j] = values[j]
                     continue
-                start = program.axons[target] + a
-                n_saturated += _put_values(values, state.axon[later, start : start + count])
-                state.n_terms[later, target] += n_values
+                start = starts[target] + a
+                n_saturated += _put_values(values, axon[start : start + count])
+                n_terms[target] += n_values
                 n_reached += n_values
             in_tree += n_packets
-        if in_tree != 0 and (r + 1 == last_run or program.runs[r + 1]["tree"] != tree):
-            _travel(program, state.link_change, tree, in_tree, phase)
+        if in_tree != 0 and (r + 1 == last_run or runs[r + 1]["tree"] != tree):
+            _travel(trees, stretches, change, tree, in_tree, phase)
             n_sent += in_tree
             in_tree = np.int64(0)
     return n_sent, n_reached, n_saturated
@@ -362,57 +385,41 @@ def _add_totals(totals: Any, phase: Any, n: int) -> None:
 
 
 @kernel
-def _core_phase(
-    program: GridProgram, state: GridState, core: int, now: int, n_terms: int, current: Any
+def _dendrites(
+    row: Any,
+    limits: Any,
+    phase: Any,
+    n_terms: Any,
+    weight: Any,
+    zeros: Any,
+    axon: Any,
+    active: Any,
+    current: Any,
+    total: Any,
 ) -> tuple[Any, Any, Any, Any]:
-    """Run dendrites and soma of one core. Returns n_fired, changed, overflows, clocks; adds to the phase's counts."""
-    row, phase = program.cores[core], state.phase[0]
-    n_neurons, n_axons, start = row["n_neurons"], row["n_axons"], row["neuron"]
-    bias = program.bias[start : start + row["padded"]]
-    for j in range(len(current)):
-        current[j] = bias[j]
-    n_macs, n_zero, n_overflows, clocks = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    reach = row["bias_reach"]
-    if n_terms != 0:
-        first = row["axon"]
-        axon = state.axon[now, first : first + n_axons]
-        if row["synapse"] == 1:
-            n_overflows, reach = add_axons(axon, reach, current)
-            n_macs = n_terms
-        else:
-            block = program.weight[row["weight"] : row["weight"] + n_axons * row["padded"]]
-            block = block.reshape((n_axons, row["padded"]))
-            zeros, active = program.n_zero[first : first + n_axons], state.active[now, first : first + n_axons]
-            if row["axon_mode"] == 0:
-                n_zero, n_overflows, reach = add_spikes(
-                    block, zeros, axon, active, n_terms, reach, current, state.total[: row["padded"]]
-                )
-                n_macs = n_terms * n_neurons
-            else:
-                n_active, n_zero, n_overflows, reach = add_values(block, zeros, axon, active, reach, current)
-                n_macs = n_active * n_neurons
-        macs = program.limits[0]["macs_per_clock"]
-        clocks = (n_macs + macs - 1) // macs + program.limits[0]["overhead_clocks"]
-        phase["synaptic_ops"] += n_macs - n_zero
-        phase["zeros"] += n_zero
-        state.core_ops[core] += n_macs - n_zero
-    soma = program.somas[core]
-    fire_type = soma["fire_type"]
-    used = current[:n_neurons]
-    n_fired, changed = np.int64(0), np.int64(0)
-    if fire_type == 8:
-        look_up(program.table[row["table"] : row["table"] + row["table_size"]], soma["cut_shift"], used)
+    """Add up what waits at one core. Returns sums that saturated, a bound of all sums, operations, clocks."""
+    first, n_axons, reach = row["axon"], row["n_axons"], row["bias_reach"]
+    n_macs, n_zero, n_saturated = n_terms, np.int64(0), np.int64(0)
+    mine = axon[first : first + n_axons]
+    if row["synapse"] == 1:
+        n_saturated, reach = add_axons(mine, reach, current)
     else:
-        bits = program.limits[0]["membrane_bits"]
-        n_fired, changed, clamped = soma_phase(
-            program.somas, state.soma, core, start, n_neurons, used, state.fired, bits, reach
-        )
-        n_overflows += clamped
-        if fire_type != 4:
-            cuts = fire_type == 2 or fire_type == 3
-            clamped = cut(used, soma["cut_shift"] if cuts else 0, row["value_low"], row["value_high"])
-            n_overflows += 0 if cuts else clamped
-    return n_fired, changed, n_overflows, clocks
+        block = weight[row["weight"] : row["weight"] + n_axons * row["padded"]].reshape((n_axons, row["padded"]))
+        which = active[first : first + n_axons]
+        if row["axon_mode"] == 0:
+            n_zero, n_saturated, reach = add_spikes(
+                block, zeros[first : first + n_axons], mine, which, n_terms, reach, current, total
+            )
+            n_macs = n_terms * row["n_neurons"]
+        else:
+            n_active, n_zero, n_saturated, reach = add_values(
+                block, zeros[first : first + n_axons], mine, which, reach, current
+            )
+            n_macs = n_active * row["n_neurons"]
+    phase["synaptic_ops"] += n_macs - n_zero
+    phase["zeros"] += n_zero
+    clocks = (n_macs + limits["macs_per_clock"] - 1) // limits["macs_per_clock"] + limits["overhead_clocks"]
+    return n_saturated, reach, n_macs - n_zero, clocks
 
 
 @kernel
@@ -433,7 +440,7 @@ def grid_phase(program: GridProgram, state: GridState, spikes: Any, n_spikes: in
     int
         The new number of spikes.
     """
-    clock, phase = state.clock[0], state.phase[0]
+    clock, phase, limits = state.clock[0], state.phase[0], program.limits[0]
     phase["phases"] = 1
     phase["merged"] = clock["merged"]
     phase["spikes_out"], phase["synaptic_ops"], phase["zeros"] = 0, 0, 0
@@ -442,35 +449,125 @@ def grid_phase(program: GridProgram, state: GridState, spikes: Any, n_spikes: in
     clock["merged"] = 0
     now = clock["buffer"]
     later = 1 - now
-    alive = np.int64(_take_input(program, state, clock["n_input"]))  # anything that keeps this phase from being still
-    clock["n_input"] = 0
+    axon, active, n_waiting = state.axon[now], state.active[now], state.n_terms[now]
+    later_axon, later_active, later_n = state.axon[later], state.active[later], state.n_terms[later]
+    bits = limits["membrane_bits"]
+    alive = np.int64(0)  # anything that keeps this phase from being still
+    if clock["n_input"] != 0:
+        alive += _take_input(
+            state.input_waiting,
+            state.input_list[: clock["n_input"]],
+            program.input_start,
+            program.input_lines,
+            program.axons,
+            axon,
+            active,
+            n_waiting,
+            state.input_packets,
+            phase,
+        )
+        for tree in range(len(state.input_packets)):
+            if state.input_packets[tree] != 0:
+                n = state.input_packets[tree]
+                _travel(program.trees, program.stretches, state.link_change, tree, n, phase)
+                state.input_packets[tree] = 0
+        clock["n_input"] = 0
     phase["spikes_in"] = alive
     slowest = np.int64(0)
     for k in range(len(state.output)):
         state.output[k] = 0
     for core in range(len(state.idle)):
-        n_terms = state.n_terms[now, core]
+        n_terms = n_waiting[core]
         if n_terms == 0 and state.idle[core] != 0:
             continue
-        state.n_terms[now, core] = 0
-        row = program.cores[core]
-        current = state.current[: row["padded"]]
-        n_fired, changed, n_overflows, clocks = _core_phase(program, state, core, now, n_terms, current)
-        slowest = max(slowest, clocks)
-        n_sent, n_reached = np.int64(0), np.int64(0)
-        if program.somas[core]["fire_type"] != 4:
-            n_sent, n_reached, n_saturated = _send_values(program, state, core, later, current, n_terms != 0)
+        n_waiting[core] = 0
+        row, soma = program.cores[core], program.somas[core]
+        start, n_neurons, padded, fire_type = row["neuron"], row["n_neurons"], row["padded"], soma["fire_type"]
+        current, bias = state.current[:padded], program.bias[start : start + padded]
+        for j in range(padded):
+            current[j] = bias[j]
+        n_overflows, reach = np.int64(0), row["bias_reach"]
+        if n_terms != 0:
+            n_overflows, reach, n_ops, clocks = _dendrites(
+                row,
+                limits,
+                phase,
+                n_terms,
+                program.weight,
+                program.n_zero,
+                axon,
+                active,
+                current,
+                state.total[:padded],
+            )
+            state.core_ops[core] += n_ops
+            slowest = max(slowest, clocks)
+        used = current[:n_neurons]
+        n_fired, changed, n_sent, n_reached = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        if fire_type == 8:
+            look_up(program.table[row["table"] : row["table"] + row["table_size"]], soma["cut_shift"], used)
+        else:
+            n_fired, changed, clamped, r, window = soma_phase(
+                soma,
+                state.soma.v[start : start + n_neurons],
+                state.soma.v_theta[start : start + n_neurons],
+                state.soma.refractory[start : start + n_neurons],
+                state.soma.lfsr[core],
+                state.soma.window[core],
+                used,
+                state.fired,
+                bits,
+                reach,
+            )
+            state.soma.lfsr[core], state.soma.window[core] = r, window
+            n_overflows += clamped
+            if fire_type == 2 or fire_type == 3:
+                cut(used, soma["cut_shift"], row["value_low"], row["value_high"])
+            elif fire_type != 4:
+                n_overflows += cut(used, 0, row["value_low"], row["value_high"])
+        if fire_type != 4:
+            n_sent, n_reached, n_saturated = _send_values(
+                row,
+                program.runs,
+                program.trees,
+                program.targets,
+                program.stretches,
+                state.link_change,
+                program.axons,
+                later_axon,
+                later_n,
+                current,
+                state.output,
+                limits["payload_bits"],
+                n_terms != 0,
+                phase,
+            )
             n_overflows += n_saturated
         elif n_fired != 0:
             phase["spikes_out"] += n_fired
             if row["watched"] != 0:
-                for j in range(row["n_neurons"]):
-                    unit = program.spike_unit[row["neuron"] + j]
+                for j in range(n_neurons):
+                    unit = program.spike_unit[start + j]
                     if state.fired[j] != 0 and unit >= 0:
                         spikes[n_spikes]["t"] = clock["end_us"]
                         spikes[n_spikes]["unit"] = unit
                         n_spikes += 1
-            n_sent = _send_spikes(program, state, core, later, n_fired)
+            n_sent = _send_spikes(
+                row,
+                program.runs,
+                program.trees,
+                program.targets,
+                program.stretches,
+                state.link_change,
+                program.axons,
+                later_axon,
+                later_active,
+                later_n,
+                state.fired,
+                state.firing,
+                n_fired,
+                phase,
+            )
             n_reached = n_fired
         state.core_packets[core] += n_sent
         if n_overflows != 0 and phase["overflows"] == 0:
@@ -481,7 +578,7 @@ def grid_phase(program: GridProgram, state: GridState, spikes: Any, n_spikes: in
     busiest = _load_links(state.link_change, state.link_load, state.link_total)
     phase["busiest_link"] = busiest
     phase["clocks"] = max(slowest, busiest)
-    phase["overruns"] = 1 if phase["clocks"] > program.limits[0]["phase_clocks"] else 0
+    phase["overruns"] = 1 if phase["clocks"] > limits["phase_clocks"] else 0
     _add_totals(state.totals[0], phase, 1)
     for k in range(len(state.output)):
         state.score[k] += np.int64(state.output[k])
@@ -693,8 +790,8 @@ def fault(
     if status == NOWHERE:
         unit = int(incoming["unit"][taken])
         return CapacityError(
-            f"chip: phase {phase} since the last reset: a spike for input line {unit} at {int(incoming['t'][taken])} us, "
-            f"there are {len(state.input_waiting)} lines, the first is 0"
+            f"chip: phase {phase} since the last reset: a spike for input line {unit} at "
+            f"{int(incoming['t'][taken])} us, there are {len(state.input_waiting)} lines, the first is 0"
         )
     number = int(state.phase["overflow_core"][0])
     return CapacityError(

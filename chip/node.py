@@ -34,7 +34,7 @@ from chip.compiler import (
 from chip.grid import DONE, FULL, GridState, clear, fault, new_state, run_phases, spike_room
 from chip.profile import load_profile
 from neurons.encode import check_events, n_input_units, read_only, unit_of
-from stream.errors import CapacityError, ConfigError
+from stream.errors import ConfigError
 from stream.jit import kernel
 from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
 from stream.packet import (

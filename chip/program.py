@@ -2,7 +2,7 @@
 
 A routing table is worked off destination by destination, in the order in which the table first names them, and for
 each in ascending order of neurons. Lines of neurons n, n + 1, ... to axons a, a + 1, ... of one destination are one
-*run*: a layer joined to the next takes one run a core pair instead of hundreds of lines, and is delivered with one loop.
+*run*: a layer joined to the next takes one run a core pair instead of hundreds of lines, delivered with one loop.
 """
 
 from collections.abc import Sequence

@@ -173,22 +173,29 @@ def _lanes(
 
 @kernel
 def soma_phase(
-    somas: Any, state: SomaState, core: int, start: int, n_neurons: int, current: Any, fired: Any, bits: int, reach: Any
-) -> tuple[Any, Any, Any]:
+    p: Any,
+    v_row: Any,
+    theta_row: Any,
+    rest_row: Any,
+    first_r: int,
+    window: int,
+    current: Any,
+    fired: Any,
+    bits: int,
+    reach: int,
+) -> tuple[Any, Any, Any, Any, Any]:
     """Run the soma of one core for one phase.
 
     Parameters
     ----------
-    somas
-        SOMA_DTYPE, of all cores.
-    state
-        Of all cores; that of this one is moved on.
-    core, start, n_neurons
-        Which core, and where its neurons stand in the state.
+    p
+        Its record of SOMA_DTYPE.
+    v_row, theta_row, rest_row, first_r, window
+        Its part of :class:`SomaState`; the arrays are moved on, of the numbers the later ones are returned.
     current
         int32, shape (n_neurons,): what the dendrites collected; afterwards what the fire type asks for, not cut.
     fired
-        uint8, shape (n_neurons,), out: 1 where a neuron fired.
+        uint8, shape (>= n_neurons,), out: 1 where a neuron fired.
     bits
         Width of a potential.
     reach
@@ -196,15 +203,15 @@ def soma_phase(
 
     Returns
     -------
-    n_fired, changed, clamped
+    n_fired, changed, clamped, r, window
         Spikes; 0 if nothing at all in the state moved; potentials that did not fit their width (an overflow).
     """
-    p = somas[core]
+    n_neurons = len(v_row)
     half = np.int64(1) << (bits - 1)
     top, bottom = half - 1, -half
     fire_type = p["fire_type"]
     before_reset = fire_type == 0 or fire_type == 2
-    window, window_length = state.window[core], p["window_length"]
+    window_length = p["window_length"]
     keep, drop, shift = np.int64(-1), np.int64(0), np.int64(0)
     if p["reset_mode"] == 0:
         keep, shift = np.int64(0), p["v_reset"]
@@ -220,10 +227,7 @@ def soma_phase(
     theta_proportional = p["theta_mode"] == 1
     theta_beta, theta_increment, refractory_phases = p["theta_beta"], p["theta_increment"], p["refractory_phases"]
 
-    v_row, theta_row = state.v[start : start + n_neurons], state.v_theta[start : start + n_neurons]
-    first_r = state.lfsr[core]
     r = first_r
-    rest_row = state.refractory[start : start + n_neurons]
     moving = r | theta_beta | theta_increment | refractory_phases | (p["theta_mode"] & 1)
     if moving == 0:
         resting = np.uint8(0)
@@ -285,14 +289,13 @@ def soma_phase(
             v_row[j] = v
             theta_row[j] = later_theta
             rest_row[j] = later_rest
-        state.lfsr[core] = r
         changed |= r ^ first_r
+    later_window = window
     if p["window_enabled"] != 0:
         # an 8-bit counter: one that starts above its length wraps before it comes to it
         later_window = 0 if window == window_length else (window + 1) & 255
         changed |= later_window ^ window
-        state.window[core] = later_window
-    return n_fired, np.int64(changed != 0), clamped
+    return n_fired, np.int64(changed != 0), clamped, r, later_window
 
 
 @kernel
@@ -305,7 +308,7 @@ def look_up(table: Any, shift: int, current: Any) -> None:
 
 
 @kernel
-def cut(current: Any, shift: int, low: int, high: int) -> int:
+def cut(current: Any, shift: int, low: int, high: int) -> Any:
     """Replace each number by clamp(number >> shift). Returns how many were clamped."""
     n_clamped = np.int32(0)
     bottom, top = np.int32(low), np.int32(high)
