@@ -49,7 +49,6 @@ __all__ = [
     "Probe",
     "clear",
     "fault",
-    "grid_phase",
     "new_state",
     "probe",
     "run_phases",
@@ -144,6 +143,25 @@ def _travel(trees: Any, stretches: Any, change: Any, tree: Any, n: Any, phase: A
 
 
 @kernel
+def _gather(incoming: Any, taken: int, clock: Any, waiting: Any, units: Any) -> int:
+    """Take in the spikes before the end of the next phase, each line once. Returns how many are taken in all."""
+    end_us, n_input, merged = clock["end_us"], clock["n_input"], clock["merged"]
+    while taken < len(incoming) and incoming[taken]["t"] < end_us:
+        unit = np.int64(incoming[taken]["unit"])
+        if unit >= len(waiting):
+            break
+        if waiting[unit] != 0:
+            merged += 1
+        else:
+            waiting[unit] = 1
+            units[n_input] = unit
+            n_input += 1
+        taken += 1
+    clock["n_input"], clock["merged"] = n_input, merged
+    return taken
+
+
+@kernel
 def _take_input(
     waiting: Any,
     units: Any,
@@ -157,22 +175,32 @@ def _take_input(
     phase: Any,
 ) -> int:
     """Bring the waiting input spikes onto their axons. Returns how many packets that took, also by tree."""
-    n_packets, merged = 0, 0
+    n_packets, merged = np.int64(0), np.int64(0)
+    core, tree, start, count, in_tree = np.int64(-1), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for k in range(len(units)):
         unit = units[k]
         waiting[unit] = 0
         for at in range(input_start[unit], input_start[unit + 1]):
             line = lines[at]
-            core = line["core"]
-            start = starts[core]
-            packets[line["tree"]] += 1
-            n_packets += 1
-            if axon[start + line["axon"]] != 0:
+            if line["core"] != core:
+                if core >= 0:
+                    n_terms[core] = count
+                    packets[tree] += in_tree
+                    n_packets += in_tree
+                core, tree, in_tree = np.int64(line["core"]), np.int64(line["tree"]), np.int64(0)
+                start, count = starts[core], n_terms[core]
+            i = np.int64(line["axon"])
+            in_tree += 1
+            if axon[start + i] != 0:
                 merged += 1
             else:
-                axon[start + line["axon"]] = 1
-                active[start + n_terms[core]] = line["axon"]
-                n_terms[core] += 1
+                axon[start + i] = 1
+                active[start + count] = i
+                count += 1
+    if core >= 0:
+        n_terms[core] = count
+        packets[tree] += in_tree
+        n_packets += in_tree
     phase["merged"] += merged
     return n_packets
 
@@ -423,173 +451,6 @@ def _dendrites(
 
 
 @kernel
-def grid_phase(program: GridProgram, state: GridState, spikes: Any, n_spikes: int) -> int:
-    """Run one phase of the whole chip.
-
-    Parameters
-    ----------
-    program, state
-        The chip; ``state.phase`` holds the counts of this phase afterwards.
-    spikes
-        SPIKE_DTYPE, shape (n,), out: what the watched neurons fired, time = end of the phase, by core and neuron.
-    n_spikes
-        How many are in there already. There must be room for all watched neurons.
-
-    Returns
-    -------
-    int
-        The new number of spikes.
-    """
-    clock, phase, limits = state.clock[0], state.phase[0], program.limits[0]
-    phase["phases"] = 1
-    phase["merged"] = clock["merged"]
-    phase["spikes_out"], phase["synaptic_ops"], phase["zeros"] = 0, 0, 0
-    phase["packets"], phase["copies"], phase["hops"], phase["crossings"] = 0, 0, 0, 0
-    phase["overflows"], phase["overflow_core"] = 0, -1
-    clock["merged"] = 0
-    now = clock["buffer"]
-    later = 1 - now
-    axon, active, n_waiting = state.axon[now], state.active[now], state.n_terms[now]
-    later_axon, later_active, later_n = state.axon[later], state.active[later], state.n_terms[later]
-    bits = limits["membrane_bits"]
-    alive = np.int64(0)  # anything that keeps this phase from being still
-    if clock["n_input"] != 0:
-        alive += _take_input(
-            state.input_waiting,
-            state.input_list[: clock["n_input"]],
-            program.input_start,
-            program.input_lines,
-            program.axons,
-            axon,
-            active,
-            n_waiting,
-            state.input_packets,
-            phase,
-        )
-        for tree in range(len(state.input_packets)):
-            if state.input_packets[tree] != 0:
-                n = state.input_packets[tree]
-                _travel(program.trees, program.stretches, state.link_change, tree, n, phase)
-                state.input_packets[tree] = 0
-        clock["n_input"] = 0
-    phase["spikes_in"] = alive
-    slowest = np.int64(0)
-    for k in range(len(state.output)):
-        state.output[k] = 0
-    for core in range(len(state.idle)):
-        n_terms = n_waiting[core]
-        if n_terms == 0 and state.idle[core] != 0:
-            continue
-        n_waiting[core] = 0
-        row, soma = program.cores[core], program.somas[core]
-        start, n_neurons, padded, fire_type = row["neuron"], row["n_neurons"], row["padded"], soma["fire_type"]
-        current, bias = state.current[:padded], program.bias[start : start + padded]
-        for j in range(padded):
-            current[j] = bias[j]
-        n_overflows, reach = np.int64(0), row["bias_reach"]
-        if n_terms != 0:
-            n_overflows, reach, n_ops, clocks = _dendrites(
-                row,
-                limits,
-                phase,
-                n_terms,
-                program.weight,
-                program.n_zero,
-                axon,
-                active,
-                current,
-                state.total[:padded],
-            )
-            state.core_ops[core] += n_ops
-            slowest = max(slowest, clocks)
-        used = current[:n_neurons]
-        n_fired, changed, n_sent, n_reached = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-        if fire_type == 8:
-            look_up(program.table[row["table"] : row["table"] + row["table_size"]], soma["cut_shift"], used)
-        else:
-            n_fired, changed, clamped, r, window = soma_phase(
-                soma,
-                state.soma.v[start : start + n_neurons],
-                state.soma.v_theta[start : start + n_neurons],
-                state.soma.refractory[start : start + n_neurons],
-                state.soma.lfsr[core],
-                state.soma.window[core],
-                used,
-                state.fired,
-                bits,
-                reach,
-            )
-            state.soma.lfsr[core], state.soma.window[core] = r, window
-            n_overflows += clamped
-            if fire_type == 2 or fire_type == 3:
-                cut(used, soma["cut_shift"], row["value_low"], row["value_high"])
-            elif fire_type != 4:
-                n_overflows += cut(used, 0, row["value_low"], row["value_high"])
-        if fire_type != 4:
-            n_sent, n_reached, n_saturated = _send_values(
-                row,
-                program.runs,
-                program.trees,
-                program.targets,
-                program.stretches,
-                state.link_change,
-                program.axons,
-                later_axon,
-                later_n,
-                current,
-                state.output,
-                limits["payload_bits"],
-                n_terms != 0,
-                phase,
-            )
-            n_overflows += n_saturated
-        elif n_fired != 0:
-            phase["spikes_out"] += n_fired
-            if row["watched"] != 0:
-                for j in range(n_neurons):
-                    unit = program.spike_unit[start + j]
-                    if state.fired[j] != 0 and unit >= 0:
-                        spikes[n_spikes]["t"] = clock["end_us"]
-                        spikes[n_spikes]["unit"] = unit
-                        n_spikes += 1
-            n_sent = _send_spikes(
-                row,
-                program.runs,
-                program.trees,
-                program.targets,
-                program.stretches,
-                state.link_change,
-                program.axons,
-                later_axon,
-                later_active,
-                later_n,
-                state.fired,
-                state.firing,
-                n_fired,
-                phase,
-            )
-            n_reached = n_fired
-        state.core_packets[core] += n_sent
-        if n_overflows != 0 and phase["overflows"] == 0:
-            phase["overflow_core"] = core
-        phase["overflows"] += n_overflows
-        alive += n_terms + changed + n_reached + n_overflows
-        state.idle[core] = 1 if n_terms + changed + n_fired + n_sent + n_overflows == 0 else 0
-    busiest = _load_links(state.link_change, state.link_load, state.link_total)
-    phase["busiest_link"] = busiest
-    phase["clocks"] = max(slowest, busiest)
-    phase["overruns"] = 1 if phase["clocks"] > limits["phase_clocks"] else 0
-    _add_totals(state.totals[0], phase, 1)
-    for k in range(len(state.output)):
-        state.score[k] += np.int64(state.output[k])
-    clock["buffer"] = later
-    clock["phase"] += 1
-    clock["end_us"] += clock["phase_us"]
-    clock["still"] = 1 if alive == 0 else 0
-    return n_spikes
-
-
-@kernel
 def _repeat(state: GridState, n: int) -> None:
     """Let ``n`` phases pass that are all like the last one, which was still."""
     clock, phase = state.clock[0], state.phase[0]
@@ -601,6 +462,45 @@ def _repeat(state: GridState, n: int) -> None:
     clock["buffer"] = (clock["buffer"] + n) & 1
     clock["phase"] += n
     clock["end_us"] += n * clock["phase_us"]
+
+
+@kernel
+def _begin_phase(clock: Any, phase: Any) -> None:
+    """Set the counts of a phase to zero."""
+    phase["phases"] = 1
+    phase["merged"] = clock["merged"]
+    phase["spikes_out"], phase["synaptic_ops"], phase["zeros"] = 0, 0, 0
+    phase["packets"], phase["copies"], phase["hops"], phase["crossings"] = 0, 0, 0, 0
+    phase["overflows"], phase["overflow_core"] = 0, -1
+    clock["merged"] = 0
+
+
+@kernel
+def _end_phase(clock: Any, phase: Any, totals: Any, limits: Any, slowest: int, busiest: int, alive: int) -> None:
+    """Close the counts of a phase, and go on to the next."""
+    phase["busiest_link"] = busiest
+    phase["clocks"] = max(slowest, busiest)
+    phase["overruns"] = 1 if phase["clocks"] > limits["phase_clocks"] else 0
+    _add_totals(totals, phase, 1)
+    clock["buffer"] = 1 - clock["buffer"]
+    clock["phase"] += 1
+    clock["end_us"] += clock["phase_us"]
+    clock["still"] = 1 if alive == 0 else 0
+
+
+@kernel
+def _write_row(row: Any, end_us: int, phase: Any) -> None:
+    """Write the counts of a phase as an item of the stream of phases."""
+    row["t"] = end_us
+    row["spikes_in"] = phase["spikes_in"]
+    row["merged"] = phase["merged"]
+    row["spikes_out"] = phase["spikes_out"]
+    row["packets"] = phase["packets"]
+    row["hops"] = phase["hops"]
+    row["busiest_link"] = phase["busiest_link"]
+    row["clocks"] = phase["clocks"]
+    row["synaptic_ops"] = phase["synaptic_ops"]
+    row["zeros"] = phase["zeros"]
 
 
 @kernel
@@ -638,50 +538,161 @@ def run_phases(
         DONE; FULL: ``spikes`` or ``rows`` has no room for another phase; OVERFLOW, NOWHERE (an input line that does not
         exist, at ``incoming[progress[0]]``): :func:`fault` says it in words.
     """
-    clock = state.clock[0]
+    clock, phase, limits = state.clock[0], state.phase[0], program.limits[0]
+    bits, n_watched = limits["membrane_bits"], limits["n_watched"]
     taken, n_spikes, n_rows = progress[0], progress[1], progress[2]
-    n_watched, n_inputs = program.limits[0]["n_watched"], len(state.input_waiting)
     status = 0
     while True:
+        taken = _gather(incoming, taken, clock, state.input_waiting, state.input_list)
         at_us = incoming[taken]["t"] if taken < len(incoming) else until_us
-        while clock["end_us"] <= at_us:
-            if clock["still"] != 0 and clock["n_input"] == 0:
-                _repeat(state, (at_us - clock["end_us"]) // clock["phase_us"] + 1)
-                break
-            if n_rows == len(rows) or n_spikes + n_watched > len(spikes):
-                status = 1
-                break
-            end_us = clock["end_us"]
-            n_spikes = grid_phase(program, state, spikes, n_spikes)
-            if clock["still"] == 0:
-                phase, row = state.phase[0], rows[n_rows]
-                row["t"] = end_us
-                row["spikes_in"] = phase["spikes_in"]
-                row["merged"] = phase["merged"]
-                row["spikes_out"] = phase["spikes_out"]
-                row["packets"] = phase["packets"]
-                row["hops"] = phase["hops"]
-                row["busiest_link"] = phase["busiest_link"]
-                row["clocks"] = phase["clocks"]
-                row["synaptic_ops"] = phase["synaptic_ops"]
-                row["zeros"] = phase["zeros"]
-                n_rows += 1
-            if strict and state.phase[0]["overflows"] != 0:
-                status = 2
-                break
-        if status != 0 or taken == len(incoming):
+        if at_us < clock["end_us"]:
+            status = 3 if taken < len(incoming) else 0
             break
-        unit = np.int64(incoming[taken]["unit"])
-        if unit >= n_inputs:
-            status = 3
+        if clock["still"] != 0 and clock["n_input"] == 0:
+            _repeat(state, (at_us - clock["end_us"]) // clock["phase_us"] + 1)
+            continue
+        if n_rows == len(rows) or n_spikes + n_watched > len(spikes):
+            status = 1
             break
-        if state.input_waiting[unit] != 0:
-            clock["merged"] += 1
-        else:
-            state.input_waiting[unit] = 1
-            state.input_list[clock["n_input"]] = unit
-            clock["n_input"] += 1
-        taken += 1
+        end_us = clock["end_us"]
+        _begin_phase(clock, phase)
+        now = clock["buffer"]
+        later = 1 - now
+        axon, active, n_waiting = state.axon[now], state.active[now], state.n_terms[now]
+        later_axon, later_active, later_n = state.axon[later], state.active[later], state.n_terms[later]
+        alive = np.int64(0)  # anything that keeps this phase from being still
+        if clock["n_input"] != 0:
+            alive += _take_input(
+                state.input_waiting,
+                state.input_list[: clock["n_input"]],
+                program.input_start,
+                program.input_lines,
+                program.axons,
+                axon,
+                active,
+                n_waiting,
+                state.input_packets,
+                phase,
+            )
+            for tree in range(len(state.input_packets)):
+                if state.input_packets[tree] != 0:
+                    n = state.input_packets[tree]
+                    _travel(program.trees, program.stretches, state.link_change, tree, n, phase)
+                    state.input_packets[tree] = 0
+            clock["n_input"] = 0
+        phase["spikes_in"] = alive
+        slowest = np.int64(0)
+        for k in range(len(state.output)):
+            state.output[k] = 0
+        for core in range(len(state.idle)):
+            n_terms = n_waiting[core]
+            if n_terms == 0 and state.idle[core] != 0:
+                continue
+            n_waiting[core] = 0
+            row, soma = program.cores[core], program.somas[core]
+            start, n_neurons, padded, fire_type = row["neuron"], row["n_neurons"], row["padded"], soma["fire_type"]
+            current, bias = state.current[:padded], program.bias[start : start + padded]
+            for j in range(padded):
+                current[j] = bias[j]
+            n_overflows, reach = np.int64(0), row["bias_reach"]
+            if n_terms != 0:
+                n_overflows, reach, n_ops, clocks = _dendrites(
+                    row,
+                    limits,
+                    phase,
+                    n_terms,
+                    program.weight,
+                    program.n_zero,
+                    axon,
+                    active,
+                    current,
+                    state.total[:padded],
+                )
+                state.core_ops[core] += n_ops
+                slowest = max(slowest, clocks)
+            used = current[:n_neurons]
+            n_fired, changed, n_sent, n_reached = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            if fire_type == 8:
+                look_up(program.table[row["table"] : row["table"] + row["table_size"]], soma["cut_shift"], used)
+            else:
+                n_fired, changed, clamped, r, window = soma_phase(
+                    soma,
+                    state.soma.v[start : start + n_neurons],
+                    state.soma.v_theta[start : start + n_neurons],
+                    state.soma.refractory[start : start + n_neurons],
+                    state.soma.lfsr[core],
+                    state.soma.window[core],
+                    used,
+                    state.fired,
+                    bits,
+                    reach,
+                )
+                state.soma.lfsr[core], state.soma.window[core] = r, window
+                n_overflows += clamped
+                if fire_type == 2 or fire_type == 3:
+                    cut(used, soma["cut_shift"], row["value_low"], row["value_high"])
+                elif fire_type != 4:
+                    n_overflows += cut(used, 0, row["value_low"], row["value_high"])
+            if fire_type != 4:
+                n_sent, n_reached, n_saturated = _send_values(
+                    row,
+                    program.runs,
+                    program.trees,
+                    program.targets,
+                    program.stretches,
+                    state.link_change,
+                    program.axons,
+                    later_axon,
+                    later_n,
+                    current,
+                    state.output,
+                    limits["payload_bits"],
+                    n_terms != 0,
+                    phase,
+                )
+                n_overflows += n_saturated
+            elif n_fired != 0:
+                phase["spikes_out"] += n_fired
+                if row["watched"] != 0:
+                    for j in range(n_neurons):
+                        unit = program.spike_unit[start + j]
+                        if state.fired[j] != 0 and unit >= 0:
+                            spikes[n_spikes]["t"] = end_us
+                            spikes[n_spikes]["unit"] = unit
+                            n_spikes += 1
+                n_sent = _send_spikes(
+                    row,
+                    program.runs,
+                    program.trees,
+                    program.targets,
+                    program.stretches,
+                    state.link_change,
+                    program.axons,
+                    later_axon,
+                    later_active,
+                    later_n,
+                    state.fired,
+                    state.firing,
+                    n_fired,
+                    phase,
+                )
+                n_reached = n_fired
+            state.core_packets[core] += n_sent
+            if n_overflows != 0 and phase["overflows"] == 0:
+                phase["overflow_core"] = core
+            phase["overflows"] += n_overflows
+            alive += n_terms + changed + n_reached + n_overflows
+            state.idle[core] = 1 if n_terms + changed + n_fired + n_sent + n_overflows == 0 else 0
+        busiest = _load_links(state.link_change, state.link_load, state.link_total)
+        for k in range(len(state.output)):
+            state.score[k] += np.int64(state.output[k])
+        _end_phase(clock, phase, state.totals[0], limits, slowest, busiest, alive)
+        if clock["still"] == 0:
+            _write_row(rows[n_rows], end_us, phase)
+            n_rows += 1
+        if strict and phase["overflows"] != 0:
+            status = 2
+            break
     progress[0], progress[1], progress[2] = taken, n_spikes, n_rows
     return status
 

@@ -116,8 +116,8 @@ class Drawn(NamedTuple):
 
 @st.composite
 def programs(draw):
-    """Up to six random cores around the corner where four chips meet, wired at random, and the reference of them."""
-    n_cores, n_inputs, n_outputs = draw(st.integers(1, 6)), 6, 3
+    """Up to seven random cores around the corner where four chips meet, wired at random, and the reference of them."""
+    n_cores, n_inputs, n_outputs = draw(st.sampled_from([1, 2, 3, 5, 6, 7])), 6, 3
     base = load_profile(draw(st.sampled_from(["tianjic-2019", "tianjic-2019", "tianjicx"])))
     profile = changed(
         base,
@@ -129,7 +129,7 @@ def programs(draw):
     )
     width, wide, high = profile.membrane_bits.value, profile.grid_width.value, profile.grid_height.value
     reach = profile.forward_reach.value
-    some = st.tuples(st.integers(wide - 2, wide + 1), st.integers(high - 2, high + 1))
+    some = st.tuples(st.integers(wide - 2, wide), st.integers(high - 1, high + 1))
     places = draw(st.lists(some, min_size=n_cores, max_size=n_cores, unique=True))
     at = {place: number for number, place in enumerate(places)}
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -149,7 +149,7 @@ def programs(draw):
             if reach > 1 or abs(place[0] - places[c][0]) + abs(place[1] - places[c][1]) == 1
         ]
         forward = Forward()
-        if later and rng.random() < 0.6:
+        if later and rng.random() < 0.8:
             x, y = later[rng.integers(len(later))]
             forward = Forward(int(rng.integers(1, 3)), x - places[c][0], y - places[c][1])
         forwards.append(forward)
@@ -177,7 +177,7 @@ def programs(draw):
         spiking = soma.fire_type == 4
         lines = []
         for _ in range(int(rng.integers(0, 5))):
-            port = int(rng.choice([TO_CORE, TO_CORE, FLAGGED, FLAGGED, ALONG_X, ALONG_Y, OFF_CHIP]))
+            port = int(rng.choice([TO_CORE, TO_CORE, FLAGGED, FLAGGED, FLAGGED, ALONG_X, ALONG_Y, OFF_CHIP]))
             steps = int(rng.integers(-2, 3)) if port in (ALONG_X, ALONG_Y) else 0
             if port == OFF_CHIP:
                 if not spiking:
@@ -261,8 +261,8 @@ def programs(draw):
             inputs.append((unit, core, int(rng.integers(shapes[core][1]))))
     grid = assemble(cores, places, np.array(inputs, INPUT_DTYPE), n_inputs, n_outputs, profile, chips=CHIPS)
     slow = reference.Chip(
-        described, inputs, n_outputs, width=width, payload=profile.payload_bits.value, macs=profile.macs_per_clock.value,
-        overhead=profile.overhead_clocks.value, phase_clocks=profile.phase_clocks.value,
+        described, inputs, n_outputs, width=width, payload=profile.payload_bits.value,
+        macs=profile.macs_per_clock.value, overhead=profile.overhead_clocks.value, phase_clocks=profile.phase_clocks.value,
         x_first=profile.routing.value == "x_first", chip=(wide, high),
     )  # fmt: skip
     return Drawn(cores, grid, slow, plane_of(profile, CHIPS))
