@@ -173,7 +173,7 @@ def _take_input(
     n_terms: Any,
     packets: Any,
     phase: Any,
-) -> int:
+) -> Any:
     """Bring the waiting input spikes onto their axons. Returns how many packets that took, also by tree."""
     n_packets, merged = np.int64(0), np.int64(0)
     core, tree, start, count, in_tree = np.int64(-1), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
@@ -476,7 +476,7 @@ def _begin_phase(clock: Any, phase: Any) -> None:
 
 
 @kernel
-def _end_phase(clock: Any, phase: Any, totals: Any, limits: Any, slowest: int, busiest: int, alive: int) -> None:
+def _end_phase(clock: Any, phase: Any, totals: Any, limits: Any, slowest: Any, busiest: Any, alive: Any) -> None:
     """Close the counts of a phase, and go on to the next."""
     phase["busiest_link"] = busiest
     phase["clocks"] = max(slowest, busiest)

@@ -262,7 +262,8 @@ def programs(draw):
     grid = assemble(cores, places, np.array(inputs, INPUT_DTYPE), n_inputs, n_outputs, profile, chips=CHIPS)
     slow = reference.Chip(
         described, inputs, n_outputs, width=width, payload=profile.payload_bits.value,
-        macs=profile.macs_per_clock.value, overhead=profile.overhead_clocks.value, phase_clocks=profile.phase_clocks.value,
+        macs=profile.macs_per_clock.value, overhead=profile.overhead_clocks.value,
+        phase_clocks=profile.phase_clocks.value,
         x_first=profile.routing.value == "x_first", chip=(wide, high),
     )  # fmt: skip
     return Drawn(cores, grid, slow, plane_of(profile, CHIPS))
