@@ -207,11 +207,27 @@ def _take_input(
 
 @kernel
 def _put_spikes(
-    fired: Any, firing: Any, n_firing: int, first: Any, count: Any, shift: Any, axon: Any, active: Any, n_active: Any
+    fired: Any,
+    firing: Any,
+    n_firing: int,
+    first: Any,
+    count: Any,
+    whole: bool,
+    shift: Any,
+    axon: Any,
+    active: Any,
+    n_active: Any,
 ) -> tuple[Any, Any]:
     """Put the spikes of neurons ``first`` and on onto axons ``neuron + shift``. Returns n_active, how many merged."""
     merged = 0
-    if count > n_firing:
+    if n_active == 0 and whole:
+        # nothing waits there, and no two neurons of a run share an axon: nothing can merge
+        for k in range(n_firing):
+            i = firing[k] + shift
+            axon[i] = 1
+            active[k] = i
+        n_active += n_firing
+    elif count > n_firing:
         for k in range(n_firing):
             j = firing[k]
             if first <= j < first + count:
@@ -271,7 +287,16 @@ def _send_spikes(
                 target = targets[k]
                 start, end = starts[target], starts[target + 1]
                 n_active, n_merged = _put_spikes(
-                    fired, firing, n_firing, first, count, shift, axon[start:end], active[start:end], n_terms[target]
+                    fired,
+                    firing,
+                    n_firing,
+                    first,
+                    count,
+                    n == n_firing,
+                    shift,
+                    axon[start:end],
+                    active[start:end],
+                    n_terms[target],
                 )
                 n_terms[target] = n_active
                 merged += n_merged
