@@ -70,7 +70,7 @@ from neurons.crossing import drift, first_crossing
 from neurons.front import Layer, convolution_front, decay_of, dense_front, flush, leak_held, read_out
 from neurons.izhikevich import izhikevich_step
 from neurons.lif import leak, leak_add, next_above
-from stream.jit import inner_kernel, kernel
+from stream.jit import inline_kernel, inner_kernel, kernel
 
 NEVER_US = 2**62
 
@@ -106,8 +106,9 @@ DENSE, CONVOLUTION, POOLING, SPARSE, INHIBITION, ONE_TO_ONE = range(6)
     DIRECT,  # projections without delay that begin here
     DIRECT_END,
     IS_READ,  # 1: those lead densely to leaky integrators, one to each
-) = range(25)
-N_POPULATION_COLUMNS = 25
+    LOGGED,  # 1: spikes are kept for the rules of plastic projections that lead here
+) = range(26)
+N_POPULATION_COLUMNS = 26
 
 DRIVEN = 2
 
@@ -132,8 +133,9 @@ DRIVEN = 2
     WEIGHT_STEP,  # 0: one weight for all (one-to-one)
     WINDOWS_Y,  # place in Program.links: for each row of a map, first and last window, and place of weights
     WINDOWS_X,  # the same for each column
-) = range(19)
-N_PROJECTION_COLUMNS = 19
+    PLASTIC,  # 1: who called ``run`` delivers through it
+) = range(20)
+N_PROJECTION_COLUMNS = 20
 
 # rows of Program.constant: tau_mem_us stands in row 0 wherever there is one
 TAU_MEM, TAU_2, EXTRA = range(3)  # EXTRA: height of a unit pulse (current), adaptation (adaptive)
@@ -167,11 +169,12 @@ ONE: Any = np.int64(1)
     TICKING,
 ) = range(12)
 N_SPIKES, N_DELIVERIES, N_OUT, LAST_FIRED = 12, 13, 14, 15
-N_BOOK = 16
+AWAITED, AWAITED_PRE, IS_DELIVERED = 16, 17, 18  # a plastic projection, its spike, and whether that is done
+N_BOOK = 19
 
 # columns of State.progress
-SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE = range(5)
-N_PROGRESS_COLUMNS = 5
+SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE, N_LOG = range(6)
+N_PROGRESS_COLUMNS = 6
 
 # what State.book[BUSY] says of the cascade: none, one that began inside, one of an input event
 IDLE: Any
@@ -180,7 +183,7 @@ FROM_INPUT: Any
 IDLE, INSIDE, FROM_INPUT = np.arange(3)
 
 # what a run says when it returns
-DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL = range(4)
+DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL, LOG_FULL, PLASTIC_SPIKE = range(6)
 
 FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
 
@@ -219,6 +222,8 @@ class State(NamedTuple):
     queue: NDArray[np.int64]  # int64, shape (room,): units that fired in this cascade
     spare: NDArray[Any]  # real, shape (most units of a population,): scratch
     hot: NDArray[np.int64]  # int64, shape (twice as many and more, 3): scratch
+    log_us: NDArray[np.int64]  # int64, shape (n_populations, room): spikes since the rules' last renewal
+    log_unit: NDArray[np.int64]  # int64, shape as log_us
 
 
 # -- the heap ----------------------------------------------------------------------------------------------------------
@@ -423,6 +428,11 @@ def _tell(program: Program, state: State, p: int, j: int, t_us: int, out: Any) -
     state.queue[book[N_QUEUE]] = unit
     book[N_QUEUE] += 1
     book[N_SPIKES] += 1
+    if row[LOGGED]:
+        n_log: Any = state.progress[p, N_LOG]
+        state.log_us[p, n_log] = t_us
+        state.log_unit[p, n_log] = unit
+        state.progress[p, N_LOG] += 1
     for d in range(row[DELAYED], row[DELAYED_END]):
         q = program.links[d]
         _push(state.heap, book, t_us + program.projection[q, DELAY_US], ARRIVAL, q, unit)
@@ -574,11 +584,11 @@ def _fire(program: Program, state: State, p: int, first: int, last: int, t_us: i
 
 
 @inner_kernel
-def _jump(program: Program, state: State, p: int, first: int, last: int, at: int, t_us: int) -> bool:
+def _jump(program: Program, state: State, p: int, first: int, last: int, weight: Any, at: int, t_us: int) -> bool:
     """Add weights from ``weight[at]`` on to units whose time is ``t_us``; tell whether one may be above threshold."""
     row = program.population[p]
     model = row[MODEL]
-    v, w, weight = state.v, state.w, program.weight
+    v, w = state.v, state.w
     is_phased = program.phase_us > 0
     if row[UNIFORM] and t_us >= state.progress[p, HELD_UNTIL_US] and (model in (LIF, INTEGRATE_FIRE)):
         return leak_add(v, first, last, 1.0, weight, at, program.theta[first])
@@ -602,6 +612,94 @@ def _jump(program: Program, state: State, p: int, first: int, last: int, at: int
     return anyone
 
 
+@inline_kernel
+def rouse(program: Program, state: State, q: int, t_us: int) -> None:
+    """Begin to deliver a spike: count it, and let grids tick again that stood still."""
+    p = program.projection[q, TARGET]
+    row = program.population[p]
+    state.book[N_DELIVERIES] += 1
+    if program.phase_us > 0:
+        since_us = t_us - state.book[ANCHOR_US]
+        state.progress[p, ACTIVE] = 1
+        if not state.book[TICKING]:
+            state.book[TICKING] = 1
+            next_us = t_us - since_us % program.phase_us + program.phase_us
+            _push(state.heap, state.book, next_us, PHASE, ZERO, ZERO)
+    elif row[MODEL] == IZHIKEVICH and not state.progress[p, ACTIVE]:
+        state.progress[p, ACTIVE] = 1
+        state.t_us[row[FIRST_GROUP]] = t_us  # nothing has moved since
+        since_us = t_us - state.book[ANCHOR_US]
+        _push(state.heap, state.book, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, ZERO)
+
+
+@inline_kernel
+def _is_whole(program: Program, p: int, n: int) -> bool:
+    """Tell whether a piece of n units is what ``neurons.front`` might also be given."""
+    row = program.population[p]
+    model = row[MODEL]
+    return row[UNIFORM] != 0 and row[CROSSES] == 0 and (model in (LIF, INTEGRATE_FIRE)) and n >= row[GROUP]
+
+
+@inline_kernel
+def add_row(
+    program: Program, state: State, p: int, start: int, n: int, weight: Any, at: int, t_us: int, out: Any
+) -> tuple[bool, int]:
+    """Let units from ``start`` on, a time group or a part of one, leak, and add ``weight[at:at + n]`` to them.
+
+    Returns
+    -------
+    anyone, t_0
+        Whether one may be above threshold; the time that the group had, which ``fire_reached`` wants.
+    """
+    row = program.population[p]
+    model = row[MODEL]
+    now_us = t_us
+    if program.phase_us > 0 and model != LEAKY_INTEGRATOR:  # what never fires needs no phases
+        # all that arrives in a phase counts as if it came at its begin
+        now_us = t_us - (t_us - state.book[ANCHOR_US]) % program.phase_us
+    g = row[FIRST_GROUP] + start // row[GROUP]
+    first = row[FIRST] + start
+    t_0: Any = state.t_us[g]
+    is_driven = model == INTEGRATE_FIRE and program.constant[DRIVE, row[FIRST]] != 0.0  # moves between events
+    if _is_whole(program, p, n) and not is_driven and t_0 >= state.progress[p, HELD_UNTIL_US]:
+        factor = 1.0
+        if model == LIF and t_0 != now_us:
+            factor = decay_of(program.decay[p], program.constant[TAU_MEM, first], now_us - t_0)
+        state.t_us[g] = now_us
+        return leak_add(state.v, first, first + n, factor, weight, at, program.theta[first]), t_0
+    _advance(program, state, p, start // row[GROUP], now_us, out)
+    if model == IZHIKEVICH:
+        state.progress[p, ACTIVE] = 1  # a whole step may just have found it at rest
+    return _jump(program, state, p, first, first + n, weight, at, now_us), t_0
+
+
+@inline_kernel
+def fire_reached(
+    program: Program, state: State, p: int, start: int, n: int, reached: tuple[bool, int], t_us: int, out: Any
+) -> None:
+    """Let those fire of the units that ``add_row`` reached that are above threshold; ``reached``: what it returned."""
+    row = program.population[p]
+    model = row[MODEL]
+    first = row[FIRST] + start
+    anyone, t_0 = reached
+    is_tested = program.phase_us == 0 and model != LEAKY_INTEGRATOR
+    if is_tested and anyone:
+        _fire(program, state, p, first, first + n, t_us, out)
+    if _is_whole(program, p, n):
+        now_us = state.t_us[row[FIRST_GROUP] + start // row[GROUP]]
+        anchor_us, shift = state.book[ANCHOR_US], row[SHIFT]
+        if (now_us - anchor_us) >> shift != (t_0 - anchor_us) >> shift:
+            flush(state.v, first, first + n)  # when ``neurons.front`` does it, so that both give the same bits
+    if not is_tested:
+        return
+    if model == THRESHOLD:
+        for j in range(first, first + n):
+            state.v[j] = 0.0
+    if row[CROSSES]:
+        for j in range(first, first + n):
+            _foresee(program, state, p, j, t_us)
+
+
 @inner_kernel
 def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: Any) -> None:
     """Deliver one spike through one projection.
@@ -612,23 +710,7 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
     way = program.projection[q]
     p = way[TARGET]
     row = program.population[p]
-    model, group = row[MODEL], row[GROUP]
-    state.book[N_DELIVERIES] += 1
-    now_us = t_us
-    if program.phase_us > 0:
-        since_us = t_us - state.book[ANCHOR_US]
-        begin_us = t_us - since_us % program.phase_us
-        state.progress[p, ACTIVE] = 1
-        if not state.book[TICKING]:
-            state.book[TICKING] = 1
-            _push(state.heap, state.book, begin_us + program.phase_us, PHASE, ZERO, ZERO)
-        if model != LEAKY_INTEGRATOR:  # what never fires needs no phases
-            now_us = begin_us  # all that arrives in a phase counts as if it came at its begin
-    elif model == IZHIKEVICH and not state.progress[p, ACTIVE]:
-        state.progress[p, ACTIVE] = 1
-        state.t_us[row[FIRST_GROUP]] = t_us  # nothing has moved since
-        since_us = t_us - state.book[ANCHOR_US]
-        _push(state.heap, state.book, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, ZERO)
+    rouse(program, state, q, t_us)
     links, kind = program.links, way[TOPOLOGY]
     n, n_y, n_x = row[UNITS], ONE, ONE
     unit, unit_y, unit_x = ZERO, ZERO, ZERO  # where the first piece begins, and how far it is to the next row, and one
@@ -661,47 +743,14 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
             at += links[y + 2] + links[x + 2] + c % in_group * c_out + c_first
             at_x = -way[STRIDE_X] * in_group * c_out
             at_y = -way[STRIDE_Y] * way[SIZE_X] * in_group * c_out
-    is_whole = row[UNIFORM] and not row[CROSSES] and (model in (LIF, INTEGRATE_FIRE)) and n >= group
-    is_plain = is_whole
-    if model == INTEGRATE_FIRE and program.constant[DRIVE, row[FIRST]] != 0.0:
-        is_plain = False  # moves between events, downward too
-    is_tested = program.phase_us == 0 and model != LEAKY_INTEGRATOR
-    size = min(n, group)
+    size = min(n, row[GROUP])
     for piece in range(n_y * n_x):
         i_y, i_x = piece // n_x, piece % n_x
         begin = links[unit + i_x] if kind == SPARSE else unit + i_y * unit_y + i_x * unit_x
         for start in range(begin, begin + n, size):
-            g = row[FIRST_GROUP] + start // group
-            first = row[FIRST] + start
             weights_at = at + i_y * at_y + i_x * at_x + start - begin
-            t_0: Any = state.t_us[g]
-            if is_plain and t_0 >= state.progress[p, HELD_UNTIL_US]:
-                factor = 1.0
-                if model == LIF and t_0 != now_us:
-                    factor = decay_of(program.decay[p], program.constant[TAU_MEM, first], now_us - t_0)
-                state.t_us[g] = now_us
-                theta = program.theta[first]
-                anyone = leak_add(state.v, first, first + size, factor, program.weight, weights_at, theta)
-            else:
-                _advance(program, state, p, start // group, now_us, out)
-                if model == IZHIKEVICH:
-                    state.progress[p, ACTIVE] = 1  # a whole step may just have found it at rest
-                anyone = _jump(program, state, p, first, first + size, weights_at, now_us)
-            if is_tested and anyone:
-                _fire(program, state, p, first, first + size, t_us, out)
-            if (
-                is_whole
-                and (now_us - state.book[ANCHOR_US]) >> row[SHIFT] != (t_0 - state.book[ANCHOR_US]) >> row[SHIFT]
-            ):
-                flush(state.v, first, first + size)  # when ``neurons.front`` does it, so that both give the same bits
-            if not is_tested:
-                continue
-            if model == THRESHOLD:
-                for j in range(first, first + size):
-                    state.v[j] = 0.0
-            if row[CROSSES]:
-                for j in range(first, first + size):
-                    _foresee(program, state, p, j, t_us)
+            reached = add_row(program, state, p, start, size, program.weight, weights_at, t_us, out)
+            fire_reached(program, state, p, start, size, reached, t_us, out)
 
 
 # -- happenings --------------------------------------------------------------------------------------------------------
@@ -715,6 +764,8 @@ def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> in
         return QUEUE_FULL
     if state.book[N_OUT] + n_spikes > len(out):
         return OUT_FULL
+    if row[LOGGED] and state.progress[p, N_LOG] + n_spikes > state.log_us.shape[1]:
+        return LOG_FULL
     if not _heap_has_room(
         state.heap, state.book, state.next_sequence, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2
     ):
@@ -726,7 +777,8 @@ def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> in
 def _cascade(program: Program, state: State, out: Any) -> int:
     """Deliver what waits in the queue, and what that sets off, level by level.
 
-    Stops where room runs out, and goes on from there when called again. Returns DONE or what is full.
+    Stops where room runs out, or a plastic projection is to deliver, and goes on from there when called again. Returns
+    DONE, what is full, or PLASTIC_SPIKE.
     """
     book, progress, queue = state.book, state.progress, state.queue
     t_us: Any = book[NOW_US]
@@ -741,7 +793,13 @@ def _cascade(program: Program, state: State, out: Any) -> int:
             if code != DONE:
                 book[AT_POPULATION] = k
                 return code
-            _deliver(program, state, q, book[PRE], t_us, out)
+            if not program.projection[q, PLASTIC]:
+                _deliver(program, state, q, book[PRE], t_us, out)
+            elif not book[IS_DELIVERED]:
+                book[AT_POPULATION] = k
+                book[AWAITED], book[AWAITED_PRE] = q, book[PRE]
+                return PLASTIC_SPIKE
+            book[IS_DELIVERED] = 0
             progress[p, SPAN_LAST] = book[N_QUEUE]
             book[ARRIVING] = -1
         first = program.population[p, INCOMING]
@@ -758,7 +816,13 @@ def _cascade(program: Program, state: State, out: Any) -> int:
                     book[AT_POPULATION], book[AT_PROJECTION], book[AT_SPIKE] = k, i - first, s - begin
                     return code
                 pre = book[PRE] if source < 0 else queue[s]
-                _deliver(program, state, q, pre, t_us, out)
+                if not program.projection[q, PLASTIC]:
+                    _deliver(program, state, q, pre, t_us, out)
+                elif not book[IS_DELIVERED]:
+                    book[AT_POPULATION], book[AT_PROJECTION], book[AT_SPIKE] = k, i - first, s - begin
+                    book[AWAITED], book[AWAITED_PRE] = q, pre
+                    return PLASTIC_SPIKE
+                book[IS_DELIVERED] = 0
                 if program.phase_us == 0:
                     progress[p, SPAN_LAST] = book[N_QUEUE]
             book[AT_SPIKE] = 0
@@ -826,7 +890,10 @@ def _happen(program: Program, state: State, out: Any) -> int:
             return OUT_FULL
         wanted = 2
         for p in range(len(progress)):
-            wanted += program.population[p, UNITS] * program.population[p, N_DELAYED]
+            row = program.population[p]
+            if row[LOGGED] and progress[p, N_LOG] + row[UNITS] > state.log_us.shape[1]:
+                return LOG_FULL
+            wanted += row[UNITS] * row[N_DELAYED]
         if not _heap_has_room(state.heap, state.book, state.next_sequence, wanted):
             return HEAP_FULL
         _pop(state.heap, book)
@@ -989,16 +1056,17 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
     until_us
         When all items are through, what is due inside up to here happens too, us.
     out
-        FIRED_DTYPE, shape (room,). Output.
+        FIRED_DTYPE, shape (room,). Output, from ``book[N_OUT]`` on.
 
     Returns
     -------
     k, n_out, code
-        The first item not yet begun, the count of spikes written, and DONE or what is full: empty ``out``, or give
-        ``state`` a larger queue or heap, and call again.
+        The first item not yet begun, the count of spikes in ``out``, and a code. DONE; what is full: empty ``out``, or
+        give ``state`` a larger queue, heap or log, and call again; PLASTIC_SPIKE: ``book[AWAITED_PRE]`` is to be
+        delivered through projection ``book[AWAITED]`` (``rouse``, ``add_row``, ``fire_reached``), then
+        ``book[IS_DELIVERED]`` set to 1, and ``run`` called again.
     """
     book = state.book
-    book[N_OUT] = 0
     book[LAST_FIRED] = -len(items)
     k = first
     while True:

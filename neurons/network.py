@@ -68,6 +68,7 @@ from neurons.engine import (
     IZHIKEVICH,
     LEAKY_INTEGRATOR,
     LIF,
+    LOG_FULL,
     MODEL,
     N_BOOK,
     N_CONSTANTS,
@@ -578,6 +579,8 @@ class Network(Operator):
             queue=np.zeros(max(most, n_all), np.int64),
             spare=_aligned(np.zeros(most // 2, real)),
             hot=np.zeros((most + 256, 3), np.int64),
+            log_us=np.zeros((len(self._names), 0), np.int64),
+            log_unit=np.zeros((len(self._names), 0), np.int64),
         )
         self._out = np.zeros(max(ROOM, most, n_all), FIRED_DTYPE)
         self._picked = np.zeros(len(self._out), SPIKE_DTYPE)
@@ -651,6 +654,8 @@ class Network(Operator):
             If an item is of no input unit or goes back in time; the state is then as before the call.
         """
         if until_us is None:
+            if not len(items) and not self._clock[BEGUN]:
+                return {name: np.empty(0, SPIKE_DTYPE) for name in self._names if name in self.outputs}
             until_us = int(items["t"][-1]) if len(items) else int(self._clock[DONE_US])
         spikes = self._check(items)
         if not self._clock[BEGUN]:
@@ -683,7 +688,8 @@ class Network(Operator):
         parts: dict[str, list[NDArray[np.void]]] = {name: [] for name in self.outputs if name in self._names}
         k, code = 0, OUT_FULL
         while code != DONE:
-            k, n_out, code = run(self._program, self.state, spikes, k, until_us, self._out)
+            self.state.book[N_OUT] = 0
+            k, n_out, code = self._run(spikes, k, until_us)
             for name, mine in parts.items():
                 n = _pick(self._out, n_out, self._names.index(name), self._picked)
                 mine.append(self._picked[:n].copy())
@@ -691,12 +697,23 @@ class Network(Operator):
                 self._enlarge("queue")
             elif code == HEAP_FULL:
                 self._enlarge("heap")
+            elif code == LOG_FULL:
+                self._lengthen_log()
             elif code == OUT_FULL and n_out == 0:
                 self._out = np.zeros(2 * len(self._out), FIRED_DTYPE)
                 self._picked = np.zeros(2 * len(self._picked), SPIKE_DTYPE)
         self._clock[DONE_US] = until_us
         self._clock[N_ITEMS] += len(spikes)
         return {name: mine[0] if len(mine) == 1 else np.concatenate(mine) for name, mine in parts.items()}
+
+    def _run(self, spikes: NDArray[np.void], first: int, until_us: int) -> tuple[int, int, int]:
+        """Run the kernel once; as ``neurons.engine.run``. A network whose weights change puts its own here."""
+        return run(self._program, self.state, spikes, first, until_us, self._out)
+
+    def _lengthen_log(self) -> None:
+        state = self.state
+        more = [(0, 0), (0, max(256, state.log_us.shape[1]))]
+        self.state = state._replace(log_us=np.pad(state.log_us, more), log_unit=np.pad(state.log_unit, more))
 
     def _enlarge(self, name: str) -> None:
         old = getattr(self.state, name)
