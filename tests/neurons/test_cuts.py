@@ -70,7 +70,7 @@ def drawn(seed: int, main: str, phase_us: int) -> tuple[Graph, np.ndarray, dict[
 
 @pytest.mark.parametrize(("main", "phase_us"), CASES)
 def test_cut_anywhere_stop_anywhere_start_anywhere(main: str, phase_us: int) -> None:
-    @settings(max_examples=8, deadline=None, database=None)
+    @settings(max_examples=15, deadline=None, database=None)
     @given(st.integers(0, 2**63), st.lists(st.integers(0, 90), max_size=6), st.integers(0, 90), st.integers(1, 10**11))
     def check(seed: int, cuts: list[int], at: int, late_us: int) -> None:
         graph, items, more = drawn(seed, main, phase_us)
@@ -138,7 +138,7 @@ def test_spread_over_a_chain_of_networks_the_bits_are_the_same(last: str) -> Non
     of scheduling, which two of them do not share.
     """
 
-    @settings(max_examples=12, deadline=None, database=None)
+    @settings(max_examples=20, deadline=None, database=None)
     @given(st.integers(0, 2**63), st.sampled_from([0, 1, 2]))
     def check(seed: int, n_before: int) -> None:
         rng = np.random.default_rng(seed)
