@@ -49,7 +49,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sources.byte_runs import NOTHING_YET
-from sources.byte_stream import ByteStream, peek
+from sources.byte_stream import ByteStream, Place, peek
 from stream.errors import ConfigError, FormatError
 from stream.jit import kernel
 from stream.packet import EVENT_DTYPE
@@ -292,6 +292,8 @@ class Aedat2Decoder:
         self.path, self.raw, self._follow_s = path, raw, follow_s
         self.width, self.height, self.header_bytes, self.chip = aedat2_header(path, chip=chip)
         self.counts = np.zeros(5, np.int64)
+        self.start: Place | None = None  # where to begin, if not at the beginning
+        self.place: Place | None = None  # where the chunk handed out last begins
 
     def __iter__(self) -> Iterator[NDArray[np.void]]:
         """Decode the file.
@@ -308,16 +310,18 @@ class Aedat2Decoder:
             After everything that could be read was yielded: the last record is torn, or the disk failed.
         """
         decode: Any = dvs128_decode if self.chip == "dvs128" else davis_decode
-        state, counts = np.array([-1, 0], np.int64), np.zeros(5, np.int64)
+        begin, state = self.start or Place(self.header_bytes, np.array([-1, 0], np.int64))
+        state, counts = state.copy(), np.zeros(5, np.int64)
         self.counts = counts
         words = np.empty(2 * _CHUNK_RECORDS, np.uint32)
         events = np.empty(_CHUNK_RECORDS, EVENT_DTYPE)
-        with ByteStream(self.path, begin=self.header_bytes, follow_s=self._follow_s) as stream:
+        with ByteStream(self.path, begin=begin, follow_s=self._follow_s) as stream:
             self.bytes = stream  # whoever shows progress looks at its position
             for block in stream.records(_RECORD_BYTES, chunk_bytes=_RECORD_BYTES * _CHUNK_RECORDS):
                 if not len(block):
                     yield NOTHING_YET
                     continue
+                self.place = Place(stream.position - len(block), state.copy())
                 n_words = len(block) // 4
                 words[:n_words] = block.view(">u4")
                 n_events = decode(words[:n_words], bool(self.raw), self.width, self.height, state, counts, events)

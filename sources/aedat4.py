@@ -45,6 +45,7 @@ from sources.byte_runs import NOTHING_YET, ByteRuns
 from sources.byte_stream import STANDARD_INPUT, peek
 from sources.flat_writer import FlatWriter
 from stream.errors import ConfigError, FormatError
+from stream.jit import kernel
 from stream.packet import EVENT_DTYPE
 
 __all__ = [
@@ -77,7 +78,10 @@ _MAGIC = b"#!AER-DAT4.0\r\n"
 _EVENTS, _FRAME, _IMU = "EVTS", "FRME", "IMUS"
 _KINDS = {_EVENTS: "events", _FRAME: "frames", _IMU: "motion samples", "TRIG": "triggers"}
 _COMPRESSIONS = ("none", "lz4", "lz4", "zstd", "zstd")  # LZ4_HIGH and ZSTD_HIGH decompress like the others
-_STORED_EVENT = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1"), ("padding", "V3")])
+# three bytes of padding, left unnamed: Numba has no type for them
+_STORED_EVENT = np.dtype(
+    {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<u2", "<u2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
+)
 _FRAMING_BYTES = 32  # of an event packet's FlatBuffer: everything but the events
 _PACKET_EVENTS = 10_000  # of those that are written
 _MOST_BYTES = 1 << 28  # of a packet, compressed or not: 16 million events, or the largest of frames
@@ -366,6 +370,16 @@ def _chosen(path: Path, header: Aedat4Header, kind: str, number: int | None) -> 
 # --- Readers ---------------------------------------------------------------------------------------------------------
 
 
+@kernel
+def _copy_events(stored: Any, events: Any) -> None:
+    """Write stored events as ours; any polarity but 0 is 1. NumPy, field by field, takes ten times as long."""
+    for k in range(len(stored)):
+        events[k]["t"] = stored[k]["t"]
+        events[k]["x"] = stored[k]["x"]
+        events[k]["y"] = stored[k]["y"]
+        events[k]["p"] = stored[k]["p"] != 0
+
+
 class Aedat4Decoder:
     """One event stream of a file, read from its first packet each time it is iterated over.
 
@@ -433,10 +447,8 @@ class Aedat4Decoder:
                 raise _damaged(self.path, packet.at, f"an event packet that cannot be read ({error})") from error
             if length > len(events):
                 events = np.empty(length, EVENT_DTYPE)
-            for name in ("t", "x", "y"):
-                events[name][:length] = stored[name]
-            np.not_equal(stored["p"], 0, out=events["p"][:length], casting="unsafe")
             if length:
+                _copy_events(stored, events)
                 yield events[:length]
 
     def losses(self) -> list[str]:

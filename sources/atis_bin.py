@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sources.byte_stream import ByteStream
+from sources.byte_stream import ByteStream, Place
 from sources.flat_writer import FlatWriter, first_unfit, own
 from stream.errors import FormatError
 from stream.jit import kernel
@@ -225,6 +225,8 @@ class AtisBinDecoder:
 
     def __init__(self, path: Path, *, follow_s: float = 0.0, chunk_events: int = _CHUNK_EVENTS) -> None:
         self.path, self.follow_s, self.chunk_events = path, follow_s, max(1, chunk_events)
+        self.start: Place | None = None  # where to begin, if not at the beginning
+        self.place: Place | None = None  # where the chunk handed out last begins
 
     def __iter__(self) -> Iterator[NDArray[np.void]]:
         """Decode the file.
@@ -240,11 +242,13 @@ class AtisBinDecoder:
         FormatError
             After everything that could be read was yielded: the size is no multiple of five bytes, or the disk failed.
         """
-        offset_us = np.zeros(1, np.int64)
+        begin, offset_us = self.start or Place(0, np.zeros(1, np.int64))
+        offset_us = offset_us.copy()
         events = np.empty(self.chunk_events, EVENT_DTYPE)
-        with ByteStream(self.path, follow_s=self.follow_s) as stream:
+        with ByteStream(self.path, begin=begin, follow_s=self.follow_s) as stream:
             self.bytes = stream  # whoever shows progress looks at its position
             for raw in stream.records(EVENT_BYTES, chunk_bytes=self.chunk_events * EVENT_BYTES):
+                self.place = Place(stream.position - len(raw), offset_us.copy())
                 yield events[: atis_bin_decode(raw, offset_us, events)]
 
     def losses(self) -> list[str]:

@@ -14,17 +14,25 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import FormatError
 
-__all__ = ["STANDARD_INPUT", "ByteStream", "peek"]
+__all__ = ["STANDARD_INPUT", "ByteStream", "Place", "peek"]
 
 STANDARD_INPUT = Path("-")
 _HEAD_PATIENCE_S = 0.5  # how long the first bytes of a pipe may dribble
 _head = bytearray()  # of standard input: looked at, not handed out yet
+
+
+class Place(NamedTuple):
+    """Where a decoder of a flat format may begin again: between two chunks, with what it knew there."""
+
+    position: int  # byte
+    state: NDArray[np.int64]  # of its kernel
 
 
 def peek(path: Path, n_bytes: int) -> bytes:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sources.byte_stream import ByteStream
+from sources.byte_stream import ByteStream, Place
 from sources.flat_writer import FlatWriter
 from stream.jit import kernel
 from stream.packet import EVENT_DTYPE
@@ -118,6 +118,8 @@ class DatDecoder:
 
     def __init__(self, path: Path, header_bytes: int, *, version: int = 2, follow_s: float = 0.0) -> None:
         self.path, self.header_bytes, self.version, self.follow_s = path, header_bytes, version, follow_s
+        self.start: Place | None = None  # where to begin, if not at the beginning
+        self.place: Place | None = None  # where the chunk handed out last begins
 
     def __iter__(self) -> Iterator[NDArray[np.void]]:
         """Decode the file.
@@ -133,11 +135,13 @@ class DatDecoder:
         FormatError
             After everything that could be read was yielded: the last record is torn, or the disk failed.
         """
-        state = np.zeros(2, np.int64)
+        begin, state = self.start or Place(self.header_bytes, np.zeros(2, np.int64))
+        state = state.copy()
         events = np.empty(_CHUNK_EVENTS, EVENT_DTYPE)
-        with ByteStream(self.path, begin=self.header_bytes, follow_s=self.follow_s) as stream:
+        with ByteStream(self.path, begin=begin, follow_s=self.follow_s) as stream:
             self.bytes = stream  # whoever shows progress looks at its position
             for raw in stream.records(_EVENT_BYTES, chunk_bytes=_CHUNK_EVENTS * _EVENT_BYTES):
+                self.place = Place(stream.position - len(raw), state.copy())
                 yield events[: dat_decode(raw.view("<u4"), int(self.version), state, events)]
 
     def losses(self) -> list[str]:

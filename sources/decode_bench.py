@@ -11,12 +11,14 @@ import importlib.util
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sources.aedat4 import Aedat4Decoder, Aedat4Writer
 from sources.atis_bin import AtisBinDecoder, AtisBinWriter
 from sources.dat import DatDecoder, DatWriter
 from sources.event_stream import EventStreamDecoder, EventStreamWriter
@@ -39,7 +41,7 @@ class _Format(NamedTuple):
     suffix: str
     width: int
     height: int
-    writer: type[FlatWriter]
+    writer: Callable[[Path, int, int], FlatWriter]
     decoder: Callable[[Path], Iterable[NDArray[np.void]]]
 
 
@@ -63,6 +65,10 @@ _FORMATS = (
     _Format("DAT", ".dat", 640, 480, DatWriter, lambda path: DatDecoder(path, _after_header(path))),
     _Format("ES", ".es", 640, 480, EventStreamWriter, EventStreamDecoder),
     _Format("BIN", ".bin", 240, 180, AtisBinWriter, AtisBinDecoder),
+    *(
+        _Format(f"AEDAT4 {it}", ".aedat4", 640, 480, partial(Aedat4Writer, compression=it), Aedat4Decoder)
+        for it in ("none", "lz4", "zstd")
+    ),
 )
 
 
@@ -245,7 +251,8 @@ def _module(name: str) -> Any:
 
 def _faery(path: Path, it: _Format) -> Iterable[Any]:
     kinds = {"EVT3": "evt", "EVT2": "evt", "DAT": "dat", "ES": "es"}
-    chunks: Iterable[Any] = _module("faery").events_stream_from_file(path, file_type=kinds[it.name])
+    kind = kinds.get(it.name, "aedat")
+    chunks: Iterable[Any] = _module("faery").events_stream_from_file(path, file_type=kind)
     return chunks
 
 
@@ -278,18 +285,26 @@ def _event_stream(path: Path, it: _Format) -> Iterable[Any]:
     return chunks
 
 
+def _dv_processing(path: Path, it: _Format) -> Iterable[Any]:
+    recording = _module("dv_processing").io.MonoCameraRecording(str(path))
+    while (batch := recording.getNextEventBatch()) is not None:
+        yield batch.numpy()
+
+
 def _tonic(path: Path, it: _Format) -> Iterable[Any]:
     io = _module("tonic.io")
     return (io.read_mnist_file(str(path), io.make_structured_array([0], [0], [0], [0]).dtype),)
 
 
+_AEDAT4 = tuple(it.name for it in _FORMATS if it.name.startswith("AEDAT4"))
 _PEERS = (
-    _Peer("faery", "faery", ("EVT3", "EVT2", "DAT", "ES"), _faery),
+    _Peer("faery", "faery", ("EVT3", "EVT2", "DAT", "ES", *_AEDAT4), _faery),
     _Peer("expelliarmus in chunks", "expelliarmus", ("EVT3", "EVT2", "DAT"), _expelliarmus),
     _Peer("expelliarmus", "expelliarmus", ("EVT3", "EVT2", "DAT"), _expelliarmus_whole),
     _Peer("evt3 in batches", "evt3", ("EVT3",), _evt3),
     _Peer("evt3", "evt3", ("EVT3",), _evt3_whole),
-    _Peer("aestream", "aestream", ("EVT3", "EVT2", "DAT"), _aestream),
+    _Peer("aestream", "aestream", ("EVT3", "EVT2", "DAT", *_AEDAT4), _aestream),
+    _Peer("dv-processing", "dv_processing", _AEDAT4, _dv_processing),
     _Peer("event_stream", "event_stream", ("ES",), _event_stream, mirrored=True),
     _Peer("tonic", "tonic", ("BIN",), _tonic),
 )

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sources.byte_stream import STANDARD_INPUT, ByteStream
+from sources.byte_stream import STANDARD_INPUT, ByteStream, Place
 from sources.data_path import expand_path
 from sources.file_format import CONTAINERS, FileFormat, recognise
 from sources.policy import POLICIES, Policy, apply_policies
@@ -248,6 +248,10 @@ def _open(path: Path, reading: Reading) -> _Opened:
     for name, policy in (("backward", reading.backward), ("outside", reading.outside)):
         if policy not in POLICIES:
             raise ConfigError(f"event file {path}: {name} is {policy!r}, wanted one of {', '.join(POLICIES)}")
+    if path.is_dir():
+        from sources.ros_bag import bag_in  # here: other formats do without it
+
+        path = bag_in(path)
     if reading.format == "auto":
         kind = recognise(path, columns=reading.columns, time_unit=reading.time_unit)
     else:
@@ -293,6 +297,18 @@ def _size(path: Path) -> int:
     return size
 
 
+class _Entry(NamedTuple):
+    """A place in a file where reading may begin again."""
+
+    place: Place
+    counts: NDArray[np.int64]  # of the policies, before it
+    n_before: int  # events decoded before it
+    n_out: int  # events handed out before it
+
+
+_ENTRY_BYTES = 1 << 20  # between two places of the index
+
+
 class OpenEvents:
     """An event file that is being read: what its decoder yields, under the policies, in arrays of its own.
 
@@ -306,13 +322,18 @@ class OpenEvents:
         When nothing is left: what the decoder left out.
     """
 
-    def __init__(self, opened: _Opened) -> None:
+    def __init__(self, opened: _Opened, index: list[_Entry] | None = None, entry: _Entry | None = None) -> None:
         self.counts = np.zeros(4, np.int64)
         self.told: list[str] = []
         self.width, self.height, self.format = opened.width, opened.height, opened.kind.name
         self._opened = opened
         self._decoder = _chunks(opened.path, opened.kind, opened.reading)
-        self._n_before = 0
+        self._index = index
+        self._n_before = self.n_out = 0
+        if entry is not None:
+            setattr(self._decoder, "start", entry.place)  # noqa: B010 - only decoders of flat formats have it
+            self.counts[:] = entry.counts
+            self._n_before, self.n_out = entry.n_before, entry.n_out
 
     def __iter__(self) -> Iterator[NDArray[np.void]]:
         """Yield EVENT_DTYPE arrays of shape (n,); FormatError at a fault, after what could be read."""
@@ -321,10 +342,12 @@ class OpenEvents:
         chunks = iter(self._decoder)
         try:
             for events in chunks:
+                self._note()
                 if not (events.flags.writeable and events.flags.c_contiguous):
                     events = events.copy()  # another kind of array would compile the kernel a second time
                 kept = np.empty(len(events), EVENT_DTYPE)
                 n_kept = apply_policies(events, kept, opened.width, opened.height, backward, outside, counts)
+                self.n_out += n_kept
                 yield kept[:n_kept]
                 if counts[3]:
                     raise FormatError(self._refusal(events[int(counts[3]) - 1], int(counts[3]) - 1))
@@ -334,6 +357,15 @@ class OpenEvents:
             if close is not None:
                 close()
             self.told += getattr(self._decoder, "losses", list)()
+
+    def _note(self) -> None:
+        """Note where the chunk at hand begins, if that is far enough from the last place noted."""
+        place: Place | None = getattr(self._decoder, "place", None)
+        if self._index is None or place is None:
+            return
+        last = self._index[-1].place.position if self._index else 0
+        if place.position >= last + _ENTRY_BYTES:
+            self._index.append(_Entry(place, self.counts.copy(), self._n_before, self.n_out))
 
     def _refusal(self, event: Any, index: int) -> str:
         opened = self._opened
@@ -515,8 +547,9 @@ class EventFile(Source):
 
     Notes
     -----
-    Times are those of the file. A position is a count of events: decoders of compressed formats cannot jump, so
-    ``restore`` reads the file again up to there, at decoding speed.
+    Times are those of the file. A position is a count of events. Of flat formats (EVT 2 and 3, DAT, .bin, AEDAT 2) an
+    index is kept of what was read: a place every megabyte, with the decoder's state there, from which ``restore`` and
+    ``skip_to`` go on. Other formats, and parts not read yet, are decoded up to there, at decoding speed.
     """
 
     def __init__(
@@ -543,15 +576,16 @@ class EventFile(Source):
         self._opened = _open(expand_path(path), reading)
         self._may_wait = follow_s > 0 or self._opened.path == STANDARD_INPUT
         self.outputs = {"events": Port("events", self._opened.width, self._opened.height)}
+        self._index: list[_Entry] = []
         self._begin()
 
-    def _begin(self) -> None:
-        self._policed = OpenEvents(self._opened)
+    def _begin(self, entry: _Entry | None = None) -> None:
+        self._policed = OpenEvents(self._opened, self._index, entry)
         self._chunks = iter(self._policed)
         self._chunk = np.empty(0, EVENT_DTYPE)
         self._at = 0  # in the chunk
-        self._n_out = 0
-        self._last_us = 0
+        self._n_out = entry.n_out if entry is not None else 0
+        self._last_us = int(entry.counts[0]) if entry is not None else 0
         self._end: End | None = None
 
     def poll(self, max_items: int) -> Message | None:
@@ -575,7 +609,11 @@ class EventFile(Source):
         return packet_of(items)
 
     def skip_to(self, t_us: int) -> None:
-        """Go on with the first event from ``t_us`` on (or the end); what lies before is decoded but not handed out."""
+        """Go on with the first event from ``t_us`` on (or the end); what lies before is not handed out."""
+        ahead = [entry for entry in self._index if entry.counts[0] < t_us and entry.n_out > self._n_out]
+        if ahead and self._end is None:
+            self._leave()
+            self._begin(ahead[-1])
         while self._end is None:
             if self._at < len(self._chunk):
                 n_skipped = int(np.searchsorted(self._chunk["t"][self._at :], t_us))
@@ -612,8 +650,9 @@ class EventFile(Source):
                 f"play a file where a run is to be resumed"
             )
         if wanted != self._n_out or self._end is not None:
-            self.close()
-            self._begin()
+            self._leave()
+            before = [entry for entry in self._index if entry.n_out <= wanted]
+            self._begin(before[-1] if before else None)
         while self._n_out < wanted:
             if isinstance(self.poll(wanted - self._n_out), End):
                 got = self._n_out
@@ -633,6 +672,9 @@ class EventFile(Source):
     def close(self) -> None:
         """Close the file; a later ``poll`` says End."""
         self._end = self._end or End(self._last_us + 1 if self._n_out else 0, "closed")
+        self._leave()
+
+    def _leave(self) -> None:
         close = getattr(self._chunks, "close", None)
         if close is not None:
             close()

@@ -39,7 +39,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sources.byte_stream import ByteStream
+from sources.byte_stream import ByteStream, Place
 from sources.flat_writer import FlatWriter, first_unfit, own
 from stream.errors import FormatError
 from stream.jit import kernel
@@ -315,6 +315,8 @@ class EvtDecoder:
         self.swapped = swapped
         self.follow_s = follow_s
         self.counts = np.zeros(3, np.int64)
+        self.start: Place | None = None  # where to begin, if not at the beginning
+        self.place: Place | None = None  # where the chunk handed out last begins
 
     def __iter__(self) -> Iterator[NDArray[np.void]]:
         """Decode the file.
@@ -331,15 +333,18 @@ class EvtDecoder:
             After everything that could be read was yielded: the last word is torn, or the disk failed.
         """
         dtype, decode = WORD_DTYPES[self.version], _KERNELS[self.version]
-        state, counts = fresh_state(), np.zeros(3, np.int64)
+        begin, state = self.start or Place(self.header_bytes, fresh_state())
+        state, counts = state.copy(), np.zeros(3, np.int64)
         self.counts = counts
         # a word may give many events, but on average gives one or two
         n_words = self.chunk_bytes // dtype.itemsize
         events = np.empty(max(2 * n_words, _MOST_EVENTS_A_WORD[self.version]), EVENT_DTYPE)
-        with ByteStream(self.path, begin=self.header_bytes, follow_s=self.follow_s) as stream:
+        with ByteStream(self.path, begin=begin, follow_s=self.follow_s) as stream:
             self.bytes = stream  # whoever shows progress looks at its position
             pieces = (raw.view(dtype) for raw in stream.records(dtype.itemsize, chunk_bytes=self.chunk_bytes))
             for words in pieces if self.version != "evt2.1" else _upper_half_first(pieces, self.swapped):
+                if self.version != "evt2.1":  # it holds the first words back
+                    self.place = Place(stream.position - words.nbytes, state.copy())
                 if not len(words):
                     yield events[:0]
                 while len(words):

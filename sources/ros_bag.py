@@ -29,7 +29,7 @@ from sources.ros_container import Topic, read_messages, read_topics, unpacked_me
 from stream.errors import FormatError
 from stream.packet import EVENT_DTYPE
 
-__all__ = ["RosBagDecoder", "read_ros_bag"]
+__all__ = ["RosBagDecoder", "bag_in", "read_ros_bag"]
 
 _PACKETS = ("event_camera_msgs/EventPacket", "event_array_msgs/EventArray")
 _ARRAYS = ("dvs_msgs/EventArray", "prophesee_event_msgs/EventArray")
@@ -254,6 +254,23 @@ def _choose(path: Path, topics: list[Topic], name: str) -> Topic:
             f"({', '.join(_PACKETS + _ARRAYS)}); name it (topic = ...)"
         )
     return chosen[0]
+
+
+def bag_in(folder: Path) -> Path:
+    """Return the file in the folder of a ROS 2 bag, ``metadata.yaml`` beside one ``.db3`` or ``.mcap``.
+
+    Raises
+    ------
+    FormatError
+        It is another folder, or its bag was split into several files, which are read one at a time.
+    """
+    if not (folder / "metadata.yaml").is_file():
+        raise FormatError(f"{folder}: is a folder, wanted an event file; name a file in it, or play it by its labels")
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".db3", ".mcap"))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
+        raise FormatError(f"{folder}: got {len(files)} files of a ROS 2 bag ({names}), wanted one; name one of them")
+    return files[0]
 
 
 def read_ros_bag(path: Path, *, topic: str = "", raw: bool = False) -> RosBagDecoder:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stream.net import net
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(net, name="net")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 OneProcess = Annotated[bool, typer.Option("--one-process", help="Everything in this process; same results to the bit.")]
@@ -288,7 +291,7 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(
     quick: Annotated[bool, typer.Option(help="Small sizes and few rounds: does it run at all?")] = False,
-    only: Annotated[str, typer.Option(help="Only measurements whose name contains this.")] = "",
+    only: Annotated[str, typer.Option(help="Only this suite (sources.filter_bench), or what contains this.")] = "",
     baseline: Annotated[Path | None, typer.Option(help="Compare with the ratios kept in this file.")] = None,
     save: Annotated[Path | None, typer.Option(help="Keep the ratios in this file.")] = None,
     as_json: Json = False,

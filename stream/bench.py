@@ -26,6 +26,7 @@ SUITES = (
     "sources.bench",
     "sources.decode_bench",
     "sources.filter_bench",
+    "neurons.bench",
     "plasticity.bench",
     "chip.bench",
 )
@@ -165,6 +166,9 @@ def run_all(
 ) -> None:
     """Run every suite, show the ratios, compare them with a baseline.
 
+    ``only`` is the name of a suite, or a part of the names of measurements: then all are made and some are shown. In a
+    file that is there already ``save`` replaces the ratios that were measured anew.
+
     Raises
     ------
     ConfigError
@@ -182,11 +186,11 @@ def run_all(
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"baseline {baseline}: cannot be read: {error}; make one with --save") from None
     found: list[Measurement] = []
-    for suite in SUITES:
+    for suite in [only] if only in SUITES else SUITES:
         with console.status(f"measuring {suite.split('.')[0]}") as status:
             for measurement in importlib.import_module(suite).measurements(quick):
                 status.update(f"measuring {suite.split('.')[0]}: {measurement.name}")
-                if only in measurement.name:
+                if only == suite or only in measurement.name:
                     found.append(measurement)
     if as_json:
         print(json.dumps([measurement._asdict() | {"ratio": measurement.ratio} for measurement in found]))
@@ -204,4 +208,6 @@ def run_all(
             table.add_row(it.name, *rates, f"[{colour}]{it.ratio:.2f}[/{colour}]", f"{before:.2f}" if before else "-")
         console.print(table)
     if save is not None:
-        save.write_text(json.dumps({"ratios": {it.name: round(it.ratio, 3) for it in found}}, indent=1) + "\n")
+        ratios = json.loads(save.read_text())["ratios"] if save.exists() else {}
+        ratios |= {it.name: round(it.ratio, 3) for it in found}
+        save.write_text(json.dumps({"ratios": ratios}, indent=1) + "\n")

@@ -359,8 +359,10 @@ def source_of(what: str) -> tuple[str, dict[str, Any]]:
     if what == "-":
         return "sources.event_file.EventFile", {"path": what}
     path = Path(what).expanduser()
-    if path.is_dir():
+    if path.is_dir() and not (path / "metadata.yaml").is_file():  # that is a ROS 2 bag's
         return "sources.folder.LabelledFolder", {"parts": [{"path": what}]}
+    if path.is_dir():
+        return "sources.event_file.EventFile", {"path": what}
     if path.is_file():
         with path.open("rb") as file:
             is_recording = file.read(len(MAGIC)) == MAGIC

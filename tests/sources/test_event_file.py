@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sources import event_file
 from sources.atis_bin import write_atis_bin
 from sources.event_file import DECODERS, EventFile, Reading, _adapter, file_info, read_events
+from sources.event_writer import open_writer
 from sources.file_format import _MAGIC
 from sources.policy import POLICIES, apply_policies
 from stream.errors import ConfigError, FormatError
@@ -278,6 +280,52 @@ def test_standard_input_without_a_size_is_refused():
     piped = subprocess.run(command, input=b"t,x,y,p\n1,2,3,1\n", capture_output=True, check=False, timeout=60)
     assert piped.returncode == 2
     assert b"give width and height" in piped.stderr
+
+
+@pytest.mark.parametrize("format", ["evt2", "evt3", "dat", "bin", "csv", "aedat2"])
+def test_the_index_changes_nothing_but_the_time_it_takes(tmp_path, monkeypatch, format):
+    monkeypatch.setattr(event_file, "_ENTRY_BYTES", 1)
+    rng = np.random.default_rng(7)
+    events = np.zeros(300_000, EVENT_DTYPE)
+    events["t"] = np.cumsum(rng.choice([0, 1, 60, 400], len(events), p=[0.3, 0.3, 0.3, 0.1]))
+    events["x"], events["y"] = rng.integers(0, 200, (2, len(events)))
+    events["p"] = rng.integers(0, 2, len(events))
+    width = 190
+    if format == "aedat2":
+        width = 100
+        words = np.zeros((len(events), 2), ">u4")
+        words[:, 0] = (events["y"].astype(int) % 128 << 8) | (events["x"].astype(int) % 128 << 1) | events["p"]
+        words[:, 1] = events["t"]
+        (tmp_path / "a").write_bytes(b"#!AER-DAT2.0\r\n# AEChip: DVS128\r\n" + words.tobytes())
+        events = read_events(tmp_path / "a").events
+    else:
+        writer = open_writer(tmp_path / "a", 240, 240, format=format)
+        writer.write(events)
+        writer.close()
+    source = EventFile(path=str(tmp_path / "a"), width=width, height=240, format=format if format == "bin" else "auto")
+    kept = events[events["x"] < width]
+
+    def rest(n=1000):
+        parts = []
+        while n and isinstance(message := source.poll(100_000), Packet):
+            parts.append(message.items)
+            n -= 1
+        return np.concatenate(parts) if parts else kept[:0]
+
+    np.testing.assert_array_equal(rest(), kept)
+    assert len(source._index) > 3 or format == "csv"
+    for place in [*rng.integers(0, len(kept), 12), 0, len(kept)]:
+        source.restore({"n_out": np.array(place)})
+        found = rest(2)
+        np.testing.assert_array_equal(found, kept[place:][: len(found)])
+        assert len(found) or place == len(kept)
+        source.restore({"n_out": np.array(0)})
+        t_us = int(kept["t"][min(place, len(kept) - 1)])
+        source.skip_to(t_us)
+        first = int(np.searchsorted(kept["t"], t_us))
+        found = rest(2)
+        np.testing.assert_array_equal(found, kept[first:][: len(found)])
+        assert len(found)
 
 
 def test_skipping_hands_out_what_comes_later(tmp_path):

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sources.event_file import read_events
 from sources.evt import encode_evt3
 from sources.ros_bag import read_ros_bag
 from sources.ros_container import read_topics
 from stream.errors import FormatError
 from stream.packet import EVENT_DTYPE
+from stream.pipeline import source_of
 
 rosbags = pytest.importorskip("rosbags")
 from rosbags import rosbag1, rosbag2  # noqa: E402
@@ -184,6 +186,18 @@ def test_other_payloads(tmp_path, kind, order):
     assert not fault
     read["t"] -= base_ns // 1000
     np.testing.assert_array_equal(read, events)
+
+
+@pytest.mark.parametrize("kind", ["db3", "mcap"])
+def test_the_folder_of_a_bag_is_the_bag(tmp_path, kind):
+    events = some_events(50)
+    bag = write_bag(tmp_path, kind, [("/c", DVS, array(events))])
+    folder = bag.parent
+    np.testing.assert_array_equal(read_events(folder).events, events)
+    assert source_of(str(folder)) == ("sources.event_file.EventFile", {"path": str(folder)})
+    (folder / f"b_1.{kind}").write_bytes(b"")
+    with pytest.raises(FormatError, match=rf"2 files of a ROS 2 bag \({bag.name}, b_1.{kind}\), wanted one"):
+        read_events(folder)
 
 
 @pytest.mark.parametrize("kind", ["bag", "db3", "mcap"])
