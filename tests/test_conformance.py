@@ -9,6 +9,21 @@ import pytest
 from numpy.typing import NDArray
 
 from chip.node import ChipNode
+from neurons.adaptive_lif import AdaptiveLIFUnits
+from neurons.convolution import Convolution
+from neurons.current_lif import CurrentLIFUnits
+from neurons.dense import Dense
+from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.inhibition import Inhibition
+from neurons.integrate_fire import IntegrateFireUnits
+from neurons.izhikevich import IzhikevichUnits
+from neurons.leaky_integrator import LeakyIntegratorUnits
+from neurons.lif import LIFUnits
+from neurons.network import Network
+from neurons.one_to_one import OneToOne
+from neurons.pooling import Pooling
+from neurons.sparse import sparse_of
+from neurons.threshold import ThresholdUnits
 from plasticity.learner import OnlineLearner
 from sources.filter_background import BackgroundActivity
 from sources.filter_contrast import SpatioTemporalContrast, Trail
@@ -58,6 +73,51 @@ def undistort(folder: Path) -> Undistort:
     return Undistort(width=SIDE, height=SIDE, calibration=str(folder / "lens.json"))
 
 
+MODELS: dict[str, Any] = {
+    "lif": LIFUnits(5000.0),
+    "lif hard, held": LIFUnits(5000.0, v_reset=-0.2, reset="hard", refractory_us=700),
+    "lif driven": LIFUnits(5000.0, v_leak=1.3, reset="hard", refractory_us=130),
+    "current": CurrentLIFUnits(5000.0, 900.0, v_threshold=0.3),
+    "current slow, held": CurrentLIFUnits(5000.0, 8000.0, refractory_us=310),
+    "current equal, hard": CurrentLIFUnits(3000.0, 3000.0, v_threshold=0.6, reset="hard"),
+    "adaptive": AdaptiveLIFUnits(5000.0, 15_000.0),
+    "adaptive quick": AdaptiveLIFUnits(5000.0, 1000.0, adaptation=0.8, refractory_us=50),
+    "integrate": IntegrateFireUnits(),
+    "integrate driven": IntegrateFireUnits(drive_per_us=0.0002, v_reset=-0.3, reset="hard"),
+    "izhikevich": IzhikevichUnits(d=2.0, step_us=500),
+    "threshold": ThresholdUnits(0.6),
+}
+
+
+def network(model: Any, **more: Any) -> Network:
+    """Make a network of every topology: maps, a recurrent layer that sends back, a readout that answers."""
+    rng = np.random.default_rng(1)
+    gain = 30.0 if isinstance(model, IzhikevichUnits) else 1.0
+
+    def normal(*shape: int) -> NDArray[np.float64]:
+        return rng.normal(0.2 * gain, 0.4 * gain, shape)
+
+    graph = Graph(
+        (SIDE, SIDE, 2),
+        [
+            Population("map", model, (3, 3, 4)),
+            Population("pool", model, (2, 2, 4)),
+            Population("hidden", model, (8,)),
+            Population("scores", LeakyIntegratorUnits(9000.0), (3,)),
+        ],
+        [
+            Projection(INPUT, "map", Convolution(normal(2, 2, 1, 4), (2, 2), groups=2)),
+            Projection("map", "pool", Pooling((2, 2), (1, 1), weight=0.5 * gain)),
+            Projection("pool", "hidden", Dense(normal(16, 8)), 137),
+            Projection(INPUT, "hidden", sparse_of(normal(UNITS, 8) * (rng.random((UNITS, 8)) < 0.1))),
+            Projection("hidden", "hidden", Inhibition(0.3 * gain), 1000),
+            Projection("pool", "pool", OneToOne(-0.2 * gain), 20),
+            Projection("hidden", "scores", Dense(normal(8, 3))),
+        ],
+    )
+    return Network.of(graph, readout="scores", **more)
+
+
 MAKERS: dict[str, Callable[[Path], Operator]] = {
     "learner GP": lambda folder: learner("GP"),
     "learner LP": lambda folder: learner("LP"),
@@ -82,6 +142,11 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "undistort": undistort,
     "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
 }
+
+for name, model in MODELS.items():
+    MAKERS[f"network {name}"] = lambda folder, model=model: network(model)
+    if not isinstance(model, IzhikevichUnits):
+        MAKERS[f"network {name}, phases"] = lambda folder, model=model: network(model, discipline="phase", phase_us=700)
 
 
 @pytest.fixture(params=MAKERS)
