@@ -85,14 +85,14 @@ MODELS: dict[str, Any] = {
     "integrate": IntegrateFireUnits(),
     "integrate driven": IntegrateFireUnits(drive_per_us=0.0002, v_reset=-0.3, reset="hard"),
     "izhikevich": IzhikevichUnits(d=2.0, step_us=500),
-    "threshold": ThresholdUnits(0.6),
+    "threshold": ThresholdUnits(0.3),
 }
 
 
 def network(model: Any, **more: Any) -> Network:
     """Make a network of every topology: maps, a recurrent layer that sends back, a readout that answers."""
     rng = np.random.default_rng(1)
-    gain = 30.0 if isinstance(model, IzhikevichUnits) else 1.0
+    gain = {IzhikevichUnits: 30.0, CurrentLIFUnits: 2.5}.get(type(model), 1.0)
 
     def normal(*shape: int) -> NDArray[np.float64]:
         return rng.normal(0.2 * gain, 0.4 * gain, shape)
