@@ -179,3 +179,22 @@ def test_a_reset_forgets_all(main: str, phase_us: int) -> None:
             assert np.array_equal(got[name], spikes)
         for name in ("v", "w", "held_us"):
             assert np.array_equal(used.snapshot()[name], fresh.snapshot()[name])
+
+
+@pytest.mark.parametrize(("main", "phase_us"), CASES)
+def test_reading_changes_nothing(main: str, phase_us: int) -> None:
+    for seed in range(10, 14):
+        graph, items, more = drawn(seed, main, phase_us)
+        end_us = int(items["t"][-1]) + 100
+        if not _random.is_calm(graph, items, end_us, **more):
+            continue
+        read, unread = begun(graph, **more), begun(graph, **more)
+        # in pieces of 7 us, which fall between the steps and phases
+        for t in range(0, end_us, 7):
+            part = items[(items["t"] > t - 7) & (items["t"] <= t)]
+            got, want = read.run(part, t), unread.run(part, t)
+            for population in graph.populations:
+                assert np.all(np.isfinite(read.potentials(population.name)))
+            for name, spikes in want.items():
+                assert np.array_equal(got[name], spikes)
+        assert state_of(read) == state_of(unread)

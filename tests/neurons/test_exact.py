@@ -48,8 +48,8 @@ def compare(seed: int, main: str, phase_us: int = 0) -> tuple[str, Counter[str]]
     until_us = int(items["t"][-1]) + 300
     spikes_in = [(int(t), int(unit)) for t, unit in items.tolist()]
     try:
-        want = _reference.simulate(graph, spikes_in, until_us, phase_us, most_spikes=3000)
-        shaken = _reference.simulate(graph, spikes_in, until_us, phase_us, shake=SHAKE, most_spikes=3000)
+        want = _reference.simulate(graph, spikes_in, until_us, phase_us, most_spikes=1500)
+        shaken = _reference.simulate(graph, spikes_in, until_us, phase_us, shake=SHAKE, most_spikes=1500)
     except _reference.Runaway:
         return "runaway", Counter()
     if want.margin < MARGIN or shaken.spikes != want.spikes:
@@ -90,19 +90,19 @@ def check_many(main: str, phases_us: list[int], n: int) -> None:
         seen.update(counts)
 
     check()
-    # of some ten thousand networks 2 % fired more and more, and 0.2 % were too near to call
+    # of some ten thousand networks 2 % fired more and more, and 0.2 % could not be decided
     assert outcomes["equal"] >= 0.7 * sum(outcomes.values()), outcomes
     assert sum(count for name, count in seen.items() if name.endswith("Units")) > 10 * n, seen
 
 
 @pytest.mark.parametrize("main", MODELS)
 def test_random_networks_equal_plain_python(main: str) -> None:
-    check_many(main, [0], 14)
+    check_many(main, [0], 20)
 
 
 @pytest.mark.parametrize("main", [main for main in MODELS if main != "izhikevich"])
 def test_random_networks_in_phases_equal_plain_python(main: str) -> None:
-    check_many(main, [1, 7, 50, 100], 8)
+    check_many(main, [1, 7, 50, 100], 12)
 
 
 # -- the order, by hand ------------------------------------------------------------------------------------------------
