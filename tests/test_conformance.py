@@ -9,7 +9,30 @@ import pytest
 from numpy.typing import NDArray
 
 from chip.node import ChipNode
+from neurons.adaptive_lif import AdaptiveLIFUnits
+from neurons.convolution import Convolution
+from neurons.current_lif import CurrentLIFUnits
+from neurons.dense import Dense
+from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.inhibition import Inhibition
+from neurons.integrate_fire import IntegrateFireUnits
+from neurons.izhikevich import IzhikevichUnits
+from neurons.leaky_integrator import LeakyIntegratorUnits
+from neurons.lif import LIFUnits
+from neurons.network import Network
+from neurons.pooling import Pooling
+from neurons.sparse import sparse_of
+from neurons.threshold import ThresholdUnits
+from plasticity.bcm import BCM
+from plasticity.error_modulated import ErrorModulated
+from plasticity.hebbian import Hebbian
 from plasticity.learner import OnlineLearner
+from plasticity.oja import Oja
+from plasticity.pair_stdp import PairSTDP
+from plasticity.plastic_network import PlasticNetwork, Rule
+from plasticity.reward_stdp import RewardSTDP
+from plasticity.short_term import ShortTerm
+from plasticity.triplet_stdp import TripletSTDP
 from sources.filter_background import BackgroundActivity
 from sources.filter_contrast import SpatioTemporalContrast, Trail
 from sources.filter_crop import Crop
@@ -58,7 +81,69 @@ def undistort(folder: Path) -> Undistort:
     return Undistort(width=SIDE, height=SIDE, calibration=str(folder / "lens.json"))
 
 
+MODELS: dict[str, Any] = {
+    "lif": LIFUnits(tau_mem_us=300.0),
+    "lif hard, held": LIFUnits(tau_mem_us=300.0, v_reset=-0.2, reset="hard", refractory_us=70),
+    "lif driven": LIFUnits(tau_mem_us=300.0, v_leak=1.3, reset="hard", refractory_us=13),
+    "current": CurrentLIFUnits(tau_mem_us=300.0, tau_syn_us=90.0, v_threshold=0.3),
+    "current held": CurrentLIFUnits(tau_mem_us=200.0, tau_syn_us=411.0, v_threshold=0.4, refractory_us=31),
+    "adaptive": AdaptiveLIFUnits(tau_mem_us=300.0, tau_adapt_us=900.0),
+    "adaptive held": AdaptiveLIFUnits(tau_mem_us=900.0, tau_adapt_us=100.0, adaptation=0.8, refractory_us=5),
+    "integrate": IntegrateFireUnits(),
+    "integrate driven": IntegrateFireUnits(drive_per_us=0.00371, v_reset=-0.3, reset="hard", refractory_us=9),
+    "izhikevich": IzhikevichUnits(d=2.0, step_us=50),
+    "threshold": ThresholdUnits(v_threshold=0.6),
+}
+RULES: dict[str, Rule] = {
+    "hebbian": Hebbian(local_rate=0.05),
+    "pair": PairSTDP(a_plus=0.01, a_minus=0.01, w_min=-3.0, w_max=3.0),
+    "triplet": TripletSTDP(w_min=-3.0, w_max=3.0),
+    "oja": Oja(),
+    "bcm": BCM(w_min=-3.0, w_max=3.0),
+    "reward": RewardSTDP(w_min=-3.0, w_max=3.0),
+    "error": ErrorModulated(),
+}
+
+
+def graph_of(model: Any) -> Graph:
+    rng = np.random.default_rng(1)
+    return Graph(
+        (SIDE, SIDE, 2),
+        [
+            Population("map", model, (2, 2, 3)),
+            Population("pool", model, (1, 1, 3)),
+            Population("hidden", model, (8,)),
+            Population("scores", LeakyIntegratorUnits(), (3,)),
+        ],
+        [
+            Projection(INPUT, "map", Convolution(rng.normal(0.2, 0.4, (3, 3, 2, 3)), (2, 2))),
+            Projection("map", "pool", Pooling((2, 2), (2, 2))),
+            Projection("map", "hidden", Dense(rng.normal(0.2, 0.4, (12, 8))), 137),
+            Projection("pool", "hidden", sparse_of(rng.normal(0, 0.4, (3, 8)) * (rng.random((3, 8)) < 0.6)), 50),
+            Projection("hidden", "hidden", Inhibition(0.3), 1000),
+            Projection("hidden", "scores", Dense(rng.normal(0, 1, (8, 3)))),
+        ],
+    )
+
+
+def network(model: Any, **more: Any) -> Network:
+    return Network.of(graph_of(model), readout="scores", **more)
+
+
+def plastic(rule: Rule) -> PlasticNetwork:
+    ways = [(INPUT, "map"), ("map", "hidden"), ("pool", "hidden"), ("hidden", "scores")]
+    return PlasticNetwork.of(
+        graph_of(LIFUnits(tau_mem_us=300.0)),
+        rules=dict.fromkeys(ways, rule),
+        terminals={(INPUT, "map"): ShortTerm()},
+        readout="scores",
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Operator]] = {
+    **{f"network {name}": lambda folder, model=model: network(model) for name, model in MODELS.items()},
+    "network in phases": lambda folder: network(MODELS["lif"], discipline="phase", phase_us=700),
+    **{f"plastic {name}": lambda folder, rule=rule: plastic(rule) for name, rule in RULES.items()},
     "learner GP": lambda folder: learner("GP"),
     "learner LP": lambda folder: learner("LP"),
     "learner HP": lambda folder: learner("HP", deploy_every=2),
