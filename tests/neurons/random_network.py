@@ -22,20 +22,25 @@ from neurons.sparse import sparse_of
 from neurons.threshold import ThresholdUnits
 from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Reset
 
-MODELS = ("lif", "driven", "current", "adaptive", "quick", "integrate", "charged", "izhikevich", "threshold")
+# what the tests go through. "driven": LIF at rest above the threshold; "quick": adaptive, crosses between events;
+# "charged": integrate-and-fire with a drive; "front": LIF or integrate-and-fire, all alike and alone behind the input,
+# which the engine runs in a loop of its own
+MODELS = ("lif", "driven", "current", "adaptive", "quick", "integrate", "charged", "izhikevich", "threshold", "front")
 
 
 def random_model(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
     """Draw parameters of a model; some of them one for each unit."""
 
     def among(low: float, high: float) -> Any:
-        return rng.uniform(low, high, shape if rng.random() < 0.25 else None)
+        return rng.uniform(low, high, shape if rng.random() < 0.25 and kind != "front" else None)
 
     common: dict[str, Any] = {"v_threshold": among(0.4, 1.2), "v_reset": among(-0.4, 0.2)}
     common |= {"reset": str(rng.choice(["soft", "hard"])), "refractory_us": int(rng.choice([0, 0, 1, 7, 60, 200]))}
     tau, rest = among(60.0, 1500.0), among(-0.3, 0.3) if rng.random() < 0.5 else 0.0
     match kind:
-        case "lif":
+        case "front" if rng.random() < 0.2:
+            return IntegrateFireUnits(**common)
+        case "lif" | "front":
             return LIFUnits(tau, v_leak=rest, **common)
         case "driven":
             return LIFUnits(tau, v_leak=among(1.0, 2.0), **common)
@@ -63,7 +68,7 @@ def random_model(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) ->
 
 def random_network(rng: np.random.Generator, main: str, *, can_phase: bool = False) -> Graph:
     """Draw a network with one population of the model ``main`` at least: any topology, any delay, cycles."""
-    kinds = [kind for kind in MODELS if not (can_phase and kind == "izhikevich")]
+    kinds = [kind for kind in MODELS if kind != "front" and not (can_phase and kind == "izhikevich")]
     inputs: tuple[int, ...] = (int(rng.integers(1, 6)),)
     if rng.random() < 0.5:
         inputs = (int(rng.integers(2, 5)), int(rng.integers(2, 5)), 2)
@@ -73,10 +78,13 @@ def random_network(rng: np.random.Generator, main: str, *, can_phase: bool = Fal
     projections: list[Projection] = []
     delays = [1, 2, 10, 20, 50, 100, int(rng.integers(1, 400))]  # few of them, so that spikes meet
     n = int(rng.integers(1, 5))
-    place = int(rng.integers(n))
+    has_front = main == "front"
+    place = 0 if has_front else int(rng.integers(n))
     for k in range(n):
         name, kind = f"p{k}", main if k == place else str(rng.choice(kinds))
-        maps = [source for source, shape in shapes.items() if len(shape) == 3]
+        maps = [
+            source for source, shape in shapes.items() if len(shape) == 3 and not (has_front and k and source == INPUT)
+        ]
         first = None
         if maps and rng.random() < 0.6:
             source = str(rng.choice(maps))
@@ -84,20 +92,23 @@ def random_network(rng: np.random.Generator, main: str, *, can_phase: bool = Fal
             padding = tuple(int(side) for side in rng.integers(0, 2, 2))
             height, width = window_shape(shapes[source], size, stride, padding)
             c_in = shapes[source][2]
-            if height >= 1 and width >= 1 and rng.random() < 0.3:
+            if height >= 1 and width >= 1 and rng.random() < 0.3 and not (has_front and k == 0):
                 shape: tuple[int, ...] = (height, width, c_in)
                 first = source, Pooling(size, stride, padding, float(rng.uniform(0.3, 0.9)))
             elif height >= 1 and width >= 1:
-                groups = int(rng.choice([g for g in (1, 2) if c_in % g == 0]))
+                groups = int(rng.choice([g for g in (1, 2) if c_in % g == 0])) if not has_front else 1
                 shape = (height, width, groups * int(rng.integers(1, 4)))
                 weight = rng.normal(0.35, 0.45, (*size, c_in // groups, shape[2]))
                 first = source, Convolution(weight, stride, padding, groups)
         if first is None:
-            shape = (int(rng.integers(1, 7)),)
+            shape = (int(rng.integers(1, 24 if has_front and k == 0 else 7)),)
         populations.append(Population(name, random_model(kind, rng, shape), shape))
         shapes[name], drawn[name] = shape, kind
         if first is not None:
-            projections.append(Projection(first[0], name, first[1], int(rng.choice([0, 0, *delays]))))
+            delay_us = 0 if first[0] == INPUT and has_front else int(rng.choice([0, 0, *delays]))
+            projections.append(Projection(first[0], name, first[1], delay_us))
+        elif has_front and k == 0:
+            projections.append(Projection(INPUT, name, Dense(rng.normal(0.3, 0.5, (math.prod(inputs), shape[0])))))
     if rng.random() < 0.5:
         populations.append(Population("out", random_model("", rng, (3,)), (3,)))
         shapes["out"] = (3,)
@@ -105,9 +116,10 @@ def random_network(rng: np.random.Generator, main: str, *, can_phase: bool = Fal
     for target in names[1:]:
         n_more = int(rng.integers(0 if any(q.target == target for q in projections) else 1, 4))
         for _ in range(n_more):
-            source = str(rng.choice([name for name in names if name != "out"]))
+            sources = [name for name in names if name != "out" and not (has_front and name == INPUT)]
+            source = str(rng.choice(sources))
             if not any(q.target == target for q in projections) and rng.random() < 0.8:
-                source = str(rng.choice(names[: names.index(target)]))
+                source = str(rng.choice([name for name in names[: names.index(target)] if name in sources]))
             forward = names.index(source) < names.index(target)
             delay_us = int(rng.choice([0, 0, *delays] if forward else delays))
             n_pre, n_post = math.prod(shapes[source]), math.prod(shapes[target])

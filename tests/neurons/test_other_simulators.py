@@ -132,7 +132,7 @@ DELTA = {"tau_m": 5.0, "E_L": 0.0, "V_th": 1.0, "V_reset": 0.0, "V_m": 0.0, "t_r
 
 @pytest.mark.parametrize("seed", range(6))
 def test_spikes_of_a_recurrent_network_are_those_of_nest(nest: Any, seed: int) -> None:
-    items = inputs(seed, 100_000, 150)
+    items = inputs(seed, 60_000, 150)
     weight, back, delays = random_weights(seed)
     want = in_nest(nest, "iaf_psc_delta", DELTA, weight, back, delays, items)
     theirs = [(round(t), int(unit)) for t, unit in want]
@@ -140,13 +140,13 @@ def test_spikes_of_a_recurrent_network_are_those_of_nest(nest: Any, seed: int) -
     # where spikes meet all the same, a sum or its parts may cross the threshold; from there on they are two networks
     end_us = min((t for t, _ in set(theirs) ^ set(got.tolist())), default=10**9)
     assert end_us == 10**9 or end_us in meetings(weight, back, delays, items, got)
-    assert sum(t < end_us for t, _ in theirs) > 100
+    assert sum(t < end_us for t, _ in theirs) > 80
 
 
 @pytest.mark.parametrize("is_even", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_spikes_that_meet_are_added_up_in_phases_of_one_step(nest: Any, seed: int, is_even: bool) -> None:
-    items = inputs(seed, 100_000, 150)
+    items = inputs(seed, 60_000, 150)
     items["t"] = items["t"] // 50 * 50 + 50  # several in a microsecond
     weight, back, _ = random_weights(seed)
     together = [sum(back[:10]), sum(back[10:])]
@@ -165,7 +165,7 @@ def test_spikes_that_meet_are_added_up_in_phases_of_one_step(nest: Any, seed: in
 @pytest.mark.parametrize("is_recurrent", [False, True])
 @pytest.mark.parametrize("seed", range(5))
 def test_crossings_between_events_are_those_of_nest(nest: Any, seed: int, is_recurrent: bool) -> None:
-    items = inputs(seed, 100_000, 150)
+    items = inputs(seed, 60_000, 150)
     weight, back, delays = random_weights(seed)
     weight *= 8
     back = [3 * matrix for matrix in back]
@@ -185,6 +185,7 @@ def test_crossings_between_events_are_those_of_nest(nest: Any, seed: int, is_rec
         assert np.all((theirs <= mine + 1e-6) & (mine < theirs + 1 + 1e-6))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Brian2 calls its own dependencies by old names
 @pytest.mark.parametrize("seed", [5, 6])
 def test_spikes_of_a_recurrent_network_are_those_of_brian2(seed: int) -> None:
     try:
