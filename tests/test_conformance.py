@@ -20,6 +20,7 @@ from neurons.izhikevich import IzhikevichUnits
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
+from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
 from neurons.sparse import sparse_of
 from neurons.threshold import ThresholdUnits
@@ -82,18 +83,50 @@ def undistort(folder: Path) -> Undistort:
 
 
 MODELS: dict[str, Any] = {
-    "lif": LIFUnits(tau_mem_us=300.0),
-    "lif hard, held": LIFUnits(tau_mem_us=300.0, v_reset=-0.2, reset="hard", refractory_us=70),
-    "lif driven": LIFUnits(tau_mem_us=300.0, v_leak=1.3, reset="hard", refractory_us=13),
-    "current": CurrentLIFUnits(tau_mem_us=300.0, tau_syn_us=90.0, v_threshold=0.3),
-    "current held": CurrentLIFUnits(tau_mem_us=200.0, tau_syn_us=411.0, v_threshold=0.4, refractory_us=31),
-    "adaptive": AdaptiveLIFUnits(tau_mem_us=300.0, tau_adapt_us=900.0),
-    "adaptive held": AdaptiveLIFUnits(tau_mem_us=900.0, tau_adapt_us=100.0, adaptation=0.8, refractory_us=5),
+    "lif": LIFUnits(5000.0),
+    "lif hard, held": LIFUnits(5000.0, v_reset=-0.2, reset="hard", refractory_us=700),
+    "lif driven": LIFUnits(5000.0, v_leak=1.3, reset="hard", refractory_us=130),
+    "current": CurrentLIFUnits(5000.0, 900.0, v_threshold=0.3),
+    "current slow, held": CurrentLIFUnits(5000.0, 8000.0, refractory_us=310),
+    "current equal, hard": CurrentLIFUnits(3000.0, 3000.0, v_threshold=0.6, reset="hard"),
+    "adaptive": AdaptiveLIFUnits(5000.0, 15_000.0),
+    "adaptive quick": AdaptiveLIFUnits(5000.0, 1000.0, adaptation=0.8, refractory_us=50),
     "integrate": IntegrateFireUnits(),
-    "integrate driven": IntegrateFireUnits(drive_per_us=0.00371, v_reset=-0.3, reset="hard", refractory_us=9),
-    "izhikevich": IzhikevichUnits(d=2.0, step_us=50),
-    "threshold": ThresholdUnits(v_threshold=0.6),
+    "integrate driven": IntegrateFireUnits(drive_per_us=0.0002, v_reset=-0.3, reset="hard"),
+    "izhikevich": IzhikevichUnits(d=2.0, step_us=500),
+    "threshold": ThresholdUnits(0.3),
 }
+
+
+def network(model: Any, **more: Any) -> Network:
+    """Make a network of every topology: maps, a recurrent layer that sends back, a readout that answers."""
+    rng = np.random.default_rng(1)
+    gain = {IzhikevichUnits: 30.0, CurrentLIFUnits: 2.5}.get(type(model), 1.0)
+
+    def normal(*shape: int) -> NDArray[np.float64]:
+        return rng.normal(0.2 * gain, 0.4 * gain, shape)
+
+    graph = Graph(
+        (SIDE, SIDE, 2),
+        [
+            Population("map", model, (3, 3, 4)),
+            Population("pool", model, (2, 2, 4)),
+            Population("hidden", model, (8,)),
+            Population("scores", LeakyIntegratorUnits(9000.0), (3,)),
+        ],
+        [
+            Projection(INPUT, "map", Convolution(normal(2, 2, 1, 4), (2, 2), groups=2)),
+            Projection("map", "pool", Pooling((2, 2), (1, 1), weight=0.5 * gain)),
+            Projection("pool", "hidden", Dense(normal(16, 8)), 137),
+            Projection(INPUT, "hidden", sparse_of(normal(UNITS, 8) * (rng.random((UNITS, 8)) < 0.1))),
+            Projection("hidden", "hidden", Inhibition(0.3 * gain), 1000),
+            Projection("pool", "pool", OneToOne(-0.2 * gain), 20),
+            Projection("hidden", "scores", Dense(normal(8, 3))),
+        ],
+    )
+    return Network.of(graph, readout="scores", **more)
+
+
 RULES: dict[str, Rule] = {
     "hebbian": Hebbian(local_rate=0.05),
     "pair": PairSTDP(a_plus=0.01, a_minus=0.01, w_min=-3.0, w_max=3.0),
@@ -105,7 +138,8 @@ RULES: dict[str, Rule] = {
 }
 
 
-def graph_of(model: Any) -> Graph:
+def learning_graph() -> Graph:
+    model = LIFUnits(tau_mem_us=300.0)
     rng = np.random.default_rng(1)
     return Graph(
         (SIDE, SIDE, 2),
@@ -126,14 +160,11 @@ def graph_of(model: Any) -> Graph:
     )
 
 
-def network(model: Any, **more: Any) -> Network:
-    return Network.of(graph_of(model), readout="scores", **more)
-
-
 def plastic(rule: Rule) -> PlasticNetwork:
+    """Make a network in which every topology learns."""
     ways = [(INPUT, "map"), ("map", "hidden"), ("pool", "hidden"), ("hidden", "scores")]
     return PlasticNetwork.of(
-        graph_of(LIFUnits(tau_mem_us=300.0)),
+        learning_graph(),
         rules=dict.fromkeys(ways, rule),
         terminals={(INPUT, "map"): ShortTerm()},
         readout="scores",
@@ -141,9 +172,6 @@ def plastic(rule: Rule) -> PlasticNetwork:
 
 
 MAKERS: dict[str, Callable[[Path], Operator]] = {
-    **{f"network {name}": lambda folder, model=model: network(model) for name, model in MODELS.items()},
-    "network in phases": lambda folder: network(MODELS["lif"], discipline="phase", phase_us=700),
-    **{f"plastic {name}": lambda folder, rule=rule: plastic(rule) for name, rule in RULES.items()},
     "learner GP": lambda folder: learner("GP"),
     "learner LP": lambda folder: learner("LP"),
     "learner HP": lambda folder: learner("HP", deploy_every=2),
@@ -165,8 +193,14 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "trail": lambda folder: Trail(width=SIDE, height=SIDE, window_us=5000),
     "time window": lambda folder: TimeWindow(width=SIDE, height=SIDE, duration_us=3000, period_us=7000),
     "undistort": undistort,
+    **{f"plastic {name}": lambda folder, rule=rule: plastic(rule) for name, rule in RULES.items()},
     "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
 }
+
+for name, model in MODELS.items():
+    MAKERS[f"network {name}"] = lambda folder, model=model: network(model)
+    if not isinstance(model, IzhikevichUnits):
+        MAKERS[f"network {name}, phases"] = lambda folder, model=model: network(model, discipline="phase", phase_us=700)
 
 
 @pytest.fixture(params=MAKERS)
