@@ -131,6 +131,23 @@ def _numbers_of(rule: Rule | None) -> NDArray[np.float64]:
     return number
 
 
+def _read_rule(table: dict[str, Any]) -> tuple[Ends, Rule | ShortTerm]:
+    """Make a rule of a table of a pipeline file."""
+    known: dict[str, Any] = {it.__name__: it for it in (*NUMBERS, ShortTerm)}
+    ends = table.pop("source", ""), table.pop("target", "")
+    name = table.pop("rule", "")
+    if not all(ends) or name not in known:
+        raise ConfigError(
+            f"rule {name!r} of {ends[0]} > {ends[1]}: wanted source, target, and rule: {', '.join(known)}"
+        )
+    if strange := table.keys() - set(known[name]._fields):
+        raise ConfigError(
+            f"{name} of {ends[0]} > {ends[1]}: there is no {', '.join(sorted(strange))}; it has "
+            f"{', '.join(known[name]._fields)}"
+        )
+    return ends, known[name](**table)
+
+
 def _check_rule(ends: Ends, rule: Rule | ShortTerm) -> None:
     subject = f"{type(rule).__name__} of {ends[0]} > {ends[1]}"
     for name, value in rule._asdict().items():
@@ -158,7 +175,43 @@ def _spread(value: Any, n: int, subject: str) -> NDArray[np.float64]:
 
 
 class PlasticNetwork(Network):
-    """A network with local rules. In a pipeline: see ``plasticity.online``; from Python: :meth:`of`."""
+    """A network with local rules.
+
+    Parameters
+    ----------
+    path
+        A network file, written by ``neurons.graph_file.save_graph``. From Python: :meth:`of`.
+    rules
+        One table for each plastic projection: ``source``, ``target``, ``rule`` (a rule's name, such as ``PairSTDP``, or
+        ``ShortTerm``), and that rule's parameters.
+    readout, precision
+        As for ``neurons.network.Network``.
+
+    Raises
+    ------
+    ConfigError
+        If the file, the network or a rule is not in order, or one does not fit the other.
+
+    Notes
+    -----
+    A ``Reset`` mark puts potentials, traces and fast changes to rest; weights stay as they have been learned.
+    """
+
+    def __init__(
+        self, *, path: str, rules: list[dict[str, Any]], readout: str = "", precision: Precision = "float32"
+    ) -> None:
+        super().__init__(path=path, readout=readout, precision=precision)
+        learning: dict[Ends, Rule] = {}
+        terminals: dict[Ends, ShortTerm] = {}
+        for table in rules:
+            ends, rule = _read_rule(dict(table))
+            if ends in (terminals if isinstance(rule, ShortTerm) else learning):
+                raise ConfigError(f"rule of {ends[0]} > {ends[1]}: got two of a kind, wanted one")
+            if isinstance(rule, ShortTerm):
+                terminals[ends] = rule
+            else:
+                learning[ends] = rule
+        self._set_up_rules(learning, terminals)
 
     @classmethod
     def of(

@@ -24,7 +24,16 @@ from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
 from neurons.sparse import sparse_of
 from neurons.threshold import ThresholdUnits
+from plasticity.bcm import BCM
+from plasticity.error_modulated import ErrorModulated
+from plasticity.hebbian import Hebbian
 from plasticity.learner import OnlineLearner
+from plasticity.oja import Oja
+from plasticity.pair_stdp import PairSTDP
+from plasticity.plastic_network import PlasticNetwork, Rule
+from plasticity.reward_stdp import RewardSTDP
+from plasticity.short_term import ShortTerm
+from plasticity.triplet_stdp import TripletSTDP
 from sources.filter_background import BackgroundActivity
 from sources.filter_contrast import SpatioTemporalContrast, Trail
 from sources.filter_crop import Crop
@@ -118,6 +127,50 @@ def network(model: Any, **more: Any) -> Network:
     return Network.of(graph, readout="scores", **more)
 
 
+RULES: dict[str, Rule] = {
+    "hebbian": Hebbian(local_rate=0.05),
+    "pair": PairSTDP(a_plus=0.01, a_minus=0.01, w_min=-3.0, w_max=3.0),
+    "triplet": TripletSTDP(w_min=-3.0, w_max=3.0),
+    "oja": Oja(),
+    "bcm": BCM(w_min=-3.0, w_max=3.0),
+    "reward": RewardSTDP(w_min=-3.0, w_max=3.0),
+    "error": ErrorModulated(),
+}
+
+
+def learning_graph() -> Graph:
+    model = LIFUnits(tau_mem_us=300.0)
+    rng = np.random.default_rng(1)
+    return Graph(
+        (SIDE, SIDE, 2),
+        [
+            Population("map", model, (2, 2, 3)),
+            Population("pool", model, (1, 1, 3)),
+            Population("hidden", model, (8,)),
+            Population("scores", LeakyIntegratorUnits(), (3,)),
+        ],
+        [
+            Projection(INPUT, "map", Convolution(rng.normal(0.2, 0.4, (3, 3, 2, 3)), (2, 2))),
+            Projection("map", "pool", Pooling((2, 2), (2, 2))),
+            Projection("map", "hidden", Dense(rng.normal(0.2, 0.4, (12, 8))), 137),
+            Projection("pool", "hidden", sparse_of(rng.normal(0, 0.4, (3, 8)) * (rng.random((3, 8)) < 0.6)), 50),
+            Projection("hidden", "hidden", Inhibition(0.3), 1000),
+            Projection("hidden", "scores", Dense(rng.normal(0, 1, (8, 3)))),
+        ],
+    )
+
+
+def plastic(rule: Rule) -> PlasticNetwork:
+    """Make a network in which every topology learns."""
+    ways = [(INPUT, "map"), ("map", "hidden"), ("pool", "hidden"), ("hidden", "scores")]
+    return PlasticNetwork.of(
+        learning_graph(),
+        rules=dict.fromkeys(ways, rule),
+        terminals={(INPUT, "map"): ShortTerm()},
+        readout="scores",
+    )
+
+
 MAKERS: dict[str, Callable[[Path], Operator]] = {
     "learner GP": lambda folder: learner("GP"),
     "learner LP": lambda folder: learner("LP"),
@@ -140,6 +193,7 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "trail": lambda folder: Trail(width=SIDE, height=SIDE, window_us=5000),
     "time window": lambda folder: TimeWindow(width=SIDE, height=SIDE, duration_us=3000, period_us=7000),
     "undistort": undistort,
+    **{f"plastic {name}": lambda folder, rule=rule: plastic(rule) for name, rule in RULES.items()},
     "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
 }
 

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from neurons.convolution import Convolution
 from neurons.dense import Dense
 from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.graph_file import save_graph
 from neurons.inhibition import Inhibition
 from neurons.lif import LIFUnits
+from neurons.network import Network
 from neurons.one_to_one import OneToOne
 from neurons.sparse import sparse_of
 from plasticity.bcm import BCM
@@ -235,6 +237,27 @@ def test_a_log_that_begins_anew_changes_next_to_nothing():
         ours.run(items)
         found.append(ours.weights(INPUT, "a"))
     np.testing.assert_allclose(*found, atol=1e-9)
+
+
+def test_rules_in_a_pipeline_file(tmp_path):
+    ours, _, rng = both(3, "dense", RULES["pair"])
+    save_graph(tmp_path / "net.safetensors", ours.graph)
+    table = {"source": "input", "target": "a", "rule": "PairSTDP", **RULES["pair"]._asdict()}
+    rules = [table, table | {"source": "a"}]
+    read = PlasticNetwork(path=str(tmp_path / "net.safetensors"), rules=rules, precision="float64")
+    items = inputs(rng, 100)
+    for network in (ours, read):
+        network.run(items)
+    np.testing.assert_array_equal(read.weights("input", "a"), ours.weights("input", "a"))
+    again = Network.of(read.learned(), precision="float64")
+    np.testing.assert_array_equal(again.graph.projections[0].topology.weight, ours.weights("input", "a"))
+    for wrong, words in (
+        ([table, table], "got two of a kind"),
+        ([table | {"rule": "STDP"}], "wanted source, target, and rule"),
+        ([table | {"speed": 3}], "there is no speed"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            PlasticNetwork(path=str(tmp_path / "net.safetensors"), rules=wrong)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ def test_a_killed_node_is_named(tmp_path: Path, toys: list[str]) -> None:
     with pytest.raises(RunError, match=r"node 'relay' died: killed by signal 9 \(SIGKILL\)") as caught:
         run(pipeline(tmp_path, source={"n": 10**6}, relay={"kill_at": 1000}), plugins=toys)
     assert_exact(caught.value.result)  # type: ignore[attr-defined]
-    assert len(read_recording(tmp_path / "r.hbs").items("relayed")) >= 900
+    # of the 1000, what ZeroMQ's thread in the relay had not written yet went with it: more on a busy machine
+    assert len(read_recording(tmp_path / "r.hbs").items("relayed")) >= 300
 
 
 def test_a_wrong_parameter_starts_nothing(tmp_path: Path, toys: list[str]) -> None:
