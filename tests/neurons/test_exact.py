@@ -156,6 +156,27 @@ def test_what_is_scheduled_first_comes_first() -> None:
     assert judged({"b": slow, "a": quiet}, [arrive, touch], [(3, 0), (4, 1)]) == [10]
 
 
+def test_a_spike_is_sent_before_the_next_one_is_scheduled() -> None:
+    """``a`` fires every 10 us and sends -1 by way of ``b``; the judge ``c`` hears +1 from ``a`` itself."""
+    judge = LIFUnits(tau_mem_us=1e15, v_threshold=0.9, reset="hard", v_reset=0.0)
+    relay = LIFUnits(tau_mem_us=1e15, v_threshold=0.9, reset="hard", v_reset=0.0)
+    one, minus = Dense(np.array([[1.0]])), Dense(np.array([[-1.0]]))
+    for model in (charged(0.0, 1 / 9.98), IzhikevichUnits(drive=20_000.0, step_us=10)):
+        populations = [Population(name, m, (1,)) for name, m in (("a", model), ("b", relay), ("c", judge))]
+        for first, second, want in (
+            # what was fired at 10 reaches b at 20, before a fires again: -1 + 1
+            (Projection("a", "b", one, 10), Projection("b", "c", minus), [10]),
+            # b fires at 10 in a's cascade; a's next spike was scheduled before that: +1, and then -1
+            (Projection("a", "b", one), Projection("b", "c", minus, 10), [10, 20]),
+        ):
+            graph = Graph((1,), populations, [first, second, Projection("a", "c", one)])
+            spikes = begun(graph, precision="float64").run(np.zeros(0, SPIKE_DTYPE), 25)
+            assert spikes["a"]["t"].tolist() == [10, 20]
+            assert spikes["c"]["t"].tolist() == want
+            run = _reference.simulate(graph, [], 25)
+            assert [t for t, name, _ in run.spikes if name == "c"] == want
+
+
 def test_crossings_of_a_time_group_are_one_happening() -> None:
     # units 0 and 1 cross in the same microsecond; unit 1 was scheduled first, since an event changed unit 0
     model = IntegrateFireUnits(drive_per_us=np.array([1 / 12.0, 1 / 9.5]), reset="hard")
