@@ -487,8 +487,8 @@ class Network(Operator):
     Notes
     -----
     A network may be split over several operators, and so over processes. The bits are then the same if what lies before
-    the split fires at input events alone, and one population lies behind it. Otherwise a spike that crosses the split and
-    one that does not, at the same microsecond, may come in another order than in one network.
+    the split fires at input events alone, and one population lies behind it. Otherwise a spike that crosses the split
+    and one that does not, at the same microsecond, may come in another order than in one network.
 
     Input: a network with inputs (height, width, 2) takes the events of such a sensor; with (height, width, 1) too, both
     polarities alike; any other takes spikes.
