@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from neurons.dense import Dense
+from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.lif import LIFUnits
 from plasticity.adjoint import SPIKES, network_adjoint, new_gradients, new_scratch, new_window
+from plasticity.hebbian import Hebbian
 from plasticity.network import network_run, new_network, new_state, new_tape
+from plasticity.pair_stdp import PairSTDP
+from plasticity.plastic_network import PlasticNetwork, Rule
 from stream.bench import Measurement, alternate
 from stream.jit import kernel
 from stream.packet import EVENT_DTYPE, SPIKE_DTYPE
@@ -109,3 +115,41 @@ def measurements(quick: bool) -> Iterator[Measurement]:
         yield from compare(f"{mode} forward", lambda forward=forward: forward(False))  # type: ignore[misc]
         yield from compare(f"{mode} forward with tape", lambda forward=forward: forward(True))  # type: ignore[misc]
         yield from compare(f"{mode} adjoint", backward)
+    yield from _rules(10_000 if quick else 100_000, rounds)
+
+
+def _rules(n: int, rounds: int) -> Iterator[Measurement]:
+    """Measure local rules on 2312 x 400 synapses, 100 k random events a second, about ten spikes a second and unit.
+
+    What counts as a synaptic operation: a weight read for an input event, and for STDP one changed by a spike.
+    """
+    rng = np.random.default_rng(2)
+    n_pre, n_post, rate_hz, threshold = 2312, 400, 1e5, 20.0
+    items = np.zeros(n, SPIKE_DTYPE)
+    items["t"], items["unit"] = np.sort(rng.integers(0, round(n / rate_hz * 1e6), n)), rng.integers(0, n_pre, n)
+    weight = rng.uniform(0, 0.02, (n_pre, n_post)).astype(np.float32)
+    total = np.zeros(n_post, np.float32)
+
+    def limit() -> None:
+        total.fill(0)
+        add_rows(total, weight, items["unit"].astype(np.int64))
+
+    rules: dict[str, Rule] = {
+        "pair STDP": PairSTDP(1e-4, 1.05e-4, w_max=0.04),
+        "Hebbian": Hebbian(mixing=0.1, local_rate=1e-3),
+    }
+    for name, rule in rules.items():
+        population = Population("out", LIFUnits(20_000.0, threshold), (n_post,))
+        graph = Graph((n_pre,), [population], [Projection(INPUT, "out", Dense(weight))])
+        network = PlasticNetwork.of(graph, rules={(INPUT, "out"): rule})
+        runs: list[int] = []
+
+        def run(network: PlasticNetwork = network, runs: list[int] = runs) -> None:
+            later = items.copy()
+            later["t"] += len(runs) * round(n / rate_hz * 1e6)
+            runs.append(len(network.run(later)["out"]))
+
+        run_s, limit_s = alternate(run, limit, rounds=rounds)
+        n_changed = max(runs) * n_pre if isinstance(rule, PairSTDP) else 0
+        rates = (n * n_post + n_changed) / run_s, n * n_post / limit_s
+        yield Measurement(f"{name} 2312-400", rates[0], "synaptic operations", "float32 row add", rates[1])

@@ -73,7 +73,7 @@ from plasticity.oja import oja_post
 from plasticity.pair_stdp import pair_stdp_post, pair_stdp_pre
 from plasticity.reward_stdp import reward_stdp_reward
 from plasticity.short_term import short_term_amplitude
-from stream.jit import inner_kernel, kernel
+from stream.jit import inline_kernel, inner_kernel, kernel
 
 # rules; STATIC: weights stay (the projection has tired terminals only)
 STATIC, HEBBIAN, PAIR_STDP, TRIPLET_STDP, OJA, BCM_RULE, REWARD_STDP, ERROR_MODULATED = range(8)
@@ -174,7 +174,7 @@ def _synapse(program: Program, q: int, pre: int, post: int) -> Any:
     return NONE
 
 
-@inner_kernel
+@inline_kernel
 def _span(program: Program, q: int, pre: int) -> Any:
     """Return where a row of weights begins, and how many there are. Not for convolutions."""
     way = program.projection[q]
@@ -306,7 +306,7 @@ def _note_kernel(program: Program, state: State, table: Table, memory: Memory, q
                 error_modulated_signal(program.weight, at_tap, c_out, signal, first, x_now, bounds)
 
 
-@inner_kernel
+@inline_kernel
 def _consume(program: Program, state: State, table: Table, memory: Memory, q: int) -> None:
     """Take the notes into the postsynaptic traces of a projection."""
     p = program.projection[q, TARGET]
@@ -365,7 +365,7 @@ def _rebase(memory: Memory, q: int, first: int, n: int, tau_us: float, tau_2_us:
     memory.y_us[q] = t_us
 
 
-@inner_kernel
+@inline_kernel
 def _catch_up(program: Program, state: State, table: Table, memory: Memory, q: int, pre: int) -> None:
     """Let a row of weights go through the notes it has missed; they are consumed already. Not for convolutions."""
     way, number, place = program.projection[q], table.number[q], table.place[q]
@@ -477,7 +477,7 @@ def note(state: State, memory: Memory, p: int, t_us: int, unit: int, value: floa
 # -- a presynaptic spike -----------------------------------------------------------------------------------------------
 
 
-@inner_kernel
+@inline_kernel
 def _reach(
     program: Program,
     state: State,
@@ -562,7 +562,7 @@ def _reach(
     fire_reached(program, state, p, a, n, reached, t_us, out)
 
 
-@inner_kernel
+@inline_kernel
 def _deliver(
     program: Program, state: State, table: Table, memory: Memory, q: int, pre: int, t_us: int, out: Any
 ) -> None:
