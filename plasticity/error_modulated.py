@@ -11,9 +11,9 @@ that unit's weight as long as nothing fires. A learning signal is a number ``l[j
 ``psi`` is the stand-in for the derivative of the spike: 1 where the potential is closer than ``width`` to the threshold
 (``width = inf``: everywhere). One trace for each input is all the state there is, however long the stream.
 
-Where signals come from: errors of a readout sent back through fixed random weights, or the readout's own weights
-transposed (e-prop; ETLP when they come with labels); or errors of a random readout of the same population, so that
-nothing has to come from further up (DECOLLE). ``plasticity.learning_signal`` makes both.
+Where signals come from is the caller's choice (``PlasticNetwork.signal``): errors of a readout sent back through fixed
+random weights, or through the readout's own weights transposed (e-prop; ETLP when they come with labels); or errors of
+a random readout of the same population, so that nothing has to come from further up (DECOLLE).
 
 Source: G. Bellec et al., "A solution to the learning dilemma for recurrent networks of spiking neurons", Nat. Commun.
 11:3625 (2020); F. M. Quintana et al., "ETLP: event-based three-factor local plasticity for online learning with

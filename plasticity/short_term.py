@@ -9,7 +9,7 @@ Resource r and release f of a presynaptic unit; at its spike, dt after its last 
     r <- r * (1 - depletion)                      f <- f + (1 - f) * f_step
 
 ``f_rest = 1`` and ``f_step = 0`` is depression alone. A line that never stops firing, such as a hot pixel's, falls
-silent by itself; see design notes in the documentation of the learning tasks.
+nearly silent by itself.
 
 Source: M. Tsodyks, K. Pawelzik and H. Markram, Neural Comput. 10:821 (1998), in event form.
 """
