@@ -50,6 +50,12 @@ channels of a site (or of one filter group there); a time group is the greatest 
 Pooling, sparse rows and one-to-one reach single units, and, with them, the leak of their group; where nothing else
 leads to a population, every unit is a group. Izhikevich's units are one group.
 
+The tape
+--------
+Where ``State.tape`` has room, everything that happens is written to it, for those who walk backwards
+(``plasticity.adjoint``): each delivery, followed by the spikes that it causes, and spikes that were crossings. Nothing
+else is needed to compute all potentials again.
+
 Firing disciplines
 ------------------
 ``event``: as above. ``phase``: time is cut in phases of ``phase_us``. Rows that arrive in a phase are added to
@@ -170,7 +176,16 @@ ONE: Any = np.int64(1)
 ) = range(12)
 N_SPIKES, N_DELIVERIES, N_OUT, LAST_FIRED = 12, 13, 14, 15
 AWAITED, AWAITED_PRE, IS_DELIVERED = 16, 17, 18  # a plastic projection, its spike, and whether that is done
-N_BOOK = 19
+N_TAPE, TAPE_STOP = 19, 20  # entries of the tape, and from how many on no new item is begun
+N_BOOK = 21
+
+# columns of State.tape, and what its entries are
+WHEN, WHAT, PLACE, UNIT_OF = range(4)
+DELIVERED: Any  # through projection PLACE
+FIRED: Any  # in population PLACE, at a test
+CROSSED: Any  # between events
+ENDED: Any  # a phase, for population PLACE, whose spikes follow
+DELIVERED, FIRED, CROSSED, ENDED = np.arange(4)
 
 # columns of State.progress
 SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE, N_LOG = range(6)
@@ -183,7 +198,7 @@ FROM_INPUT: Any
 IDLE, INSIDE, FROM_INPUT = np.arange(3)
 
 # what a run says when it returns
-DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL, LOG_FULL, PLASTIC_SPIKE = range(6)
+DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL, LOG_FULL, PLASTIC_SPIKE, TAPE_FULL, WINDOW_FULL = range(8)
 
 FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
 
@@ -224,6 +239,8 @@ class State(NamedTuple):
     hot: NDArray[np.int64]  # int64, shape (twice as many and more, 3): scratch
     log_us: NDArray[np.int64]  # int64, shape (n_populations, room): spikes since the rules' last renewal
     log_unit: NDArray[np.int64]  # int64, shape as log_us
+    tape: NDArray[np.int64]  # int64, shape (room or 0, 4): time, what, place, unit; room past TAPE_STOP for a cascade
+    taped: NDArray[np.float64]  # float64, shape (room or 0,): FIRED: potential before the reset; CROSSED: lag, us
 
 
 # -- the heap ----------------------------------------------------------------------------------------------------------
@@ -420,11 +437,23 @@ def _reset_unit(program: Program, state: State, p: int, j: int, spike_us: int, l
         state.progress[p, HELD_UNTIL_US] = max(state.progress[p, HELD_UNTIL_US], state.held_us[j])
 
 
+@inline_kernel
+def put_on_tape(state: State, t_us: int, what: int, place: int, unit: int, value: float) -> None:
+    """Write an entry of the tape, if there is one; there is room."""
+    if len(state.tape) > 0:
+        n_tape = state.book[N_TAPE]
+        state.tape[n_tape, WHEN], state.tape[n_tape, WHAT] = t_us, what
+        state.tape[n_tape, PLACE], state.tape[n_tape, UNIT_OF] = place, unit
+        state.taped[n_tape] = value
+        state.book[N_TAPE] += 1
+
+
 @inner_kernel
-def _tell(program: Program, state: State, p: int, j: int, t_us: int, out: Any) -> None:
+def _tell(program: Program, state: State, p: int, j: int, t_us: int, what: int, value: float, out: Any) -> None:
     """Pass a spike on: to the cascade, to what is recorded, and on its way through delays."""
     row, book = program.population[p], state.book
     unit = j - row[FIRST]
+    put_on_tape(state, t_us, what, p, unit, value)
     state.queue[book[N_QUEUE]] = unit
     book[N_QUEUE] += 1
     book[N_SPIKES] += 1
@@ -496,7 +525,7 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
                 has_moved = True
                 state.v[j], state.w[j] = v_new, u_new
                 _reset_unit(program, state, p, j, t_us, 0.0)
-                _tell(program, state, p, j, t_us, out)
+                _tell(program, state, p, j, t_us, FIRED, v_new, out)
             else:
                 state.v[j], state.w[j] = v_new, u_new
         if not has_moved and dt_us == np.float64(row[STEP_US]):
@@ -553,7 +582,7 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
                 _move(state.v, state.w, constant, model, j, lag_us, ZERO)
         elif lag_us > 0.0:
             _move(state.v, state.w, constant, model, j, lag_us, ONE)
-        _tell(program, state, p, j, t_us, out)
+        _tell(program, state, p, j, t_us, CROSSED, lag_us, out)
         state.next_us[j] = NEVER_US
         state.next_sequence[j] = -1
         state.progress[p, N_PENDING] -= 1
@@ -569,8 +598,9 @@ def _fire(program: Program, state: State, p: int, first: int, last: int, t_us: i
         k = next_above(state.v, first, last, threshold)
         while k < last:
             if state.held_us[k] <= t_us:
+                u: Any = np.float64(state.v[k])
                 _reset_unit(program, state, p, k, t_us, 0.0)
-                _tell(program, state, p, k, t_us, out)
+                _tell(program, state, p, k, t_us, FIRED, u, out)
             k = next_above(state.v, k + 1, last, threshold)
         return
     for j in range(first, last):
@@ -579,8 +609,9 @@ def _fire(program: Program, state: State, p: int, first: int, last: int, t_us: i
             theta += state.w[j]
         is_above = state.v[j] >= theta if model == IZHIKEVICH else state.v[j] > theta
         if is_above and (model == IZHIKEVICH or state.held_us[j] <= t_us):
+            u = np.float64(state.v[j])
             _reset_unit(program, state, p, j, t_us, 0.0)
-            _tell(program, state, p, j, t_us, out)
+            _tell(program, state, p, j, t_us, FIRED, u, out)
 
 
 @inner_kernel
@@ -613,11 +644,12 @@ def _jump(program: Program, state: State, p: int, first: int, last: int, weight:
 
 
 @inline_kernel
-def rouse(program: Program, state: State, q: int, t_us: int) -> None:
-    """Begin to deliver a spike: count it, and let grids tick again that stood still."""
+def rouse(program: Program, state: State, q: int, pre: int, t_us: int) -> None:
+    """Begin to deliver a spike: count it, tape it, and let grids tick again that stood still."""
     p = program.projection[q, TARGET]
     row = program.population[p]
     state.book[N_DELIVERIES] += 1
+    put_on_tape(state, t_us, DELIVERED, q, pre, 0.0)
     if program.phase_us > 0:
         since_us = t_us - state.book[ANCHOR_US]
         state.progress[p, ACTIVE] = 1
@@ -710,7 +742,7 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
     way = program.projection[q]
     p = way[TARGET]
     row = program.population[p]
-    rouse(program, state, q, t_us)
+    rouse(program, state, q, pre, t_us)
     links, kind = program.links, way[TOPOLOGY]
     n, n_y, n_x = row[UNITS], ONE, ONE
     unit, unit_y, unit_x = ZERO, ZERO, ZERO  # where the first piece begins, and how far it is to the next row, and one
@@ -766,6 +798,8 @@ def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> in
         return OUT_FULL
     if row[LOGGED] and state.progress[p, N_LOG] + n_spikes > state.log_us.shape[1]:
         return LOG_FULL
+    if len(state.tape) > 0 and state.book[N_TAPE] + n_spikes + 1 > len(state.tape):
+        return TAPE_FULL
     if not _heap_has_room(
         state.heap, state.book, state.next_sequence, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2
     ):
@@ -858,6 +892,7 @@ def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
             first, last = row[FIRST], row[FIRST] + row[UNITS]
             for g in range(row[UNITS] // row[GROUP]):
                 _advance(program, state, p, g, begin_us, out)
+            put_on_tape(state, t_us, ENDED, p, ZERO, 0.0)
             _fire(program, state, p, first, last, t_us, out)
             # who is still above, or moves by itself, has to be asked again
             is_hot = False
@@ -888,6 +923,8 @@ def _happen(program: Program, state: State, out: Any) -> int:
             return QUEUE_FULL
         if book[N_OUT] + n_all > len(out):
             return OUT_FULL
+        if len(state.tape) > 0 and book[N_TAPE] + n_all + len(progress) > len(state.tape):
+            return TAPE_FULL
         wanted = 2
         for p in range(len(progress)):
             row = program.population[p]
@@ -920,6 +957,18 @@ def _happen(program: Program, state: State, out: Any) -> int:
     return DONE
 
 
+@inline_kernel
+def _t_us_of(items: Any, k: int) -> Any:
+    """Return the time of an item."""
+    return np.int64(items[k]["t"])
+
+
+@inline_kernel
+def _unit_of(items: Any, k: int) -> Any:
+    """Return the unit of an item."""
+    return np.int64(items[k]["unit"])
+
+
 @inner_kernel
 def _front(program: Program, state: State, items: Any, first: int, out: Any) -> Any:
     """Run input events through the first population as long as nothing else happens. Most time is spent here.
@@ -934,7 +983,8 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
     book, progress, queue = state.book, state.progress, state.queue
     first_unit, first_group, channels = row[FIRST], row[FIRST_GROUP], row[CHANNELS]
     per_column = way[SOURCE_CHANNELS] * channels
-    is_last = row[N_DELAYED] == 0 and (row[N_DIRECT] == 0 or row[IS_READ] == 1)
+    is_taped = len(state.tape) > 0  # then no event may cause spikes unseen
+    is_last = row[N_DELAYED] == 0 and (row[N_DIRECT] == 0 or row[IS_READ] == 1) and not is_taped
     layer = Layer(
         first_unit,
         row[UNITS],
@@ -962,6 +1012,9 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
         due_us = state.heap[0, TIME] if book[N_HEAP] > 0 else NEVER_US
         held_until_us = progress[p, HELD_UNTIL_US]
         before, n_before = k, book[N_OUT]
+        end = len(items)
+        if is_taped:
+            end = min(end, k + book[TAPE_STOP] - book[N_TAPE])
         if way[TOPOLOGY] == DENSE:
             k, t_0, held_until_us, n_fired, n_out = dense_front(
                 layer,
@@ -971,7 +1024,7 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
                 held_until_us,
                 program.weight,
                 table,
-                items,
+                items[:end],
                 k,
                 due_us,
                 book[LAST_FIRED],
@@ -992,7 +1045,7 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
                 program.weight,
                 program.links,
                 table,
-                items,
+                items[:end],
                 k,
                 due_us,
                 state.hot,
@@ -1004,6 +1057,12 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
         book[N_DELIVERIES] += k - before
         book[N_SPIKES] += n_out - n_before
         book[N_OUT] = n_out
+        if is_taped:
+            for i in range(before, k):
+                put_on_tape(state, _t_us_of(items, i), DELIVERED, program.front, _unit_of(items, i), 0.0)
+            for s in range(n_fired):
+                u = state.v[first_unit + queue[s]] + program.down[first_unit + queue[s]]
+                put_on_tape(state, _t_us_of(items, k - 1), FIRED, p, queue[s], np.float64(u))
         if row[IS_READ]:
             for d in range(row[DIRECT], row[DIRECT_END]):
                 on = program.projection[program.links[d]]
@@ -1023,6 +1082,10 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
                     n_out,
                 )
                 book[N_DELIVERIES] += n_out - n_before
+                if is_taped:
+                    for s in range(n_fired):
+                        q_read: Any = program.links[d]
+                        put_on_tape(state, _t_us_of(items, k - 1), DELIVERED, q_read, queue[s], 0.0)
         if n_fired == 0:
             return k
         book[LAST_FIRED] = k
@@ -1034,6 +1097,8 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
         if row[N_DIRECT] > 0 and not row[IS_READ]:
             _begin(book, progress, t, INSIDE)
             progress[p, SPAN_LAST] = book[N_QUEUE] = n_fired
+            return k
+        if is_taped and book[N_TAPE] >= book[TAPE_STOP]:
             return k
         if n_out + row[UNITS] > len(out) or not _heap_has_room(
             state.heap, book, state.next_sequence, row[UNITS] * row[N_DELAYED] + 2
@@ -1062,9 +1127,10 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
     -------
     k, n_out, code
         The first item not yet begun, the count of spikes in ``out``, and a code. DONE; what is full: empty ``out``, or
-        give ``state`` a larger queue, heap or log, and call again; PLASTIC_SPIKE: ``book[AWAITED_PRE]`` is to be
-        delivered through projection ``book[AWAITED]`` (``rouse``, ``add_row``, ``fire_reached``), then
-        ``book[IS_DELIVERED]`` set to 1, and ``run`` called again.
+        give ``state`` a larger queue, heap, log or tape, and call again; WINDOW_FULL: the tape has reached
+        ``book[TAPE_STOP]``, so take what stands on it, set ``book[N_TAPE]`` to 0 and call again; PLASTIC_SPIKE:
+        ``book[AWAITED_PRE]`` is to be delivered through projection ``book[AWAITED]`` (``rouse``, ``add_row``,
+        ``fire_reached``), then ``book[IS_DELIVERED]`` set to 1, and ``run`` called again.
     """
     book = state.book
     book[LAST_FIRED] = -len(items)
@@ -1084,6 +1150,8 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
             continue
         if k == len(items):
             return k, book[N_OUT], DONE
+        if len(state.tape) > 0 and book[N_TAPE] >= book[TAPE_STOP]:
+            return k, book[N_OUT], WINDOW_FULL
         if program.front >= 0:
             book[N_QUEUE] = 0
             p = program.projection[program.front, TARGET]

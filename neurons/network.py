@@ -23,6 +23,7 @@ Marks
 Others pass.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -82,6 +83,7 @@ from neurons.engine import (
     N_PROJECTION_COLUMNS,
     N_QUEUE,
     N_SPIKES,
+    N_TAPE,
     NEVER_US,
     NEXT,
     NEXT_SEQUENCE,
@@ -104,6 +106,8 @@ from neurons.engine import (
     STRIDE_X,
     STRIDE_Y,
     SYNAPSES,
+    TAPE_FULL,
+    TAPE_STOP,
     TARGET,
     THRESHOLD,
     TICKING,
@@ -114,6 +118,7 @@ from neurons.engine import (
     WEIGHT,
     WEIGHT_STEP,
     WIDTH,
+    WINDOW_FULL,
     WINDOWS_X,
     WINDOWS_Y,
     Program,
@@ -459,6 +464,10 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
 # -- the operator ------------------------------------------------------------------------------------------------------
 
 
+def _nothing() -> None:
+    """Begin no window."""
+
+
 def _copy(state: State) -> State:
     return State(**{name: array.copy() for name, array in state._asdict().items()})
 
@@ -585,12 +594,15 @@ class Network(Operator):
             hot=np.zeros((most + 256, 3), np.int64),
             log_us=np.zeros((len(self._names), 0), np.int64),
             log_unit=np.zeros((len(self._names), 0), np.int64),
+            tape=np.zeros((0, 4), np.int64),
+            taped=np.zeros(0),
         )
         self._out = np.zeros(max(ROOM, most, n_all), FIRED_DTYPE)
         self._picked = np.zeros(len(self._out), SPIKE_DTYPE)
         self._items = np.zeros(0, SPIKE_DTYPE)
         self._clock = np.zeros(N_CLOCK, np.int64)
         self._clock[DONE_US] = BEFORE_ALL_US
+        self._begin_window: Callable[[], None] = _nothing
         self._rest_at(0)
 
     def _rest_at(self, t_us: int) -> None:
@@ -606,15 +618,17 @@ class Network(Operator):
         state.t_us.fill(t_us)
         state.progress.fill(0)
         state.progress[:, HELD_UNTIL_US] = BEFORE_ALL_US
-        counts = state.book[[N_SPIKES, N_DELIVERIES]]
+        kept = [N_SPIKES, N_DELIVERIES, N_TAPE, TAPE_STOP]
+        counts = state.book[kept]
         state.book.fill(0)
-        state.book[[N_SPIKES, N_DELIVERIES]] = counts
+        state.book[kept] = counts
         state.book[ARRIVING] = -1
 
     def _start(self, t_us: int) -> None:
         self._rest_at(t_us)
         start(self._program, self.state, t_us)
         self._clock[[BEGUN, WINDOW_US]] = 1, t_us
+        self._begin_window()
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -703,6 +717,10 @@ class Network(Operator):
                 self._enlarge("heap")
             elif code == LOG_FULL:
                 self._lengthen_log()
+            elif code == TAPE_FULL:
+                self._lengthen_tape(len(self.state.tape))
+            elif code == WINDOW_FULL:
+                self._begin_window()
             elif code == OUT_FULL and n_out == 0:
                 self._out = np.zeros(2 * len(self._out), FIRED_DTYPE)
                 self._picked = np.zeros(2 * len(self._picked), SPIKE_DTYPE)
@@ -718,6 +736,30 @@ class Network(Operator):
         state = self.state
         more = [(0, 0), (0, max(256, state.log_us.shape[1]))]
         self.state = state._replace(log_us=np.pad(state.log_us, more), log_unit=np.pad(state.log_unit, more))
+
+    def _lengthen_tape(self, more: int) -> None:
+        state = self.state
+        self.state = state._replace(tape=np.pad(state.tape, [(0, more), (0, 0)]), taped=np.pad(state.taped, (0, more)))
+
+    def on_window(self, begin: Callable[[], None], window_entries: int) -> None:
+        """Switch the tape of ``neurons.engine`` on.
+
+        Parameters
+        ----------
+        begin
+            Called when a window begins: where time does (a ``Reset`` mark), and when the tape is full. It has to set
+            ``book[N_TAPE]`` to 0.
+        window_entries
+            When it is full.
+        """
+        # the fast loop does not know potentials before hard resets
+        front = self._program.front
+        if front >= 0 and self._program.population[self._program.projection[front, TARGET], HARD]:
+            self._program = self._program._replace(front=-1)
+        self._begin_window = begin
+        self.state.book[[N_TAPE, TAPE_STOP]] = 0, window_entries
+        most = int(np.max(self._program.population[:, UNITS] * (1 + self._program.population[:, N_DIRECT])))
+        self._lengthen_tape(window_entries + most + 1024)
 
     def _enlarge(self, name: str) -> None:
         old = getattr(self.state, name)
@@ -767,7 +809,7 @@ class Network(Operator):
         """Return a copy of the state in which a population stands at the time run up to, and where it is."""
         shape = shape_of(self.graph, name)
         p = self._names.index(name)
-        state = _copy(self.state)
+        state = _copy(self.state._replace(tape=np.zeros((0, 4), np.int64), taped=np.zeros(0)))
         row = self._program.population[p]
         first = int(row[FIRST])
         if self._clock[BEGUN]:

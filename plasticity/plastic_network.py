@@ -249,7 +249,7 @@ class PlasticNetwork(Network):
     # -- from rules to tables ------------------------------------------------------------------------------------------
 
     def _set_up_rules(self, rules: dict[Ends, Rule], terminals: dict[Ends, ShortTerm]) -> None:
-        if self._program.phase_us > 0:
+        if self._program.phase_us > 0 and (rules or terminals):
             raise ConfigError("local rules read potentials at every spike; run the network with discipline 'event'")
         projections = list(self.graph.projections)
         ways: dict[Ends, int] = {}

@@ -570,7 +570,7 @@ def _deliver(
     way, number, place = program.projection[q], table.number[q], table.place[q]
     p = way[TARGET]
     target = program.population[p]
-    rouse(program, state, q, t_us)
+    rouse(program, state, q, pre, t_us)
     n_log = state.progress[p, N_LOG]
     if n_log > 0 and (n_log >= RENEW_AT or t_us - state.log_us[p, 0] > table.renew_us[p]):
         renew(program, state, table, memory, p)
