@@ -819,7 +819,8 @@ def _cascade(program: Program, state: State, out: Any) -> int:
     for k in range(book[AT_POPULATION], len(program.population)):
         p = program.population[k, NEXT]
         n = program.population[p, UNITS]
-        if book[AT_PROJECTION] == 0 and book[AT_SPIKE] == 0 and progress[p, SPAN_FIRST] == progress[p, SPAN_LAST]:
+        is_new = book[AT_PROJECTION] == 0 and book[AT_SPIKE] == 0 and not book[IS_DELIVERED]
+        if is_new and progress[p, SPAN_FIRST] == progress[p, SPAN_LAST]:
             progress[p, SPAN_FIRST] = progress[p, SPAN_LAST] = book[N_QUEUE]
         q: Any = book[ARRIVING]
         if q >= 0 and program.projection[q, TARGET] == p:

@@ -630,6 +630,11 @@ class Network(Operator):
         self._clock[[BEGUN, WINDOW_US]] = 1, t_us
         self._begin_window()
 
+    def begin(self, t_us: int) -> None:
+        """Begin another stream at ``t_us``: everything at rest, whatever was before."""
+        self._clock[DONE_US] = BEFORE_ALL_US
+        self._start(t_us)
+
     # -- running -------------------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:

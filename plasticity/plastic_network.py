@@ -325,6 +325,7 @@ class PlasticNetwork(Network):
                 renew_us[p] = min(renew_us[p], int(RENEW_AFTER_TAUS * tau_us))
         self._ways = ways
         self._rules = rules
+        self._terminals = terminals
         self._table = Table(
             place,
             number,

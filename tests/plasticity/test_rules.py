@@ -10,6 +10,7 @@ from neurons.dense import Dense
 from neurons.graph import INPUT, Graph, Population, Projection
 from neurons.graph_file import save_graph
 from neurons.inhibition import Inhibition
+from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
 from neurons.one_to_one import OneToOne
@@ -281,3 +282,42 @@ def test_rules_that_do_not_fit_are_refused(rule, words):
     )
     with pytest.raises(ConfigError, match=words):
         PlasticNetwork.of(graph, rules=rule)
+
+
+@pytest.mark.parametrize("delay_us", [0, 700])
+def test_what_a_plastic_layer_fires_goes_on(delay_us):
+    """A rule that changes nothing leaves the whole network as it is, bit for bit: deeper layers and readout too."""
+    rng = np.random.default_rng(4)
+    graph = Graph(
+        (20,),
+        [
+            Population("first", LIFUnits(tau_mem_us=4000.0), (15,)),
+            Population("second", LIFUnits(tau_mem_us=6000.0), (8,)),
+            Population("scores", LeakyIntegratorUnits(tau_mem_us=20_000.0), (3,)),
+        ],
+        [
+            Projection(INPUT, "first", Dense(rng.normal(0.2, 0.3, (20, 15)))),
+            Projection("first", "second", Dense(rng.normal(0.2, 0.3, (15, 8))), delay_us=delay_us),
+            Projection("second", "scores", Dense(rng.normal(0.0, 1.0, (8, 3)))),
+            Projection("first", "scores", Dense(rng.normal(0.0, 1.0, (15, 3)))),
+        ],
+    )
+    items = np.zeros(400, SPIKE_DTYPE)
+    items["t"] = np.sort(rng.integers(0, 60_000, len(items)))
+    items["unit"] = rng.integers(0, 20, len(items))
+    idle = Hebbian(local_rate=0.0, mixing=0.0)
+    plain = Network.of(graph)
+    wanted = plain.run(items)
+    assert len(wanted["first"]) > 50
+    assert len(wanted["second"]) > 20
+    for ends in (
+        [(INPUT, "first")],
+        [("first", "second")],
+        [(INPUT, "first"), ("first", "second"), ("second", "scores")],
+    ):
+        network = PlasticNetwork.of(graph, rules=dict.fromkeys(ends, idle))
+        spikes = network.run(items)
+        for name in ("first", "second"):
+            assert np.array_equal(spikes[name], wanted[name]), (ends, name)
+        assert np.array_equal(network.averages("scores"), plain.averages("scores")), ends
+        assert network.statistics()["deliveries"] == plain.statistics()["deliveries"]
