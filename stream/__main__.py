@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stream.net import net
+from stream.train import train
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(net, name="net")
+app.command()(train)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 OneProcess = Annotated[bool, typer.Option("--one-process", help="Everything in this process; same results to the bit.")]
