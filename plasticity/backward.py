@@ -300,7 +300,7 @@ def _row_of(program: Program, table: Table, q: int, pre: int, at: int) -> Any:
     return table.place[q, FIRST_ROW] + pre
 
 
-@inner_kernel
+@inline_kernel
 def _touches_at(program: Program, options: Options, p: int, t_us: int) -> Any:
     """Return the time that units of a population have when something reaches them at ``t_us``."""
     if program.phase_us > 0 and program.population[p, MODEL] != LEAKY_INTEGRATOR:
@@ -393,7 +393,7 @@ def _parts(held_us: int, lag_us: float, t_0: int, early_us: float, t_1: int) -> 
     return whole - free, free
 
 
-@inner_kernel
+@inline_kernel
 def _flow(program: Program, here: Standing, p: int, first: int, n: int, t_0: int, t_1: int, early_us: float) -> None:
     """Let units ``first`` to ``first + n - 1``, which share a time, go on from ``t_0`` to ``t_1 - early_us``."""
     row, constant = program.population[p], program.constant
@@ -463,13 +463,13 @@ def _cross(program: Program, here: Standing, options: Options, p: int, unit: int
     here.t_us[b] = t_us
 
 
-@inner_kernel
+@inline_kernel
 def _hebb_factor(fast_us: int, t_us: int, tau_us: float) -> Any:
     """Return what is left of a row of hebb."""
     return math.exp(-np.float64(t_us - fast_us) / tau_us)
 
 
-@inner_kernel
+@inline_kernel
 def _post_term(
     program: Program, table: Table, q: int, first: int, unit: int, n: int, u: Any, at: int, out: Any
 ) -> None:
@@ -478,9 +478,12 @@ def _post_term(
     one = real(1.0)
     post = table.place[q, POST_TERM]
     first_post = table.place[q, FIRST_POST] + unit
-    z, slope = out[0], out[1]
+    # slices: an index that might be negative keeps a loop out of the vector units
+    z, slope = out[0, :n], out[1, :n]
+    stood, theta = u[at : at + n], program.theta[first : first + n]
+    sliding = table.sliding[first_post : first_post + n]
     for j in range(n):
-        z[j] = u[at + j] / program.theta[first + j] - table.sliding[first_post + j]
+        z[j] = stood[j] / theta[j] - sliding[j]
     if post == TANH:
         for j in range(n):
             z[j] = tanh_rational(z[j])
@@ -503,26 +506,31 @@ def _post_term(
             slope[j] = one
 
 
-@inner_kernel
-def _effective(table: Table, form: int, mixing: Any, w: Any, h: Any, at_fast: int) -> Any:
-    """Return what a synapse weighs."""
+@inline_kernel
+def _weigh(table: Table, form: int, mixing: Any, weight: Any, hebb: Any, at_fast: int, n: int, out: Any) -> None:
+    """Write what synapses weigh into ``out[:n]``."""
     if form == ADD:
-        return w + mixing * h
-    part = table.share[at_fast]
-    one = table.share.dtype.type(1.0)
+        for j in range(n):
+            out[j] = weight[j] + mixing * hebb[j]
+        return
+    part = table.share[at_fast : at_fast + n]
+    one = part.dtype.type(1.0)
     if form == BLEND:
-        return part * w + (one - part) * h
-    return part * w + mixing * ((one - part) * h)
+        for j in range(n):
+            out[j] = part[j] * weight[j] + (one - part[j]) * hebb[j]
+        return
+    for j in range(n):
+        out[j] = part[j] * weight[j] + mixing * ((one - part[j]) * hebb[j])
 
 
-@inner_kernel
+@inline_kernel
 def _takes(program: Program, here_held_us: Any, p: int, j: int, t_us: int) -> Any:
     """Tell whether a unit takes in what reaches it now."""
     model = program.population[p, MODEL]
     return model not in (LIF, INTEGRATE_FIRE, ADAPTIVE_LIF) or here_held_us[j] <= t_us
 
 
-@inner_kernel
+@inline_kernel
 def _deliver_again(
     program: Program,
     table: Table,
@@ -556,6 +564,7 @@ def _deliver_again(
         amplitude = short_term_amplitude(here.fatigue, table.terminal, i, dt_us)
         here.x_us[i] = t_us
     a, alpha = real(amplitude), real(number[MIXING])
+    tiny, zero = real(1e-30), real(0.0)
     rows.at[k] = at_row
     for piece in range(_n_pieces(program, q, pre)):
         unit: Any
@@ -567,32 +576,44 @@ def _deliver_again(
             b = first_block + start // block
             _flow(program, here, p, row[FIRST] + start, block, here.t_us[b], now_us, 0.0)
             here.t_us[b] = now_us
+        stood, added, weight = here.v[first : first + n], into[first : first + n], program.weight[at : at + n]
+        effective = scratch[2, :n]
+        for j in range(n):
+            effective[j] = weight[j]
         at_fast = place[FIRST_FAST] + at - way[WEIGHT]
         if is_hebbian:
             which = _row_of(program, table, q, pre, at)
             left = real(_hebb_factor(here.fast_us[which], t_us, number[TAU_FAST]))
+            fast, kept = here.fast[at_fast : at_fast + n], rows.hebb[at_row : at_row + n]
             for j in range(n):
-                here.fast[at_fast + j] *= left
-                rows.hebb[at_row + j] = here.fast[at_fast + j]
+                h = fast[j] * left
+                fast[j] = h if abs(h) > tiny else zero
+            for j in range(n):
+                kept[j] = fast[j]
+            _weigh(table, place[FORM], alpha, weight, fast, at_fast, n, effective)
+        if row[MODEL] == THRESHOLD and program.phase_us == 0:
+            for j in range(n):
+                stood[j] = zero
+        if row[REFRACTORY_US] == 0:
+            for j in range(n):
+                added[j] += a * effective[j]
+        else:
+            for j in range(n):
+                if _takes(program, here.held_us, p, first + j, now_us):
+                    added[j] += a * effective[j]
+        written = rows.u[at_row : at_row + n]
         for j in range(n):
-            if row[MODEL] == THRESHOLD and program.phase_us == 0:
-                here.v[first + j] = real(0.0)
-            if row[REFRACTORY_US] == 0 or _takes(program, here.held_us, p, first + j, now_us):
-                weight = program.weight[at + j]
-                if is_hebbian:
-                    weight = _effective(table, place[FORM], alpha, weight, here.fast[at_fast + j], at_fast + j)
-                into[first + j] += a * weight
-        for j in range(n):
-            rows.u[at_row + j] = here.v[first + j]
+            written[j] = stood[j]
         if len(rows.w) > 0:
             for j in range(n):
                 rows.w[at_row + j] = here.w[first + j]
         if is_hebbian:
             _post_term(program, table, q, first, unit, n, here.v, first, scratch)
             rate, most = real(amplitude * np.float64(table.local_rate[i])), real(number[FAST_MAX])
+            z = scratch[0, :n]
             for j in range(n):
-                h = here.fast[at_fast + j] + rate * scratch[0, j]
-                here.fast[at_fast + j] = min(max(h, -most), most)
+                h = fast[j] + rate * z[j]
+                fast[j] = min(max(h, -most), most)
             here.fast_us[which] = t_us
         at_row += n
     return at_row
@@ -622,7 +643,7 @@ def replay(
     rows
         Output; there is room.
     scratch
-        real, shape (2 or more, longest row).
+        real, shape (3, longest row).
 
     Returns
     -------
@@ -675,7 +696,7 @@ def replay(
 # -- backward ----------------------------------------------------------------------------------------------------------
 
 
-@inner_kernel
+@inline_kernel
 def _flow_back(
     program: Program,
     walk: Walk,
@@ -940,7 +961,7 @@ def _through_tests(
         _through_test(program, walk, options, p, first + j, u, has_fired, worth)
 
 
-@inner_kernel
+@inline_kernel
 def _through_rule(
     program: Program,
     table: Table,
@@ -957,8 +978,9 @@ def _through_rule(
     amplitude: float,
     t_us: int,
     now_us: int,
+    is_asked: bool,
 ) -> Any:
-    """Take a piece back through the local rule and its row; returns what its amplitude is worth."""
+    """Take a piece back through rule and row; returns what its amplitude is worth, if that ``is_asked``."""
     way, place, number = program.projection[q], table.place[q], table.number[q]
     row = program.population[p]
     real = walk.lam.dtype.type
@@ -969,7 +991,7 @@ def _through_rule(
     which = _row_of(program, table, q, pre, at)
     a, alpha, most = real(amplitude), real(number[MIXING]), real(number[FAST_MAX])
     rate = real(amplitude * np.float64(table.local_rate[i]))
-    z, slope, product = walk.scratch[0], walk.scratch[1], walk.scratch[2]
+    z, slope, product = walk.scratch[0, :n], walk.scratch[1, :n], walk.scratch[2, :n]
     mu, lam = walk.mu[at_fast : at_fast + n], walk.lam[first : first + n]
     hebb = rows.hebb[at_row : at_row + n]
     by_passed = 0.0
@@ -981,20 +1003,21 @@ def _through_rule(
             mu[j] *= left
         for j in range(n):
             product[j] = mu[j] * min(max(hebb[j] + rate * z[j], -most), most)
-        gradients.tau_fast[q] += lane_sum(product[:n]) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
+        gradients.tau_fast[q] += lane_sum(product) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
         for j in range(n):
             mu[j] = mu[j] if abs(hebb[j] + rate * z[j]) <= most else zero
         for j in range(n):
             product[j] = mu[j] * z[j]
-        by_passed = lane_sum(product[:n])
+        by_passed = lane_sum(product)
         gradients.local_rate[i] += amplitude * by_passed
         mean = real(by_passed) if place[POST_TERM] == SOFTMAX else zero
         for j in range(n):
             slope[j] *= rate * (mu[j] - mean)
+        sliding, theta = gradients.sliding[first_post : first_post + n], program.theta[first : first + n]
         for j in range(n):
-            gradients.sliding[first_post + j] -= slope[j]
+            sliding[j] -= slope[j]
         for j in range(n):
-            lam[j] += slope[j] / program.theta[first + j]
+            lam[j] += slope[j] / theta[j]
     else:
         for j in range(n):
             mu[j] = zero
@@ -1004,15 +1027,17 @@ def _through_rule(
     taken = z  # what of lam the row reached
     for j in range(n):
         taken[j] = into[j]
-        if row[REFRACTORY_US] > 0 and not _takes(program, walk.held_us, p, first + j, now_us):
-            taken[j] = zero
+    if row[REFRACTORY_US] > 0:
+        for j in range(n):
+            if not _takes(program, walk.held_us, p, first + j, now_us):
+                taken[j] = zero
     weight, d_weight = program.weight[at : at + n], gradients.weight[at : at + n]
     if place[FORM] == ADD:
         for j in range(n):
             d_weight[j] += a * taken[j]
         for j in range(n):
             product[j] = taken[j] * hebb[j]
-        gradients.mixing[q] += amplitude * lane_sum(product[:n])
+        gradients.mixing[q] += amplitude * lane_sum(product)
         for j in range(n):
             mu[j] += a * alpha * taken[j]
     else:
@@ -1028,13 +1053,16 @@ def _through_rule(
             else:
                 mu[j] += a * alpha * rest * taken[j]
         if not is_blend:
-            gradients.mixing[q] += amplitude * lane_sum(product[:n])
+            gradients.mixing[q] += amplitude * lane_sum(product)
+    if not is_asked:
+        return 0.0
+    _weigh(table, place[FORM], alpha, weight, hebb, at_fast, n, product)
     for j in range(n):
-        product[j] = taken[j] * _effective(table, place[FORM], alpha, weight[j], hebb[j], at_fast + j)
-    return lane_sum(product[:n]) + np.float64(table.local_rate[i]) * by_passed
+        product[j] *= taken[j]
+    return lane_sum(product) + np.float64(table.local_rate[i]) * by_passed
 
 
-@inner_kernel
+@inline_kernel
 def _through_row(
     program: Program,
     walk: Walk,
@@ -1064,10 +1092,10 @@ def _through_row(
         d_weight[j] += a * into[j]
     if not is_asked:
         return 0.0
-    product = walk.scratch[2]
+    product = walk.scratch[2, :n]
     for j in range(n):
         product[j] = weight[j] * into[j]
-    return lane_sum(product[:n])
+    return lane_sum(product)
 
 
 @inner_kernel
@@ -1110,7 +1138,7 @@ def _end_terminals(table: Table, start: Standing, walk: Walk, gradients: Gradien
         walk.terminal[i, 0] = walk.terminal[i, 1] = 0.0
 
 
-@inner_kernel
+@inline_kernel
 def _fired_back(
     program: Program,
     walk: Walk,
@@ -1132,7 +1160,7 @@ def _fired_back(
     _through_test(program, walk, options, p, j, u, True, walk.worth[s])
 
 
-@inner_kernel
+@inline_kernel
 def _stand_after(
     program: Program, rows: Rows, tape: Any, taped: Any, k: int, end: int, unit: int, n: int, at_row: int, sign: Any
 ) -> None:
@@ -1153,7 +1181,7 @@ def _stand_after(
             rows.u[at_row + j] = program.down[i]
 
 
-@inner_kernel
+@inline_kernel
 def _piece_to(
     program: Program,
     walk: Walk,
@@ -1196,7 +1224,7 @@ def _piece_to(
         _stand_after(program, rows, tape, taped, k, end, unit, n, at_row, real(1.0))
 
 
-@inner_kernel
+@inline_kernel
 def _delivery_back(
     program: Program,
     table: Table,
@@ -1260,6 +1288,7 @@ def _delivery_back(
                 amplitude,
                 t_us,
                 now_us,
+                is_asked,
             )
         else:
             by_amplitude += _through_row(
@@ -1344,10 +1373,10 @@ def _plain_back(
     for j in range(n):
         d_weight[j] += lam[j]
     if cause >= 0:
-        product = walk.scratch[2]
+        product = walk.scratch[2, :n]
         for j in range(n):
             product[j] = weight[j] * lam[j]
-        walk.worth[cause] += lane_sum(product[:n])
+        walk.worth[cause] += lane_sum(product)
 
 
 @kernel
