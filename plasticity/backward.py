@@ -87,6 +87,7 @@ from neurons.engine import (
     POOLING,
     REFRACTORY_US,
     ROWS,
+    SHIFT,
     SIZE_X,
     SIZE_Y,
     SOURCE,
@@ -1306,6 +1307,59 @@ def _delivery_back(
 
 
 @inline_kernel
+def _four_back(program: Program, walk: Walk, gradients: Gradients, tape: Any, k: int, b: int) -> None:
+    """Walk back over the silent input events k, k - 1, k - 2 and k - 3; as ``_plain_back``, lam held in registers."""
+    way = program.projection[tape[k, PLACE]]
+    p = way[TARGET]
+    row = program.population[p]
+    n, first = row[UNITS], row[FIRST]
+    lam, d_weight = walk.lam[first : first + n], gradients.weight
+    real = lam.dtype.type
+    tau_us = program.constant[TAU_MEM, first] if row[MODEL] == LIF else math.inf
+    t_0, t_1, t_2, t_3 = tape[k, WHEN], tape[k - 1, WHEN], tape[k - 2, WHEN], tape[k - 3, WHEN]
+    factor_0 = real(decay_of(program.decay[p], tau_us, walk.t_us[b] - t_0))
+    factor_1 = real(decay_of(program.decay[p], tau_us, t_0 - t_1))
+    factor_2 = real(decay_of(program.decay[p], tau_us, t_1 - t_2))
+    factor_3 = real(decay_of(program.decay[p], tau_us, t_2 - t_3))
+    walk.t_us[b] = t_3
+    at_0, at_1 = way[WEIGHT] + tape[k, UNIT_OF] * n, way[WEIGHT] + tape[k - 1, UNIT_OF] * n
+    at_2, at_3 = way[WEIGHT] + tape[k - 2, UNIT_OF] * n, way[WEIGHT] + tape[k - 3, UNIT_OF] * n
+    row_0, row_1 = d_weight[at_0 : at_0 + n], d_weight[at_1 : at_1 + n]
+    row_2, row_3 = d_weight[at_2 : at_2 + n], d_weight[at_3 : at_3 + n]
+    for j in range(n):
+        u = lam[j] * factor_0
+        row_0[j] += u
+        u *= factor_1
+        row_1[j] += u
+        u *= factor_2
+        row_2[j] += u
+        u *= factor_3
+        row_3[j] += u
+        lam[j] = u
+
+
+@inline_kernel
+def _are_silent(program: Program, walk: Walk, options: Options, tape: Any, k: int, b: int) -> Any:
+    """Tell whether entry k and the three before it may go through ``_four_back``."""
+    if k < 3:
+        return False
+    q = tape[k, PLACE]
+    for i in range(4):
+        if tape[k - i, WHAT] != DELIVERED or tape[k - i, PLACE] != q:
+            return False
+    way = program.projection[q]
+    row = program.population[way[TARGET]]
+    if way[SOURCE] >= 0 or row[MODEL] == LEAKY_INTEGRATOR:
+        return False
+    # a row that comes twice would be added to twice at once
+    one, two, three, four = tape[k, UNIT_OF], tape[k - 1, UNIT_OF], tape[k - 2, UNIT_OF], tape[k - 3, UNIT_OF]
+    if one in (two, three, four) or two in (three, four) or three == four:
+        return False
+    last_us, first_us = walk.t_us[b] - options.anchor_us, tape[k - 3, WHEN] - options.anchor_us
+    return last_us >> row[SHIFT] == first_us >> row[SHIFT]
+
+
+@inline_kernel
 def _plain_back(
     program: Program,
     walk: Walk,
@@ -1317,6 +1371,7 @@ def _plain_back(
     end: int,
     b: int,
     width: float,
+    anchor_us: int,
 ) -> None:
     """Do as ``_delivery_back`` where most time is spent: dense rows to units that only leak, or to integrators.
 
@@ -1350,16 +1405,16 @@ def _plain_back(
     factor = real(1.0)
     if row[MODEL] == LIF:
         factor = real(decay_of(program.decay[way[TARGET]], program.constant[TAU_MEM, first], dt_us))
+    if (t_us + dt_us - anchor_us) >> row[SHIFT] != (t_us - anchor_us) >> row[SHIFT]:
+        for j in range(n):  # no denormals; as ``neurons.front`` does it
+            lam[j] = lam[j] if abs(lam[j]) > tiny else zero
     if end == k + 1 and cause < 0:
         for j in range(n):
-            later = lam[j] * factor
-            later = later if abs(later) > tiny else zero
-            lam[j] = later
-            d_weight[j] += later
+            lam[j] *= factor
+            d_weight[j] += lam[j]
         return
     for j in range(n):
-        later = lam[j] * factor
-        lam[j] = later if abs(later) > tiny else zero
+        lam[j] *= factor
     for s in range(end - 1, k, -1):
         j = tape[s, UNIT_OF]
         theta, down = program.theta[first + j], np.float64(program.down[first + j])
@@ -1426,7 +1481,23 @@ def walk_back(
         p: Any = tape[first, PLACE] if what == ENDED else program.projection[tape[first, PLACE], TARGET]
         end = k + 1
         if what == DELIVERED and options.is_plain[tape[first, PLACE]]:
-            _plain_back(program, walk, gradients, links, tape, taped, first, end, options.block[p, 1], options.width)
+            if end == first + 1 and _are_silent(program, walk, options, tape, first, options.block[p, 1]):
+                _four_back(program, walk, gradients, tape, first, options.block[p, 1])
+                k = first - 4
+                continue
+            _plain_back(
+                program,
+                walk,
+                gradients,
+                links,
+                tape,
+                taped,
+                first,
+                end,
+                options.block[p, 1],
+                options.width,
+                options.anchor_us,
+            )
         elif what == DELIVERED:
             _delivery_back(program, table, walk, options, gradients, links, rows, tape, taped, first, end)
         else:

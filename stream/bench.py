@@ -28,6 +28,7 @@ SUITES = (
     "sources.filter_bench",
     "neurons.bench",
     "plasticity.bench",
+    "plasticity.train_bench",
     "chip.bench",
 )
 

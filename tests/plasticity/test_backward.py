@@ -641,3 +641,42 @@ def test_all_gradients(name: str, surrogate: Any) -> None:
             same(f"tau_mem of {population.name}", got.tau[units], by[1][p][0])
         if isinstance(population.model, AdaptiveLIFUnits):
             same(f"tau_adapt of {population.name}", got.tau_2[units], by[1][p][1])
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+@pytest.mark.parametrize("model", [LIFUnits, IntegrateFireUnits])
+def test_the_fast_way_back_is_the_same(model: Any, reset: Any, precision: Any) -> None:
+    """Without rows, silent events go back four at a time, and plain rows without the general machinery."""
+    rng = np.random.default_rng(8)
+    leak = {"tau_mem_us": 30_000.0} if model is LIFUnits else {}
+    graph = Graph(
+        (40,),
+        [
+            Population("first", model(reset=reset, **leak), (23,)),
+            Population("hidden", LIFUnits(tau_mem_us=9_000.0), (6,)),
+            Population("scores", LeakyIntegratorUnits(tau_mem_us=20_000.0), (3,)),
+        ],
+        [
+            Projection(INPUT, "first", Dense(rng.normal(0.012, 0.07, (40, 23)))),
+            Projection("first", "hidden", Dense(rng.normal(0.2, 0.4, (23, 6)))),
+            Projection("hidden", "scores", Dense(rng.normal(0.0, 1.0, (6, 3)))),
+        ],
+    )
+    items = _events(rng, 40, 1500)
+    items["t"] += (items["t"] - START_US) * 9  # gaps, so that what is tiny is flushed on the way
+    gradients = []
+    for times in (True, False):
+        network = PlasticNetwork.of(graph, precision=precision)
+        window = TapedWindow(network, times=times)
+        network.run(items)
+        fired = network.state.tape[: window.n_entries, 1] == FIRED
+        assert 30 < np.sum(fired) < 900, "both spikes and silence"
+        window.walk_back({"scores": np.array([1.0, -2.0, 0.5])})
+        assert bool(window._is_plain.any()) != times
+        gradients.append(window.gradients.weight)
+    tolerance = 1e-4 if precision == "float32" else 1e-10
+    np.testing.assert_allclose(
+        gradients[1], gradients[0], rtol=tolerance, atol=tolerance * np.max(np.abs(gradients[0]))
+    )
+    assert np.count_nonzero(gradients[1]) > 600
