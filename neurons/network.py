@@ -797,6 +797,7 @@ class Network(Operator):
         if isinstance(mark, Reset):
             self._start(mark.t_us)
         elif isinstance(mark, Label):
+            self._at_label(mark)
             if self._readout >= 0:
                 scores = self.averages(self._names[self._readout])
                 row = (mark.t_us, mark.start_us, mark.label, int(np.argmax(scores)), mark.teach)
@@ -807,6 +808,9 @@ class Network(Operator):
             self.state.integral_us.fill(0)
             self._clock[WINDOW_US] = mark.t_us
         super().on_mark(port, mark, emit)
+
+    def _at_label(self, mark: Label) -> None:
+        """Do what is to be done while the window of a label still stands; a network that learns puts its own here."""
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

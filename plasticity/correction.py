@@ -160,7 +160,7 @@ class GlobalCorrection:
         """Describe a meta-parameter that stands in ``target``; one number in all places if it was given as one."""
         unit, lowest, highest = BOUNDS[kind]
         is_shared = np.ndim(given) == 0
-        value = np.array(np.mean(target) if is_shared else target, np.float64).reshape(-1)
+        value = np.array(target, np.float64).reshape(-1)[: 1 if is_shared else target.size]
 
         def gather(gradients: Gradients) -> NDArray[np.float64]:
             mine = np.asarray(gradient(gradients), np.float64).reshape(-1)

@@ -14,6 +14,7 @@ from neurons.convolution import Convolution
 from neurons.current_lif import CurrentLIFUnits
 from neurons.dense import Dense
 from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.graph_file import save_graph
 from neurons.inhibition import Inhibition
 from neurons.integrate_fire import IntegrateFireUnits
 from neurons.izhikevich import IzhikevichUnits
@@ -28,6 +29,7 @@ from plasticity.bcm import BCM
 from plasticity.error_modulated import ErrorModulated
 from plasticity.hebbian import Hebbian
 from plasticity.learner import OnlineLearner
+from plasticity.network_learner import NetworkLearner
 from plasticity.oja import Oja
 from plasticity.pair_stdp import PairSTDP
 from plasticity.plastic_network import PlasticNetwork, Rule
@@ -171,7 +173,25 @@ def plastic(rule: Rule) -> PlasticNetwork:
     )
 
 
+def network_learner(folder: Path, *, plastic: bool = False, **more: Any) -> NetworkLearner:
+    """Make one that learns everywhere, by local rules and tired terminals too, if it is ``plastic``."""
+    path = folder / "net.safetensors"
+    save_graph(path, learning_graph())
+    ways = [("input", "map"), ("map", "hidden"), ("hidden", "scores")]
+    rules: list[dict[str, Any]] = []
+    if plastic:
+        rules = [{"source": a, "target": b, "rule": "Hebbian"} for a, b in ways]
+        rules.append({"source": "input", "target": "map", "rule": "ShortTerm"})
+    return NetworkLearner(path=str(path), readout="scores", rules=rules, weight_rate=0.05, **more)
+
+
 MAKERS: dict[str, Callable[[Path], Operator]] = {
+    "network learner": lambda folder: network_learner(folder),
+    "network learner, short windows": lambda folder: network_learner(folder, window_events=37),
+    "network learner, all": lambda folder: network_learner(folder, plastic=True, learn=("weights", "rules", "times")),
+    "network learner, by the clock": lambda folder: network_learner(
+        folder, plastic=True, correction_period_us=200_000, optimiser="sgd"
+    ),
     "learner GP": lambda folder: learner("GP"),
     "learner LP": lambda folder: learner("LP"),
     "learner HP": lambda folder: learner("HP", deploy_every=2),
