@@ -249,6 +249,7 @@ def _sender(context: Any, edge: EdgeSpec, ports: dict[str, Ports], token: str, l
         token=token,
         delivery=edge.delivery,
         bounds=edge.bounds,
+        policy=edge.policy,
         window=edge.window,
         alive=alive,
     )

@@ -19,7 +19,8 @@
     [[edge]]
     from = "camera.events"
     to = "learner.events"
-    delivery = "lossless"                  # or "live", with bounds = { messages = 64, bytes = ..., age_us = ... }
+    delivery = "lossless"                  # or "live", with policy = "drop-oldest" | "drop-newest" | "sample",
+                                           # max_count (packets), max_bytes, max_age_ms
 
 Unknown keys and wrong types are errors that name the place. The parameters that a source or operator takes are the
 keyword arguments of its constructor, checked against their annotations. Names in ``kind`` are resolved when the
@@ -39,7 +40,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from stream.edge import Bounds, Delivery
+from stream.backlog import Bounds, Policy
+from stream.edge import Delivery
 from stream.errors import ConfigError, GraphError
 from stream.jit import PACKAGES
 from stream.operator import Operator, Port, Source
@@ -106,8 +108,19 @@ class EdgeSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename=
     delivery: Delivery = "lossless"
     window: Annotated[int, Meta(ge=1, le=4096)] = 4
     """Most messages in flight between two processes."""
-    bounds: Bounds = Bounds()
-    """What a `live` edge may keep waiting."""
+    policy: Policy = "drop-oldest"
+    """What a `live` edge drops when too much waits; see ``stream.backlog``."""
+    max_count: Annotated[int, Meta(ge=1, le=1 << 20)] = 64
+    """Most messages that a `live` edge keeps waiting."""
+    max_bytes: Annotated[int, Meta(ge=1)] = 16 << 20
+    """Most bytes of items that it keeps waiting."""
+    max_age_ms: Annotated[float, Meta(gt=0)] = 100.0
+    """Longest that it keeps a packet waiting, wall time."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a `live` edge may keep waiting."""
+        return Bounds(self.max_count, self.max_bytes, round(self.max_age_ms * 1000))
 
     @property
     def name(self) -> str:
