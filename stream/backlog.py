@@ -6,7 +6,7 @@ is the edge's policy:
 =============== ======================================================================================================
 drop-oldest     the oldest that waits: what arrives is as new as can be (a live picture)
 drop-newest     the one that just came: what arrives is a run without gaps, then a gap (a triggered recording)
-sample          every second one that waits: what arrives is spread evenly over the time that passed (a statistic)
+sample          every second one, then three of four, ...: what arrives is spread evenly over the time (a statistic)
 =============== ======================================================================================================
 
 What has waited too long goes first whatever the policy: it is of no use to a viewer any more. Marks are never dropped.
@@ -78,6 +78,8 @@ class Backlog:
         self.n_bytes = 0
         self._entries: deque[_Entry] = deque()
         self._gap = _Gap()  # behind the last entry
+        self._stride = 1  # of "sample": one packet in so many may wait
+        self._since = 0  # packets since the last one that may
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -93,6 +95,10 @@ class Backlog:
         self._gap = _Gap()
         self.n_bytes += n_bytes
         self.counts.waiting_messages = len(self._entries)
+        if self._stride > 1 and isinstance(message, Packet):
+            self._since += 1
+            if self._since % self._stride:
+                self._drop(len(self._entries) - 1)
 
     def trim(self) -> None:
         """Drop what is above the bounds."""
@@ -111,6 +117,8 @@ class Backlog:
                 victims = packets[-1:]
             else:
                 victims = packets[1::2]
+                self._since = self._stride if victims[-1] == packets[-1] else 0
+                self._stride *= 2
             for index in reversed(victims):
                 self._drop(index)
 
@@ -125,6 +133,8 @@ class Backlog:
         self._entries.popleft()
         self.n_bytes -= entry.n_bytes
         self.counts.waiting_messages = len(self._entries)
+        if not self._entries:
+            self._stride, self._since = 1, 0
         return entry.message
 
     def clear(self) -> None:

@@ -72,12 +72,14 @@ def alternate(candidate: Callable[[], object], limit: Callable[[], object], *, r
 def measurements(quick: bool) -> Iterator[Measurement]:
     """Measure an edge between two processes beside bare pyzmq with messages of the same size."""
     n_events, n_messages = 4096, 200 if quick else 3000
-    for transport in ("ipc", "tcp"):
+    for transport, shared in (("ipc", True), ("tcp", True), ("tcp", False)):
         with tempfile.TemporaryDirectory(prefix="hebbstream-") as folder:
-            yield _measure_edge(transport, folder, n_events, n_messages, rounds=2 if quick else 5)
+            yield _measure_edge(transport, folder, n_events, n_messages, rounds=2 if quick else 5, shared=shared)
 
 
-def _measure_edge(transport: str, folder: str, n_events: int, n_messages: int, rounds: int) -> Measurement:
+def _measure_edge(
+    transport: str, folder: str, n_events: int, n_messages: int, rounds: int, shared: bool = True
+) -> Measurement:
     import numpy as np
     import zmq
 
@@ -107,7 +109,7 @@ def _measure_edge(transport: str, folder: str, n_events: int, n_messages: int, r
             here.recv()
 
         def send_edge() -> None:
-            sender = Sender(context, "a.b -> c.d", Port("events", 640, 480), token="", window=16)
+            sender = Sender(context, "a.b -> c.d", Port("events", 640, 480), token="", shared=shared)
             sender.connect(here.recv())
             for _ in range(n_messages):
                 sender.put(packet)
@@ -122,7 +124,8 @@ def _measure_edge(transport: str, folder: str, n_events: int, n_messages: int, r
         child.kill()
     count = n_events * n_messages
     limit = "bare pyzmq PUSH/PULL, same frames"
-    return Measurement(f"edge {transport}, {n_events} events a packet", count / edge_s, "events", limit, count / bare_s)
+    words = f"edge {transport}, {n_events} events a packet" + ("" if shared else ", no shared memory")
+    return Measurement(words, count / edge_s, "events", limit, count / bare_s)
 
 
 def _receive_both(pipe: Any, ends: list[str], n_messages: int, rounds: int) -> None:
@@ -143,11 +146,11 @@ def _receive_both(pipe: Any, ends: list[str], n_messages: int, rounds: int) -> N
         pipe.send(receiver.endpoint)
         message = None
         while not isinstance(message, End):
-            if not receiver.socket.poll(20):
-                receiver.acknowledge()
             message = receiver.receive()
             if message is not None:
                 receiver.done(message)
+            elif not receiver.socket.poll(1):
+                receiver.acknowledge()
         pipe.send("edge")
         for _ in range(n_messages):
             bare.recv_multipart()

@@ -1,7 +1,7 @@
 """Keys of nodes: who may connect, and proof of who answers (CURVE, which also encrypts).
 
-One machine needs none: ipc sockets are for their owner alone, and tcp is bound to the loopback address. Between machines
-each node has a key pair, made by ``hebbstream keys FOLDER NAME``:
+One machine needs none: ipc sockets are for their owner alone, and tcp is bound to the loopback address. Between
+machines each node has a key pair, made by ``hebbstream keys FOLDER NAME``:
 
 ``FOLDER/NAME.key_secret``   stays where it is, readable by its owner alone
 ``FOLDER/NAME.key``          goes to the others: whoever listens keeps a folder of those it lets in

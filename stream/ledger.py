@@ -20,7 +20,7 @@ class EdgeCounts(msgspec.Struct):
     delivered_items: int = 0
     refused_messages: int = 0  # from peers that are not ours: not part of the stream, so not part of the balance
     waiting_messages: int = 0  # at the sender, of a `live` edge, at this moment
-    bytes: int = 0
+    bytes: int = 0  # through the socket; payloads in shared memory are not among them
 
 
 class Ledger(NamedTuple):

@@ -43,7 +43,6 @@ __all__ = [
     "PacketBody",
     "decode",
     "encode",
-    "payload_bytes",
     "pieces",
     "schema",
     "warm_up",
@@ -179,17 +178,6 @@ def schema(item: str) -> str:
     return ", ".join(f"{name} {kind[0].str}" for name, kind in fields.items()) if fields else ""
 
 
-def payload_bytes(header: Frame) -> int:
-    """Return how many bytes a packet's header says that its payload has; -1 if it is no packet's header."""
-    try:
-        body = _header_decoder.decode(header).body
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return -1
-    if isinstance(body, PacketBody) and body.item in WIRE_DTYPES:
-        return int(body.count * WIRE_DTYPES[body.item].itemsize)
-    return -1
-
-
 def encode(
     message: Message, *, stream: str, sequence: int, dropped: int = 0, into: NDArray[np.uint8] | None = None
 ) -> list[Frame]:
@@ -243,8 +231,10 @@ def encode(
     return [_header_encoder.encode(header), *frames]
 
 
-def decode(frames: Sequence[bytes | memoryview]) -> tuple[Header, Message]:
+def decode(frames: Sequence[Frame], *, slot: memoryview | None = None) -> tuple[Header, Message]:
     """Turn frames back into a message.
+
+    ``slot`` is memory that begins with a packet's payload; the header is then the only frame.
 
     Returns
     -------
@@ -269,7 +259,7 @@ def decode(frames: Sequence[bytes | memoryview]) -> tuple[Header, Message]:
         )
     body = header.body
     if isinstance(body, PacketBody):
-        return header, _decode_packet(header, body, frames)
+        return header, _decode_packet(header, body, frames if slot is None else [*frames, slot[: _n_bytes(body)]])
     if isinstance(body, DeployBody):
         return header, _decode_deploy(header, body, frames)
     if len(frames) != 1:
@@ -288,6 +278,10 @@ def _item_of(items: NDArray[np.void]) -> str:
         if items.dtype == dtype:
             return name
     raise StreamError(f"items of type {items.dtype}: wanted one of {', '.join(ITEM_DTYPES)} (stream.packet)")
+
+
+def _n_bytes(body: PacketBody) -> int:
+    return body.count * WIRE_DTYPES[body.item].itemsize if body.item in WIRE_DTYPES else 0
 
 
 def _decode_packet(header: Header, body: PacketBody, frames: Sequence[Any]) -> Packet:
