@@ -41,6 +41,7 @@ import msgspec
 from msgspec import Meta
 
 from stream.backlog import Bounds, Policy
+from stream.curve import guard_endpoint
 from stream.edge import Delivery
 from stream.errors import ConfigError, GraphError
 from stream.jit import PACKAGES
@@ -54,6 +55,7 @@ __all__ = [
     "Pipeline",
     "Ports",
     "SourceSpec",
+    "TapSpec",
     "build",
     "check",
     "load",
@@ -128,6 +130,22 @@ class EdgeSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename=
         return f"{self.source} -> {self.target}"
 
 
+class TapSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"source": "from"}):
+    """A place where viewers and recorders may look at an output while the pipeline runs; see ``stream.tap``."""
+
+    source: Address
+    endpoint: Annotated[str, Meta(pattern="^(ipc|tcp)://.+$")]
+    policy: Policy = "drop-oldest"
+    max_count: Annotated[int, Meta(ge=1, le=1 << 20)] = 64
+    max_bytes: Annotated[int, Meta(ge=1)] = 16 << 20
+    max_age_ms: Annotated[float, Meta(gt=0)] = 1000.0
+
+    @property
+    def bounds(self) -> Bounds:
+        """What may wait for a viewer."""
+        return Bounds(self.max_count, self.max_bytes, round(self.max_age_ms * 1000))
+
+
 class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A pipeline's description. Nothing is imported or opened before it is built.
 
@@ -146,6 +164,7 @@ class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     source: list[SourceSpec] = []
     operator: list[OperatorSpec] = []
     edge: list[EdgeSpec] = []
+    tap: list[TapSpec] = []
 
     @property
     def members(self) -> list[SourceSpec | OperatorSpec]:
@@ -333,6 +352,11 @@ def check(pipeline: Pipeline, ports: Mapping[str, Ports]) -> None:
         for port in ports[name].inputs:
             if f"{name}.{port}" not in fed:
                 raise GraphError(f'input {name}.{port} has no edge; add an [[edge]] with to = "{name}.{port}"')
+    for tap in pipeline.tap:
+        name, _, port = tap.source.partition(".")
+        if name not in ports or port not in ports[name].outputs:
+            raise GraphError(f"tap of {tap.source}: there is no such output")
+        guard_endpoint(tap.endpoint, curve=None, insecure=False)
     _check_acyclic(pipeline)
 
 
@@ -343,8 +367,8 @@ def source_of(what: str) -> tuple[str, dict[str, Any]]:
     ----------
     what
         ``simulated``; ``camera``, ``camera:SERIAL``; ``udp://HOST:PORT`` (listen for SPIF), ``dv://HOST:PORT`` (DV's
-        network stream); ``-`` (an event file on standard input); or the path of a folder of labelled recordings, of a
-        recorder's file, or of an event file.
+        network stream); ``tap:ENDPOINT`` (an output of a running pipeline); ``-`` (an event file on standard input); or
+        the path of a folder of labelled recordings, of a recorder's file, or of an event file.
 
     Returns
     -------
@@ -362,6 +386,8 @@ def source_of(what: str) -> tuple[str, dict[str, Any]]:
     if what == "camera" or what.startswith("camera:"):
         serial = what.partition(":")[2]
         return "sources.camera.Camera", {"serial": serial} if serial else {}
+    if what.startswith("tap:"):
+        return "stream.tap.TapSource", {"endpoint": what.removeprefix("tap:")}
     if word in ("udp", "dv") and rest:
         host, _, port = rest.rpartition(":")
         if not host or not port.isdigit():
