@@ -204,7 +204,7 @@ class Host:
                     self._locals.append(out)
                 else:
                     out = self._senders[edge.name]
-                    out.alive = self._look_up
+                    out.alive = self.look_up
                 self._targets.setdefault((source, port), []).append(out)
             elif target in members:
                 self._receiver_targets[edge.name] = edge.target
@@ -229,7 +229,7 @@ class Host:
         for tap in self._taps.values():
             poller.register(tap.socket, zmq.POLLIN)
         while not self._has_ended():
-            self._look_up()
+            self.look_up()
             progressed = any([self._step(outlet) for outlet in self._outlets if not outlet.has_ended])
             for receiver in self._receivers.values():
                 # a bounded bite of each input, so that none starves and status goes out
@@ -390,7 +390,7 @@ class Host:
             inlet.ended == inlet.edges for inlet in self._inlets.values()
         )
 
-    def _look_up(self) -> None:
+    def look_up(self) -> None:
         """Look up from the work: say how it goes, and see whether to stop."""
         now = time.monotonic()
         if now >= self._next_status_s:

@@ -25,7 +25,7 @@ from stream.node import Abort, Bind, Bound, Command, Connect, Failure, Progress,
 from stream.operator import Operator
 from stream.pipeline import EdgeSpec, Pipeline, Ports, build, check, ports_of
 
-__all__ = ["Controls", "OnStatus", "RunResult", "run"]
+__all__ = ["Controls", "Interrupts", "OnStatus", "RunResult", "run"]
 
 OnStatus: TypeAlias = Callable[[dict[str, Status], str], None]
 """Called with the latest status of each node and a word on what is going on."""
@@ -90,7 +90,7 @@ def run(
     HebbstreamError
         If a member failed. Its message names the node; ``error.result`` is the RunResult up to there, if it had begun.
     """
-    with _Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         if processes:
             return _Supervisor(pipeline, list(plugins), restore, on_status, controls, interrupts).run()
         return _run_here(pipeline, list(plugins), restore, on_status, controls, interrupts)
@@ -100,14 +100,14 @@ class _StoppedEarly(Exception):
     """Ctrl-C came before the nodes were joined: nothing flowed, so the ledger is all zeros."""
 
 
-class _Interrupts:
+class Interrupts:
     """Counts Ctrl-C and SIGTERM instead of raising, so that a run can end in its own way."""
 
     def __init__(self) -> None:
         self.count = 0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "_Interrupts":
+    def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
@@ -127,7 +127,7 @@ def _run_here(
     restore: int | None,
     on_status: OnStatus,
     controls: Controls,
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
 ) -> RunResult:
     on_status({}, "building")
     members = build(pipeline, plugins=plugins)
@@ -232,7 +232,7 @@ class _Supervisor:
         restore: int | None,
         on_status: OnStatus,
         controls: Controls,
-        interrupts: _Interrupts,
+        interrupts: Interrupts,
     ) -> None:
         self.pipeline, self.on_status, self.controls, self.interrupts = pipeline, on_status, controls, interrupts
         self.reports: queue.SimpleQueue[tuple[str, Report | None]] = queue.SimpleQueue()
