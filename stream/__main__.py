@@ -20,6 +20,7 @@ from stream.train import train
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stream.host import Status
     from stream.ledger import LatencyPercentiles
     from stream.pipeline import Pipeline, SourceSpec
     from stream.run import RunResult
@@ -183,6 +184,7 @@ def node(
             return interrupts.count > 0
 
         failure: HebbstreamError | None = None
+        status: Status | None
         try:
             status = run_node(
                 what,
