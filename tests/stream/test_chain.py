@@ -11,10 +11,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zmq
 
+from stream.backlog import Bounds, Policy
 from stream.chain import run_node
+from stream.edge import Sender
 from stream.errors import ConfigError, StreamError
+from stream.operator import Port
+from stream.packet import EVENT_DTYPE, End, packet_of
 from stream.record import read_recording
 
 Started = list[subprocess.Popen[str]]
@@ -139,3 +145,50 @@ def test_live_between_terminals_loses_and_tells(tmp_path: Path, toys: list[str])
     assert out.dropped_items > 0
     assert out.sent_messages == into.delivered_messages + out.dropped_messages
     assert not os.path.exists(endpoint.removeprefix("ipc://"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+@pytest.mark.parametrize("policy", ["drop-oldest", "drop-newest", "sample"])
+def test_a_stopped_receiver_costs_bounded_memory_and_every_loss_is_told(
+    tmp_path: Path, toys: list[str], started: Started, policy: Policy
+) -> None:
+    endpoint = free_endpoint(tmp_path, "ipc", 0)
+    relay = node(started, "toy_members.Relay", "--in", endpoint, "--token", "t")
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    bounds = Bounds(messages=32, bytes=100_000, age_us=10**9)
+    sender = Sender(
+        context,
+        "a.b -> c.d",
+        Port("events", 10, 10),
+        token="t",
+        delivery="live",
+        bounds=bounds,
+        policy=policy,
+        window=4,
+    )
+    sender.connect(endpoint)
+    events = np.zeros(500, EVENT_DTYPE)
+    most = 0
+    for phase in ("runs", "stopped", "runs"):
+        relay.send_signal(signal.SIGSTOP if phase == "stopped" else signal.SIGCONT)
+        end_s = time.monotonic() + (1.0 if phase == "stopped" else 0.3)
+        while time.monotonic() < end_s:
+            events["t"] += 1
+            before_s = time.monotonic()
+            sender.put(packet_of(events))
+            assert time.monotonic() - before_s < 0.5
+            counts = sender.counts
+            most = max(most, sender._waiting.n_bytes)
+            left = counts.sent_messages - counts.dropped_messages
+            assert left == sender.acknowledged + sender.in_flight + counts.waiting_messages
+            time.sleep(0.001)
+    sender.put(End(int(events["t"][0])))
+    sender.close()
+    out, err = relay.communicate(timeout=30)
+    assert relay.returncode == 0, err
+    delivered = json.loads(out)["edges"][0]["counts"]
+    assert most <= 100_000
+    assert sender.counts.dropped_items > 0
+    assert sender.counts.sent_items == delivered["delivered_items"] + sender.counts.dropped_items
+    assert sender.counts.sent_messages == delivered["delivered_messages"] + sender.counts.dropped_messages
+    context.destroy(linger=0)

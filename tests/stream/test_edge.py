@@ -421,6 +421,79 @@ def test_a_backlog_accounts_for_everything(
     assert marks == 0
 
 
+# A proxy that spoils things
+
+
+@pytest.mark.parametrize("fault", ["delay", "drop", "duplicate", "swap", "truncate", "cut"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_a_proxy_spoils_is_noticed_and_what_came_before_is_right(
+    context: "zmq.Context[zmq.Socket[bytes]]", tmp_path: Path, fault: str, seed: int
+) -> None:
+    receiver = Receiver(context, NAME, PORT, f"ipc://{tmp_path}/back", token="t", window=8)
+    consumer = Consumer(receiver)
+    front, back = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    front.bind(f"ipc://{tmp_path}/front")
+    back.connect(receiver.endpoint)
+    victim = int(np.random.default_rng(seed).integers(3, 30))
+    is_over = threading.Event()
+
+    def proxy() -> None:
+        identity, n, held = b"", 0, list[bytes]()
+        while not is_over.is_set():
+            if front.poll(5):
+                identity, *frames = front.recv_multipart()
+                n += 1
+                if n == victim:
+                    if fault == "delay":
+                        time.sleep(0.2)
+                    elif fault == "drop":
+                        continue
+                    elif fault == "duplicate":
+                        back.send_multipart(frames)
+                    elif fault == "swap":
+                        held = frames
+                        continue
+                    elif fault == "truncate":
+                        frames[-1] = frames[-1][:-3]
+                    else:
+                        frames = [frames[0][:4]]
+                back.send_multipart(frames)
+                if held:
+                    back.send_multipart(held)
+                    held = []
+            while back.poll(0):
+                front.send_multipart([identity, *back.recv_multipart()])
+
+    thread = threading.Thread(target=proxy, daemon=True)
+    thread.start()
+    sender = Sender(context, NAME, PORT, token="t", shared=seed == 0)
+    sender.connect(f"ipc://{tmp_path}/front")
+
+    def alive() -> None:
+        if consumer.failure is not None:
+            raise StreamError("the receiver has given up")
+
+    sender.alive = alive
+    sent = [packet(10 * index) for index in range(40)]
+    try:
+        for message in [*sent, End(400)]:
+            sender.put(message)
+    except StreamError:
+        pass
+    consumer.join(10)
+    assert (consumer.failure is None) == (fault == "delay")
+    got = [message for message in consumer.got if isinstance(message, Packet)]
+    assert len(got) == (40 if fault == "delay" else victim - 2 + (fault == "duplicate"))  # the hello came first
+    for left, right in zip(sent, got, strict=False):
+        assert left.items.tobytes() == right.items.tobytes()
+    is_over.set()
+    thread.join(5)
+    sender.close(timeout_s=0.1)
+    front.close(linger=0)
+    back.close(linger=0)
+    receiver.close()
+
+
 # Shared memory
 
 
