@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from stream.errors import ConfigError, StreamError
 from stream.operator import Emit, Operator, Port, Snapshot
-from stream.packet import ITEM_DTYPES, Label, Loss, Mark, Packet, Reset, packet_of
+from stream.packet import ITEM_DTYPES, Loss, Mark, Packet, packet_of
+from stream.wire import decode, encode
 
 __all__ = ["Merge"]
 
@@ -29,8 +30,7 @@ BEFORE_ALL_US = -(1 << 62)
 AFTER_ALL_US = 1 << 62
 MOST_X = 0x7FFF  # what the wire holds
 
-_marks_encoder = msgspec.msgpack.Encoder()
-_marks_decoder = msgspec.msgpack.Decoder(list[tuple[int, Reset | Label | Loss]])
+_frames_decoder = msgspec.msgpack.Decoder(list[list[bytes]])
 
 
 class _Pending:
@@ -38,7 +38,7 @@ class _Pending:
 
     def __init__(self, dtype: "np.dtype[np.void]") -> None:
         self.items = np.zeros(0, dtype)
-        self.marks: list[tuple[int, Reset | Label | Loss]] = []  # with the number of items in front of it
+        self.marks: list[tuple[int, Mark]] = []  # with the number of items in front of it
 
 
 class Merge(Operator):
@@ -112,8 +112,6 @@ class Merge(Operator):
 
     def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
         """Sort a mark in."""
-        if not isinstance(mark, Reset | Label | Loss):
-            raise StreamError(f"merge: a {type(mark).__name__} mark on {port}; weights go past a merge, not through it")
         if mark.t_us < self._out_us:
             mark = msgspec.structs.replace(mark, t_us=self._out_us)
         index = self._index[port]
@@ -140,7 +138,7 @@ class Merge(Operator):
         }
         for index, pending in enumerate(self._pending):
             arrays[f"items{index}"] = np.frombuffer(pending.items.tobytes(), np.uint8).copy()
-            arrays[f"marks{index}"] = np.frombuffer(_marks_encoder.encode(pending.marks), np.uint8).copy()
+            arrays[f"marks{index}"] = _packed(pending.marks)
         return arrays
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -152,9 +150,9 @@ class Merge(Operator):
                 raise ValueError(f"arrays {sorted(snapshot)}, wanted those of {n} inputs")
             dtype = ITEM_DTYPES[self._out]
             items = [np.frombuffer(snapshot[f"items{i}"].tobytes(), dtype).copy() for i in range(n)]
-            marks = [_marks_decoder.decode(snapshot[f"marks{i}"].tobytes()) for i in range(n)]
+            marks = [_unpacked(snapshot[f"marks{i}"]) for i in range(n)]
             out_us, merged = (int(value) for value in snapshot["counts"])
-        except (ValueError, msgspec.DecodeError) as error:
+        except (ValueError, msgspec.DecodeError, StreamError) as error:
             raise ConfigError(f"snapshot of merge: {error}; restore it into the merge it was taken from") from None
         for pending, its_items, its_marks in zip(self._pending, items, marks, strict=True):
             pending.items, pending.marks = its_items, its_marks
@@ -200,3 +198,19 @@ class Merge(Operator):
                 emit(self._out, packet_of(merged[part]))
         if until_us < AFTER_ALL_US:
             emit(self._out, packet_of(merged[:0], start_us=until_us))  # time has moved, even if nothing happened
+
+
+def _packed(marks: list[tuple[int, Mark]]) -> NDArray[np.uint8]:
+    """Write marks in their wire form, with their places as sequence."""
+    frames = [[bytes(frame) for frame in encode(mark, stream="", sequence=at)] for at, mark in marks]
+    return np.frombuffer(msgspec.msgpack.encode(frames), np.uint8).copy()
+
+
+def _unpacked(array: NDArray[np.uint8]) -> list[tuple[int, Mark]]:
+    found: list[tuple[int, Mark]] = []
+    for frames in _frames_decoder.decode(array.tobytes()):
+        header, mark = decode(frames)
+        if isinstance(mark, Packet):
+            raise StreamError("a packet among the marks")
+        found.append((header.sequence, mark))
+    return found

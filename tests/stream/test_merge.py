@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.errors import ConfigError, StreamError
+from stream.errors import ConfigError
 from stream.merge import Merge
-from stream.packet import EVENT_DTYPE, Barrier, Label, Loss, Message, Packet, Reset, packet_of
+from stream.packet import EVENT_DTYPE, Label, Loss, Message, Packet, Reset, packet_of
 
 Entry = tuple[int, int, int]  # time, input, number within the input
 
@@ -147,9 +147,7 @@ def test_what_cannot_be_merged(wrong: dict[str, object]) -> None:
         Merge(**wrong)  # type: ignore[arg-type]
 
 
-def test_wrong_marks_and_snapshots() -> None:
+def test_a_foreign_snapshot() -> None:
     merge = Merge(inputs=["a", "b"])
-    with pytest.raises(StreamError, match="Barrier"):
-        merge.on_mark("a", Barrier(0, 1), lambda *_: None)
     with pytest.raises(ConfigError, match="snapshot of merge"):
         merge.restore(Merge(inputs=["a"]).snapshot())
