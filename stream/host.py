@@ -6,6 +6,7 @@ do not. The code of a member cannot tell the difference, and neither can its res
 
 import dataclasses
 import math
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from stream.packet import Barrier, End, Mark, Message, Packet
 from stream.pipeline import EdgeSpec, Pipeline, SourceSpec, Speed
 from stream.replay import Replay
 from stream.snapshot import write_snapshot
+from stream.tap import Tap
 
 __all__ = ["Control", "EdgeStatus", "Host", "Status"]
 
@@ -59,6 +61,7 @@ class Status(msgspec.Struct):
     cpu_s: float
     reason: str = ""
     done: bool = False
+    memory_bytes: int = 0  # resident; 0 where the system does not tell
 
 
 class LocalEdge:
@@ -150,6 +153,8 @@ class Host:
         Name of this process, for the status.
     senders, receivers
         Foreign edges, by name.
+    taps
+        Places where outputs can be looked at, by ``member.port``.
     on_status
         Called about five times a second, and at the end.
     interrupted
@@ -166,6 +171,7 @@ class Host:
         node: str = "",
         senders: Mapping[str, Sender] | None = None,
         receivers: Mapping[str, Receiver] | None = None,
+        taps: Mapping[str, Tap] | None = None,
         on_status: Callable[[Status], None] = lambda status: None,
         interrupted: Callable[[], bool] = lambda: False,
         controls: Callable[[], list[Control]] = list,
@@ -173,6 +179,7 @@ class Host:
         self.node, self.members = node or pipeline.name, members
         self._snapshots = Path(pipeline.snapshots).expanduser() if pipeline.snapshots else None
         self._senders, self._receivers = dict(senders or {}), dict(receivers or {})
+        self._taps = dict(taps or {})
         self._on_status, self._interrupted, self._controls = on_status, interrupted, controls
         self._next_status_s = 0.0
         self._origin_ns = 0
@@ -180,7 +187,7 @@ class Host:
         self._reason = ""
         self._outlets = [Outlet(spec, members[spec.name]) for spec in pipeline.source if spec.name in members]  # type: ignore[arg-type]
         self._inlets: dict[str, Inlet] = {}
-        self._targets: dict[tuple[str, str], list[LocalEdge | Sender]] = {}
+        self._targets: dict[tuple[str, str], list[LocalEdge | Sender | Tap]] = {}
         self._locals: list[LocalEdge] = []
         self._receiver_targets: dict[str, str] = {}
         for name, member in members.items():
@@ -197,10 +204,13 @@ class Host:
                     self._locals.append(out)
                 else:
                     out = self._senders[edge.name]
-                    out.alive = self._look_up
+                    out.alive = self.look_up
                 self._targets.setdefault((source, port), []).append(out)
             elif target in members:
                 self._receiver_targets[edge.name] = edge.target
+        for address, tap in self._taps.items():
+            source, _, port = address.partition(".")
+            self._targets.setdefault((source, port), []).append(tap)
         self._emitters = {name: self._emitter(name) for name in members}
 
     def run(self) -> Status:
@@ -216,8 +226,10 @@ class Host:
             poller.register(sender.socket, zmq.POLLIN)
         for receiver in self._receivers.values():
             poller.register(receiver.socket, zmq.POLLIN)
+        for tap in self._taps.values():
+            poller.register(tap.socket, zmq.POLLIN)
         while not self._has_ended():
-            self._look_up()
+            self.look_up()
             progressed = any([self._step(outlet) for outlet in self._outlets if not outlet.has_ended])
             for receiver in self._receivers.values():
                 # a bounded bite of each input, so that none starves and status goes out
@@ -233,8 +245,12 @@ class Host:
                 poller.poll(self._patience_ms())
                 for sender in self._senders.values():
                     sender.service()
+                for tap in self._taps.values():
+                    tap.service()
         for sender in self._senders.values():
             sender.close()
+        for tap in self._taps.values():
+            tap.finish()
         status = self.status(done=True)
         self._on_status(status)
         return status
@@ -249,9 +265,11 @@ class Host:
                 EdgeStatus(receiver.name, receiver.counts, receiver.latency.percentiles(), receiver.last_refusal)
                 for receiver in self._receivers.values()
             ),
+            *(EdgeStatus(tap.name, tap.account(), none, tap.last_refusal) for tap in self._taps.values()),
         ]
         statistics = {name: member.statistics() for name, member in self.members.items()}
-        return Status(self.node, self._stream_us, statistics, edges, time.process_time(), self._reason, done)
+        cpu_s, memory = time.process_time(), resident_bytes()
+        return Status(self.node, self._stream_us, statistics, edges, cpu_s, self._reason, done, memory)
 
     def close(self) -> None:
         """Close every member and edge of this process. Idempotent; what members were writing is kept."""
@@ -259,6 +277,8 @@ class Host:
             sender.socket.close()
         for receiver in self._receivers.values():
             receiver.close()
+        for tap in self._taps.values():
+            tap.close()
         for member in self.members.values():
             member.close()
 
@@ -370,7 +390,7 @@ class Host:
             inlet.ended == inlet.edges for inlet in self._inlets.values()
         )
 
-    def _look_up(self) -> None:
+    def look_up(self) -> None:
         """Look up from the work: say how it goes, and see whether to stop."""
         now = time.monotonic()
         if now >= self._next_status_s:
@@ -389,6 +409,15 @@ class Host:
         if not dues:
             return idle_ms
         return int(np.clip((min(dues) - time.monotonic()) * 1000, 0, idle_ms if idle_ms == 1 else 50))
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process holds; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _slices(packet: Packet, outlet: Outlet) -> list[Message]:

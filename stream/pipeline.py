@@ -19,7 +19,8 @@
     [[edge]]
     from = "camera.events"
     to = "learner.events"
-    delivery = "lossless"                  # or "live", with bounds = { messages = 64, bytes = ..., age_us = ... }
+    delivery = "lossless"                  # or "live", with policy = "drop-oldest" | "drop-newest" | "sample",
+                                           # max_count (packets), max_bytes, max_age_ms
 
 Unknown keys and wrong types are errors that name the place. The parameters that a source or operator takes are the
 keyword arguments of its constructor, checked against their annotations. Names in ``kind`` are resolved when the
@@ -39,7 +40,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from stream.edge import Bounds, Delivery
+from stream.backlog import Bounds, Policy
+from stream.curve import guard_endpoint
+from stream.edge import Delivery
 from stream.errors import ConfigError, GraphError
 from stream.jit import PACKAGES
 from stream.operator import Operator, Port, Source
@@ -52,6 +55,7 @@ __all__ = [
     "Pipeline",
     "Ports",
     "SourceSpec",
+    "TapSpec",
     "build",
     "check",
     "load",
@@ -106,13 +110,40 @@ class EdgeSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename=
     delivery: Delivery = "lossless"
     window: Annotated[int, Meta(ge=1, le=4096)] = 4
     """Most messages in flight between two processes."""
-    bounds: Bounds = Bounds()
-    """What a `live` edge may keep waiting."""
+    policy: Policy = "drop-oldest"
+    """What a `live` edge drops when too much waits; see ``stream.backlog``."""
+    max_count: Annotated[int, Meta(ge=1, le=1 << 20)] = 64
+    """Most messages that a `live` edge keeps waiting."""
+    max_bytes: Annotated[int, Meta(ge=1)] = 16 << 20
+    """Most bytes of items that it keeps waiting."""
+    max_age_ms: Annotated[float, Meta(gt=0)] = 100.0
+    """Longest that it keeps a packet waiting, wall time."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a `live` edge may keep waiting."""
+        return Bounds(self.max_count, self.max_bytes, round(self.max_age_ms * 1000))
 
     @property
     def name(self) -> str:
         """``camera.events -> learner.events``."""
         return f"{self.source} -> {self.target}"
+
+
+class TapSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"source": "from"}):
+    """A place where viewers and recorders may look at an output while the pipeline runs; see ``stream.tap``."""
+
+    source: Address
+    endpoint: Annotated[str, Meta(pattern="^(ipc|tcp)://.+$")]
+    policy: Policy = "drop-oldest"
+    max_count: Annotated[int, Meta(ge=1, le=1 << 20)] = 64
+    max_bytes: Annotated[int, Meta(ge=1)] = 16 << 20
+    max_age_ms: Annotated[float, Meta(gt=0)] = 1000.0
+
+    @property
+    def bounds(self) -> Bounds:
+        """What may wait for a viewer."""
+        return Bounds(self.max_count, self.max_bytes, round(self.max_age_ms * 1000))
 
 
 class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -133,6 +164,7 @@ class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     source: list[SourceSpec] = []
     operator: list[OperatorSpec] = []
     edge: list[EdgeSpec] = []
+    tap: list[TapSpec] = []
 
     @property
     def members(self) -> list[SourceSpec | OperatorSpec]:
@@ -320,6 +352,11 @@ def check(pipeline: Pipeline, ports: Mapping[str, Ports]) -> None:
         for port in ports[name].inputs:
             if f"{name}.{port}" not in fed:
                 raise GraphError(f'input {name}.{port} has no edge; add an [[edge]] with to = "{name}.{port}"')
+    for tap in pipeline.tap:
+        name, _, port = tap.source.partition(".")
+        if name not in ports or port not in ports[name].outputs:
+            raise GraphError(f"tap of {tap.source}: there is no such output")
+        guard_endpoint(tap.endpoint, curve=None, insecure=False)
     _check_acyclic(pipeline)
 
 
@@ -330,8 +367,8 @@ def source_of(what: str) -> tuple[str, dict[str, Any]]:
     ----------
     what
         ``simulated``; ``camera``, ``camera:SERIAL``; ``udp://HOST:PORT`` (listen for SPIF), ``dv://HOST:PORT`` (DV's
-        network stream); ``-`` (an event file on standard input); or the path of a folder of labelled recordings, of a
-        recorder's file, or of an event file.
+        network stream); ``tap:ENDPOINT`` (an output of a running pipeline); ``-`` (an event file on standard input); or
+        the path of a folder of labelled recordings, of a recorder's file, or of an event file.
 
     Returns
     -------
@@ -349,6 +386,8 @@ def source_of(what: str) -> tuple[str, dict[str, Any]]:
     if what == "camera" or what.startswith("camera:"):
         serial = what.partition(":")[2]
         return "sources.camera.Camera", {"serial": serial} if serial else {}
+    if what.startswith("tap:"):
+        return "stream.tap.TapSource", {"endpoint": what.removeprefix("tap:")}
     if word in ("udp", "dv") and rest:
         host, _, port = rest.rpartition(":")
         if not host or not port.isdigit():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
 import msgspec
+import zmq
 
 from stream import node as protocol
 from stream.errors import HebbstreamError, RunError, UsageError
@@ -22,9 +23,9 @@ from stream.host import STOPPED, Control, EdgeStatus, Host, Status
 from stream.ledger import EdgeCounts, LatencyPercentiles, Ledger
 from stream.node import Abort, Bind, Bound, Command, Connect, Failure, Progress, Ready, Report, Stop, Task, Tell
 from stream.operator import Operator
-from stream.pipeline import Pipeline, Ports, build, check, ports_of
+from stream.pipeline import EdgeSpec, Pipeline, Ports, build, check, ports_of
 
-__all__ = ["Controls", "OnStatus", "RunResult", "run"]
+__all__ = ["Controls", "Interrupts", "OnStatus", "RunResult", "run"]
 
 OnStatus: TypeAlias = Callable[[dict[str, Status], str], None]
 """Called with the latest status of each node and a word on what is going on."""
@@ -89,7 +90,7 @@ def run(
     HebbstreamError
         If a member failed. Its message names the node; ``error.result`` is the RunResult up to there, if it had begun.
     """
-    with _Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         if processes:
             return _Supervisor(pipeline, list(plugins), restore, on_status, controls, interrupts).run()
         return _run_here(pipeline, list(plugins), restore, on_status, controls, interrupts)
@@ -99,14 +100,14 @@ class _StoppedEarly(Exception):
     """Ctrl-C came before the nodes were joined: nothing flowed, so the ledger is all zeros."""
 
 
-class _Interrupts:
+class Interrupts:
     """Counts Ctrl-C and SIGTERM instead of raising, so that a run can end in its own way."""
 
     def __init__(self) -> None:
         self.count = 0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "_Interrupts":
+    def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
@@ -126,7 +127,7 @@ def _run_here(
     restore: int | None,
     on_status: OnStatus,
     controls: Controls,
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
 ) -> RunResult:
     on_status({}, "building")
     members = build(pipeline, plugins=plugins)
@@ -141,14 +142,18 @@ def _run_here(
             raise RunError("cut off by a second Ctrl-C")
         return interrupts.count > 0
 
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    taps = {}
     try:
-        check(pipeline, {name: ports_of(member) for name, member in members.items()})
+        ports = {name: ports_of(member) for name, member in members.items()}
+        check(pipeline, ports)
         protocol.restore_members(pipeline, members, restore)
         on_status({}, "compiling")
         for member in members.values():
             if isinstance(member, Operator):
                 member.warm_up()
-        host = Host(pipeline, members, on_status=note, interrupted=interrupted, controls=controls)
+        taps = protocol.open_taps(context, pipeline, ports)
+        host = Host(pipeline, members, taps=taps, on_status=note, interrupted=interrupted, controls=controls)
         start_s = time.monotonic()
         try:
             host.run()
@@ -158,6 +163,9 @@ def _run_here(
             raise
         return _result(pipeline, latest, time.monotonic() - start_s)
     finally:
+        for tap in taps.values():
+            tap.close()
+        context.destroy(linger=200)
         for member in members.values():
             member.close()
 
@@ -224,7 +232,7 @@ class _Supervisor:
         restore: int | None,
         on_status: OnStatus,
         controls: Controls,
-        interrupts: _Interrupts,
+        interrupts: Interrupts,
     ) -> None:
         self.pipeline, self.on_status, self.controls, self.interrupts = pipeline, on_status, controls, interrupts
         self.reports: queue.SimpleQueue[tuple[str, Report | None]] = queue.SimpleQueue()
@@ -368,11 +376,13 @@ def _result(pipeline: Pipeline, latest: dict[str, Status], wall_s: float, reason
     ends: dict[str, list[EdgeStatus]] = {edge.name: [] for edge in pipeline.edge}
     for status in latest.values():
         for end in status.edges:
-            ends[end.name].append(end)
+            ends.setdefault(end.name, []).append(end)
     ledgers = []
-    for edge in pipeline.edge:
+    of_taps = [EdgeSpec(source=tap.source, target="tap.any", delivery="live") for tap in pipeline.tap]
+    for edge in [*pipeline.edge, *of_taps]:
+        name = edge.name if edge in pipeline.edge else f"{edge.source} -> tap"
         counts = EdgeCounts()
-        for end in ends[edge.name]:
+        for end in ends.get(name, []):
             for field in EdgeCounts.__struct_fields__:
                 setattr(counts, field, max(getattr(counts, field), getattr(end.counts, field)))
         if reason:
@@ -381,7 +391,7 @@ def _result(pipeline: Pipeline, latest: dict[str, Status], wall_s: float, reason
             counts.dropped_items = counts.sent_items - counts.delivered_items
         messages = (counts.sent_messages, counts.delivered_messages, counts.dropped_messages)
         items = (counts.sent_items, counts.delivered_items, counts.dropped_items)
-        ledgers.append(Ledger(edge.name, edge.delivery, messages, items, counts.refused_messages, counts.bytes))
+        ledgers.append(Ledger(name, edge.delivery, messages, items, counts.refused_messages, counts.bytes))
     latency = {name: end.latency for name, both in ends.items() for end in both if end.latency.count}
     return RunResult(
         ledgers,

@@ -49,6 +49,7 @@ from sources.filter_refractory import Refractory
 from sources.filter_time_window import TimeWindow
 from sources.filter_undistort import Undistort
 from stream.errors import ConfigError
+from stream.merge import Merge
 from stream.operator import Operator
 from stream.packet import EVENT_DTYPE, Deploy, Label, Mark, Message, Packet, Reset
 from stream.record import Recorder
@@ -213,6 +214,7 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "trail": lambda folder: Trail(width=SIDE, height=SIDE, window_us=5000),
     "time window": lambda folder: TimeWindow(width=SIDE, height=SIDE, duration_us=3000, period_us=7000),
     "undistort": undistort,
+    "merge": lambda folder: Merge(inputs=["events"], width=SIDE, height=SIDE, lateness_us=3000),
     **{f"plastic {name}": lambda folder, rule=rule: plastic(rule) for name, rule in RULES.items()},
     "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
 }
@@ -389,6 +391,7 @@ def test_marks_pass_in_order(make: Callable[[], Operator]) -> None:
             marks[port].append(message)
 
     feed(operator, stream(), note)
+    operator.on_end(note)  # one that sorts by time holds the last ones until then
     wanted = [message for message in stream() if isinstance(message, Reset | Label)]
     assert all(passed == wanted for passed in marks.values())
     operator.close()
