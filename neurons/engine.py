@@ -867,7 +867,7 @@ def _cascade(program: Program, state: State, out: Any) -> int:
 
 
 @inner_kernel
-def _begin(book: Any, progress: Any, t_us: int, busy: int) -> None:
+def begin(book: Any, progress: Any, t_us: int, busy: int) -> None:
     """Begin a happening: an empty queue, nobody has fired."""
     book[N_QUEUE] = 0
     book[NOW_US] = t_us
@@ -935,12 +935,12 @@ def _happen(program: Program, state: State, out: Any) -> int:
         if not _heap_has_room(state.heap, state.book, state.next_sequence, wanted):
             return HEAP_FULL
         _pop(state.heap, book)
-        _begin(state.book, state.progress, t_us, INSIDE)
+        begin(state.book, state.progress, t_us, INSIDE)
         _end_phase(program, state, t_us, out)
         return DONE
     if kind == ARRIVAL:
         _pop(state.heap, book)
-        _begin(state.book, state.progress, t_us, INSIDE)
+        begin(state.book, state.progress, t_us, INSIDE)
         book[ARRIVING], book[PRE] = where, unit
         return DONE
     row = program.population[where]
@@ -949,7 +949,7 @@ def _happen(program: Program, state: State, out: Any) -> int:
     if code != DONE:
         return code
     _pop(state.heap, book)
-    _begin(state.book, state.progress, t_us, INSIDE)
+    begin(state.book, state.progress, t_us, INSIDE)
     g = (unit - row[FIRST]) // row[GROUP] if kind == CROSSING else 0
     _advance(program, state, where, g, t_us, out)
     if kind == STEP and progress[where, ACTIVE]:
@@ -1096,7 +1096,7 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
                 q = program.links[d]
                 _push(state.heap, book, t + program.projection[q, DELAY_US], ARRIVAL, q, queue[s])
         if row[N_DIRECT] > 0 and not row[IS_READ]:
-            _begin(book, progress, t, INSIDE)
+            begin(book, progress, t, INSIDE)
             progress[p, SPAN_LAST] = book[N_QUEUE] = n_fired
             return k
         if is_taped and book[N_TAPE] >= book[TAPE_STOP]:
@@ -1166,7 +1166,7 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
         n_delayed = program.delayed_end - program.delayed
         if n_delayed > 0 and not _heap_has_room(state.heap, state.book, state.next_sequence, n_delayed):
             return k, book[N_OUT], HEAP_FULL
-        _begin(state.book, state.progress, limit_us, FROM_INPUT)
+        begin(state.book, state.progress, limit_us, FROM_INPUT)
         book[PRE] = np.int64(items[k]["unit"])
         for d in range(program.delayed, program.delayed_end):
             q = program.links[d]

@@ -31,28 +31,44 @@ from numpy.typing import NDArray
 from neurons.engine import (
     AWAITED,
     AWAITED_PRE,
+    BUSY,
     CHANNELS,
     CONVOLUTION,
+    CROSSES,
+    DELAY_US,
     DENSE,
     FIRST,
     GROUP,
+    IDLE,
+    INSIDE,
     IS_DELIVERED,
+    LOGGED,
+    N_DELAYED,
+    N_HEAP,
     N_LOG,
+    N_OUT,
+    N_QUEUE,
+    N_TAPE,
     NOW_US,
     ONE_TO_ONE,
     PAD_X,
     PAD_Y,
+    PLASTIC,
     PLASTIC_SPIKE,
     ROWS,
     SIZE_X,
     SIZE_Y,
+    SOURCE,
     SOURCE_CHANNELS,
     SOURCE_WIDTH,
+    SPAN_LAST,
     SPARSE,
     STRIDE_X,
     STRIDE_Y,
     SYNAPSES,
+    TAPE_STOP,
     TARGET,
+    TIME,
     TOPOLOGY,
     UNITS,
     WEIGHT,
@@ -62,6 +78,7 @@ from neurons.engine import (
     Program,
     State,
     add_row,
+    begin,
     fire_reached,
     rouse,
     run,
@@ -623,6 +640,46 @@ def _deliver(
     memory.x_us[i] = t_us
 
 
+@inner_kernel
+def _plastic_front(
+    program: Program, state: State, table: Table, memory: Memory, q: int, items: Any, first: int, out: Any
+) -> Any:
+    """Run input events through the input's one projection, q, as long as nothing else happens.
+
+    As the engine and ``_deliver`` do it in turns, but without asking, between silent events, whether there is anything
+    else to do. Stops when a cascade has begun, and before anything that is not so simple. Returns the first item not
+    yet handled.
+    """
+    book, progress = state.book, state.progress
+    p = program.projection[q, TARGET]
+    row = program.population[p]
+    # a spike now and one after a soft reset, for each unit that a row reaches
+    most = 2 * row[UNITS]
+    k: Any = np.int64(first)
+    book[N_QUEUE] = 0
+    while k < len(items):
+        t: Any = np.int64(items[k]["t"])
+        if book[N_HEAP] > 0 and state.heap[0, TIME] <= t:
+            return k
+        if book[N_OUT] + most > len(out) or most > len(state.queue):
+            return k
+        if row[LOGGED] and progress[p, N_LOG] + most > state.log_us.shape[1]:
+            return k
+        if len(state.tape) > 0 and (book[N_TAPE] >= book[TAPE_STOP] or book[N_TAPE] + most + 1 > len(state.tape)):
+            return k
+        if book[N_HEAP] + most * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2 > len(state.heap):
+            return k
+        pre: Any = np.int64(items[k]["unit"])
+        _deliver(program, state, table, memory, q, pre, t, out)
+        k += 1
+        n_fired: Any = book[N_QUEUE]
+        if n_fired > 0:
+            begin(state.book, state.progress, t, INSIDE)
+            book[N_QUEUE] = progress[p, SPAN_LAST] = n_fired
+            return k
+    return k
+
+
 @kernel
 def plastic_run(
     program: Program, state: State, table: Table, memory: Memory, items: Any, first: int, until_us: int, out: Any
@@ -632,9 +689,20 @@ def plastic_run(
     ``program.weight`` of plastic projections is written to, as ``state`` and ``memory`` are.
     """
     k: Any = np.int64(first)
+    only: Any = NONE  # the input's one projection, if it is plastic and has no delay
+    n_from_input = 0
+    for q in range(len(program.projection)):
+        if program.projection[q, SOURCE] < 0:
+            n_from_input += 1
+            if program.projection[q, PLASTIC] and program.projection[q, DELAY_US] == 0:
+                only = typed(q)
+    if n_from_input != 1:
+        only = NONE
     while True:
         n_out: Any
         code: Any
+        if only >= 0 and state.book[BUSY] == IDLE:
+            k = _plastic_front(program, state, table, memory, only, items, k, out)
         k, n_out, code = run(program, state, items, k, until_us, out)
         if code != PLASTIC_SPIKE:
             return k, n_out, code

@@ -34,7 +34,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(net, name="net")
-app.command()(train)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Metrics = Annotated[int | None, typer.Option(help="Prometheus endpoint on this port of the loopback address.")]
@@ -736,6 +735,9 @@ def _spike_latencies(pipeline: "Pipeline", result: "RunResult") -> "Iterator[tup
     for edge in pipeline.edge:
         if edge.target in recorded and edge.name in result.latency:
             yield edge.source.partition(".")[0], result.latency[edge.name]
+
+
+app.command()(train)
 
 
 def main() -> None:
