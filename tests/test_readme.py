@@ -21,7 +21,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_pipeline_and_the_python_of_the_readme_run(tmp_path: Path) -> None:
     make_recordings(tmp_path / "recordings", train_per_class=2, test_per_class=1, seed=1)
-    (described,), (running, network) = blocks("toml"), blocks("python")
+    (described,), (running, network, training) = blocks("toml"), blocks("python")
     (tmp_path / "digits.toml").write_text(described)
     (tmp_path / "readme.py").write_text(running)
     environment = {**os.environ, "HOME": str(tmp_path), "HEBBSTREAM_CACHE": str(cache_root())}
@@ -38,6 +38,10 @@ def test_the_pipeline_and_the_python_of_the_readme_run(tmp_path: Path) -> None:
     exec(network, names)
     assert 100 < len(names["spikes"]) < 20_000
     assert np.ptp(names["weight"]) > 0.5, "weights were learned"
+    exec(training, names)
+    assert names["loss"] > 0
+    assert names["answer"].shape == (3,)
+    assert names["correction"].n_steps == 1
 
 
 def test_every_command_of_the_readme_exists() -> None:
