@@ -53,7 +53,7 @@ leads to a population, every unit is a group. Izhikevich's units are one group.
 The tape
 --------
 Where ``State.tape`` has room, everything that happens is written to it, for those who walk backwards
-(``plasticity.adjoint``): each delivery, followed by the spikes that it causes, and spikes that were crossings. Nothing
+(``plasticity.backward``): each delivery, followed by the spikes that it causes, and spikes that were crossings. Nothing
 else is needed to compute all potentials again.
 
 Firing disciplines

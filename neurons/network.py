@@ -602,6 +602,7 @@ class Network(Operator):
         self._items = np.zeros(0, SPIKE_DTYPE)
         self._clock = np.zeros(N_CLOCK, np.int64)
         self._clock[DONE_US] = BEFORE_ALL_US
+        self._origin_ns = 0  # of the last packet: an answer's latency counts from there
         self._begin_window: Callable[[], None] = _nothing
         self._rest_at(0)
 
@@ -780,18 +781,25 @@ class Network(Operator):
     def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
         """Run a packet, and what is due up to its end; one packet to every output."""
         spikes = self._check(packet.items)
+        self._pass_on(packet, emit)
         if not self._clock[BEGUN]:
             self._start(packet.start_us)
         for name, out in self._advance(spikes, packet.end_us - 1).items():
             # what was due between the packets may lie before this one
             first_us = min(packet.start_us, int(out["t"][0])) if len(out) else packet.start_us
             emit(name, Packet(out, first_us, packet.end_us, packet.origin_ns))
+        self._origin_ns = packet.origin_ns
 
     def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
-        """Run what is due up to a mark, obey it, pass it on."""
+        """Run what is due up to a mark, obey it, pass it on; StreamError if it goes back in time."""
+        if mark.t_us < self._clock[DONE_US]:
+            raise StreamError(
+                f"network: {type(mark).__name__} mark at {mark.t_us} us, wanted {int(self._clock[DONE_US])} us or "
+                f"later; marks stand where they happened in the stream"
+            )
         if not self._clock[BEGUN]:
             self._start(mark.t_us)
-        for name, out in self._advance(np.empty(0, SPIKE_DTYPE), mark.t_us).items():
+        for name, out in self._advance(read_only(np.empty(0, SPIKE_DTYPE)), mark.t_us).items():
             if len(out):
                 emit(name, packet_of(out))
         if isinstance(mark, Reset):
@@ -801,13 +809,16 @@ class Network(Operator):
             if self._readout >= 0:
                 scores = self.averages(self._names[self._readout])
                 row = (mark.t_us, mark.start_us, mark.label, int(np.argmax(scores)), mark.teach)
-                emit("answers", packet_of(np.array([row], ANSWER_DTYPE)))
+                emit("answers", Packet(np.array([row], ANSWER_DTYPE), mark.t_us, mark.t_us + 1, self._origin_ns))
             for p, row in enumerate(self._program.population):
                 if row[MODEL] == LEAKY_INTEGRATOR:
                     settle(self._program, self.state, p, mark.t_us, self._out)
             self.state.integral_us.fill(0)
             self._clock[WINDOW_US] = mark.t_us
         super().on_mark(port, mark, emit)
+
+    def _pass_on(self, packet: Packet, emit: Emit) -> None:
+        """Do what is to be done with a packet that fits before it is run; a network that forwards puts its own here."""
 
     def _at_label(self, mark: Label) -> None:
         """Do what is to be done while the window of a label still stands; a network that learns puts its own here."""

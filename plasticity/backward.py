@@ -115,9 +115,7 @@ from neurons.engine import (
     Program,
 )
 from neurons.front import decay_of
-from plasticity.adjoint import lane_sum
-from plasticity.hebbian import ADD, BLEND, SOFTMAX, TANH
-from plasticity.layer import tanh_rational
+from plasticity.hebbian import ADD, BLEND, SOFTMAX, TANH, tanh_rational
 from plasticity.rules import (
     FAST_MAX,
     FIRST_FAST,
@@ -242,6 +240,32 @@ class Gradients(NamedTuple):
 
 
 # -- pieces: what a spike reaches --------------------------------------------------------------------------------------
+
+
+@kernel
+def lane_sum(values: Any) -> float:
+    """Sum in eight lanes, and those in a fixed order.
+
+    A plain loop adds one after the other and cannot use the machine's vectors. Letting the compiler reorder the sum
+    (``fastmath``) is as fast as this or faster, but then its result depends on what the compiler made of the caller:
+    a kernel just compiled and the same kernel loaded from the cache gave different last bits.
+    """
+    n = len(values)
+    whole = n - n % 8
+    zero = values.dtype.type(0.0)
+    a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
+    for j in range(0, whole, 8):
+        a += values[j]
+        b += values[j + 1]
+        c += values[j + 2]
+        d += values[j + 3]
+        e += values[j + 4]
+        f += values[j + 5]
+        g += values[j + 6]
+        h += values[j + 7]
+    for j in range(whole, n):
+        a += values[j]
+    return np.float64(((a + b) + (c + d)) + ((e + f) + (g + h)))
 
 
 @inline_kernel

@@ -85,6 +85,8 @@ class GlobalCorrection:
         Its readout answers. Its tape is switched on.
     learn
         What is learned.
+    held
+        Populations that stay as they are: their time constants, and weights and rules of what leads to them.
     loss
         From scores (time averages of the readout, shape (n_classes,)) and a label: the loss, and its derivative by the
         scores. Default: cross-entropy with ``gain``.
@@ -110,6 +112,7 @@ class GlobalCorrection:
         network: PlasticNetwork,
         *,
         learn: tuple[Learned, ...] = ("weights", "rules"),
+        held: tuple[str, ...] = (),
         loss: Callable[[NDArray[np.float64], int], tuple[float, NDArray[np.float64]]] | None = None,
         gain: float = 1.0,
         surrogate: Surrogate = "spikes",
@@ -124,7 +127,12 @@ class GlobalCorrection:
             raise ConfigError("global correction: the network has no readout, whose answers could be judged; name one")
         if optimiser not in ("adam", "sgd"):
             raise ConfigError(f"optimiser: got {optimiser!r}, wanted 'adam' or 'sgd'")
+        if strange := set(held) - set(network._names):
+            raise ConfigError(
+                f"held: there is no {', '.join(sorted(strange))}; the network has {', '.join(network._names)}"
+            )
         self.network = network
+        self._held = tuple(held)
         self.window = TapedWindow(
             network, surrogate=surrogate, width=width, times="times" in learn, window_events=window_events
         )
@@ -147,6 +155,8 @@ class GlobalCorrection:
         spans = []
         for q, it in enumerate(network.graph.projections):
             topology = it.topology
+            if it.target in self._held:
+                continue
             if isinstance(topology, Dense | Convolution | Sparse) or (
                 isinstance(topology, OneToOne) and np.ndim(topology.weight)
             ):
@@ -175,6 +185,8 @@ class GlobalCorrection:
         network, table = self.network, self.network._table
         metas = []
         for ends, q in sorted(network._ways.items(), key=lambda item: item[1]):
+            if ends[1] in self._held:
+                continue
             place = table.place[q]
             pre = slice(int(place[FIRST_PRE]), int(place[FIRST_PRE] + place[N_PRE]))
             p = [it.name for it in network.graph.populations].index(ends[1])
@@ -238,6 +250,8 @@ class GlobalCorrection:
         program = network._program
         metas = []
         for p, population in enumerate(network.graph.populations):
+            if population.name in self._held:
+                continue
             row = program.population[p]
             units = slice(int(row[FIRST]), int(row[FIRST] + row[UNITS]))
             if isinstance(population.model, LIFUnits | LeakyIntegratorUnits | AdaptiveLIFUnits):

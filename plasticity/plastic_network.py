@@ -29,7 +29,7 @@ from neurons.convolution import Convolution
 from neurons.dense import Dense
 from neurons.engine import DIRECT, DIRECT_END, FIRST, IS_READ, LOGGED, N_LOG, PLASTIC, TARGET, UNITS, WEIGHT
 from neurons.graph import Graph, Projection, n_units, shape_of
-from neurons.network import Discipline, Network, Precision
+from neurons.network import BEFORE_ALL_US, DONE_US, Discipline, Network, Precision
 from neurons.one_to_one import OneToOne
 from neurons.sparse import Sparse
 from plasticity.bcm import BCM, bcm_share
@@ -186,6 +186,8 @@ class PlasticNetwork(Network):
         ``ShortTerm``), and that rule's parameters.
     readout, precision
         As for ``neurons.network.Network``.
+    reset_local
+        Whether a ``Reset`` clears fast changes and tired terminals; False carries them along the stream.
 
     Raises
     ------
@@ -194,11 +196,18 @@ class PlasticNetwork(Network):
 
     Notes
     -----
-    A ``Reset`` mark puts potentials, traces and fast changes to rest; weights stay as they have been learned.
+    A ``Reset`` mark puts potentials, traces and (see ``reset_local``) fast changes to rest; weights stay as they have
+    been learned.
     """
 
     def __init__(
-        self, *, path: str, rules: list[dict[str, Any]], readout: str = "", precision: Precision = "float32"
+        self,
+        *,
+        path: str,
+        rules: list[dict[str, Any]],
+        readout: str = "",
+        precision: Precision = "float32",
+        reset_local: bool = True,
     ) -> None:
         super().__init__(path=path, readout=readout, precision=precision)
         learning: dict[Ends, Rule] = {}
@@ -211,7 +220,7 @@ class PlasticNetwork(Network):
                 terminals[ends] = rule
             else:
                 learning[ends] = rule
-        self._set_up_rules(learning, terminals)
+        self._set_up_rules(learning, terminals, reset_local)
 
     @classmethod
     def of(
@@ -224,6 +233,7 @@ class PlasticNetwork(Network):
         phase_us: int = 1000,
         readout: str = "",
         precision: Precision = "float32",
+        reset_local: bool = True,
     ) -> "PlasticNetwork":
         """Make one.
 
@@ -235,6 +245,8 @@ class PlasticNetwork(Network):
             By (source, target).
         discipline, phase_us, readout, precision
             As for ``Network``; local rules want ``event``.
+        reset_local
+            As above.
 
         Raises
         ------
@@ -243,12 +255,12 @@ class PlasticNetwork(Network):
         """
         network = cls.__new__(cls)
         network._set_up(graph, discipline, phase_us, readout, precision)
-        network._set_up_rules(dict(rules or {}), dict(terminals or {}))
+        network._set_up_rules(dict(rules or {}), dict(terminals or {}), reset_local)
         return network
 
     # -- from rules to tables ------------------------------------------------------------------------------------------
 
-    def _set_up_rules(self, rules: dict[Ends, Rule], terminals: dict[Ends, ShortTerm]) -> None:
+    def _set_up_rules(self, rules: dict[Ends, Rule], terminals: dict[Ends, ShortTerm], reset_local: bool) -> None:
         if self._program.phase_us > 0 and (rules or terminals):
             raise ConfigError("local rules read potentials at every spike; run the network with discipline 'event'")
         projections = list(self.graph.projections)
@@ -304,10 +316,12 @@ class PlasticNetwork(Network):
             else:
                 n_rows += n_weights // row_length if row_length else n_pre
             self._program.projection[q, PLASTIC] = 1
-            self._program.population[self._program.projection[q, TARGET], LOGGED] = 1
+            if rule is not None and not isinstance(rule, Hebbian):  # that one asks for potentials, not for who fired
+                self._program.population[self._program.projection[q, TARGET], LOGGED] = 1
         front = self._program.front
-        if front >= 0 and self._program.population[self._program.projection[front, TARGET], LOGGED]:
-            self._program = self._program._replace(front=-1)  # the fast loop writes no log
+        targets = {int(self._program.projection[q, TARGET]) for q in ways.values()}
+        if front >= 0 and int(self._program.projection[front, TARGET]) in targets:
+            self._program = self._program._replace(front=-1)  # the fast loop neither writes a log nor reads a rule
         for row in self._program.population:
             ways_out = self._program.links[row[DIRECT] : row[DIRECT_END]]
             if np.any(self._program.projection[ways_out, PLASTIC]):
@@ -356,6 +370,7 @@ class PlasticNetwork(Network):
             log_us=np.zeros((n_populations, ROOM), np.int64), log_unit=np.zeros((n_populations, ROOM), np.int64)
         )
         self._n_signals = 0
+        self._resets_local = reset_local
         self._rest_at(0)
 
     def _check_topology(self, ends: Ends, projection: Projection, rule: Rule | None) -> None:
@@ -395,13 +410,16 @@ class PlasticNetwork(Network):
         if not hasattr(self, "_memory"):
             return
         memory = self._memory
-        for array in (memory.x, memory.y, memory.consumed, memory.seen, memory.fast):
+        for array in (memory.x, memory.y, memory.consumed, memory.seen):
             array.fill(0)
-        for array in (memory.x_us, memory.y_us, memory.fast_us):
-            array.fill(t_us)
-        memory.fatigue[:, 0] = 1.0
-        memory.fatigue[:, 1] = self._table.terminal[:, 2]
+        memory.y_us.fill(t_us)
         self._n_signals = 0
+        if self._resets_local or self._clock[DONE_US] == BEFORE_ALL_US:
+            memory.fast.fill(0)
+            memory.fast_us.fill(t_us)
+            memory.x_us.fill(t_us)  # a tired terminal recovers from its last spike on
+            memory.fatigue[:, 0] = 1.0
+            memory.fatigue[:, 1] = self._table.terminal[:, 2]
 
     def _start(self, t_us: int) -> None:
         for p in range(len(self._names)):  # what is noted has happened
@@ -507,8 +525,13 @@ class PlasticNetwork(Network):
 
     def snapshot(self) -> Snapshot:
         """Return a copy of the whole state, notes that rows have still to go through included."""
-        n = int(self.state.progress[:, N_LOG].max())
-        notes = {name: array.copy() for name, array in self._notes(n).items()}
+        n_log = self.state.progress[:, N_LOG]
+        notes = {name: array.copy() for name, array in self._notes(int(n_log.max())).items()}
+        for p in range(len(self._names)):  # what stood there before counts for nothing
+            for name in ("log_us", "log_unit", "value"):
+                notes[name][p, n_log[p] :] = 0
+        for q, n in enumerate(self._memory.consumed):
+            notes["note"][q, :, n:] = 0
         return super().snapshot() | notes | {"signal": self._memory.signal[: self._n_signals].copy()}
 
     def restore(self, snapshot: Snapshot) -> None:
