@@ -91,7 +91,7 @@ class Sender:
         delivery: Delivery = "lossless",
         bounds: Bounds | None = None,
         window: int = 16,
-        alive: Callable[[], None] = lambda: None,
+        alive: Callable[[], object] = lambda: None,
     ) -> None:
         self.name, self.port, self.delivery, self.alive = name, port, delivery, alive
         self.counts = EdgeCounts()
@@ -162,6 +162,7 @@ class Sender:
         while not self.socket.closed and self.in_flight and time.monotonic() < deadline:
             if self.socket.poll(POLL_MS):
                 self._acknowledge()
+            self.alive()
         self.socket.close()
 
     def _await_credit(self) -> None:

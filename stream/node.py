@@ -10,6 +10,8 @@ neighbours over ZeroMQ::
                                   <-  Bound {edge: endpoint}, kernels compiled
     Connect {edge: endpoint}      ->            and off it goes
                                   <-  Status    five times a second, and at the end
+                                  <-  Kept      a member's snapshot is safe on the disk
+                                  <-  Beat      every second from the first on: the process lives
     Tell {pause, speed, seek}     ->            what a person told the sources
     Stop                          ->            end the sources as if they had come to their end
     Abort, or end of file         ->            close everything now
@@ -24,7 +26,9 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -37,9 +41,24 @@ from stream.errors import HebbstreamError
 from stream.host import Control, Host, Status
 from stream.operator import Operator
 from stream.pipeline import EdgeSpec, Pipeline, Ports, build, ports_of
-from stream.snapshot import read_snapshot
+from stream.snapshot import Keeper, Kept, Manifest, read_snapshot
 
-__all__ = ["Abort", "Bind", "Bound", "Connect", "Failure", "Ready", "Stop", "Task", "Tell", "restore_members"]
+__all__ = [
+    "Abort",
+    "Beat",
+    "Bind",
+    "Bound",
+    "Connect",
+    "Failure",
+    "Ready",
+    "Stop",
+    "Task",
+    "Tell",
+    "keeper_of",
+    "restore_members",
+]
+
+BEAT_S = 1.0
 
 
 class Task(msgspec.Struct, tag=True):
@@ -49,7 +68,7 @@ class Task(msgspec.Struct, tag=True):
     node: str
     token: str
     plugins: list[str] = []
-    restore: int | None = None
+    begin: Manifest | None = None  # the snapshot to begin from
 
 
 class Bind(msgspec.Struct, tag=True):
@@ -96,6 +115,10 @@ class Progress(msgspec.Struct, tag=True):
     status: Status
 
 
+class Beat(msgspec.Struct, tag=True):
+    """The process lives."""
+
+
 class Failure(msgspec.Struct, tag=True):
     """Something went wrong; the process ends."""
 
@@ -105,7 +128,7 @@ class Failure(msgspec.Struct, tag=True):
 
 
 Command = Task | Bind | Connect | Tell | Stop | Abort
-Report = Ready | Bound | Progress | Failure
+Report = Ready | Bound | Progress | Kept | Beat | Failure
 
 
 class Aborted(Exception):
@@ -117,17 +140,20 @@ class Line:
 
     def __init__(self, commands: BinaryIO, reports: BinaryIO) -> None:
         self._reports = reports
+        self._is_speaking = threading.Lock()  # three threads report: members', snapshots', heartbeat
         self._decoder = msgspec.json.Decoder(Command)
         self._pending: list[Command] = []
         self._arrived = threading.Condition()
         self._is_stopping = self._is_aborting = False
         self._controls: list[Control] = []
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
+        threading.Thread(target=self._beat, daemon=True).start()
 
     def report(self, report: Report) -> None:
         """Send a line; a supervisor that is gone is noticed elsewhere."""
-        with contextlib.suppress(OSError):
-            self._reports.write(msgspec.json.encode(report) + b"\n")
+        line = msgspec.json.encode(report) + b"\n"
+        with contextlib.suppress(OSError), self._is_speaking:
+            self._reports.write(line)
             self._reports.flush()
 
     def command(self) -> Any:
@@ -152,6 +178,11 @@ class Line:
             controls, self._controls = self._controls, []
         return controls
 
+    def _beat(self) -> None:
+        while True:
+            self.report(Beat())
+            time.sleep(BEAT_S)
+
     def _listen(self, commands: BinaryIO) -> None:
         for line in commands:
             command = self._decoder.decode(line)
@@ -172,12 +203,17 @@ class Line:
         threading.Timer(10.0, os._exit, (1,)).start()
 
 
-def restore_members(pipeline: Pipeline, members: dict[str, Any], number: int | None) -> None:
+def restore_members(pipeline: Pipeline, members: dict[str, Any], begin: Manifest | None) -> None:
     """Give members the state of a snapshot; None leaves them fresh."""
-    if number is not None and pipeline.snapshots:
+    if begin is not None and pipeline.snapshots:
         folder = Path(pipeline.snapshots).expanduser()
         for name, member in members.items():
-            member.restore(read_snapshot(folder, number, name))
+            member.restore(read_snapshot(folder, begin.number, name))
+
+
+def keeper_of(pipeline: Pipeline, tell: Callable[[Kept], None]) -> Keeper | None:
+    """Make what writes a process's snapshots, if the pipeline keeps any."""
+    return Keeper(Path(pipeline.snapshots).expanduser(), tell) if pipeline.snapshots else None
 
 
 def serve(line: Line) -> None:
@@ -191,7 +227,7 @@ def serve(line: Line) -> None:
     try:
         ports = {name: ports_of(member) for name, member in members.items()}
         line.report(Ready(ports))
-        restore_members(pipeline, members, task.restore)
+        restore_members(pipeline, members, task.begin)
         edges = {edge.name: edge for edge in pipeline.edge}
         receivers: dict[str, Receiver] = {}
         for name, endpoint in line.command().endpoints.items():
@@ -215,6 +251,8 @@ def serve(line: Line) -> None:
             on_status=lambda status: line.report(Progress(status)),
             interrupted=line.interrupted,
             controls=line.controls,
+            keeper=keeper_of(pipeline, line.report),
+            begin=task.begin,
         )
         try:
             # one after the other is enough: nodes form no cycle, so the last in the chain is in its loop already and
