@@ -14,6 +14,8 @@ neighbours over ZeroMQ::
                                   <-  Beat      every second from the first on: the process lives
     Tell {pause, speed, seek}     ->            what a person told the sources
     Stop                          ->            end the sources as if they had come to their end
+    Rollback                      ->            another node was lost: drop everything, and begin again
+                                  <-  Back      ready for the next Task, with kernels that are compiled already
     Abort, or end of file         ->            close everything now
                                   <-  Failure   instead of any of these
 
@@ -45,12 +47,14 @@ from stream.snapshot import Keeper, Kept, Manifest, read_snapshot
 
 __all__ = [
     "Abort",
+    "Back",
     "Beat",
     "Bind",
     "Bound",
     "Connect",
     "Failure",
     "Ready",
+    "Rollback",
     "Stop",
     "Task",
     "Tell",
@@ -93,6 +97,10 @@ class Tell(msgspec.Struct, tag=True):
     control: Control
 
 
+class Rollback(msgspec.Struct, tag=True):
+    """Drop everything, and wait for another task."""
+
+
 class Abort(msgspec.Struct, tag=True):
     """Close everything now."""
 
@@ -115,6 +123,10 @@ class Progress(msgspec.Struct, tag=True):
     status: Status
 
 
+class Back(msgspec.Struct, tag=True):
+    """Everything was dropped; what is reported after this belongs to the next task."""
+
+
 class Beat(msgspec.Struct, tag=True):
     """The process lives."""
 
@@ -127,12 +139,16 @@ class Failure(msgspec.Struct, tag=True):
     trace: str = ""
 
 
-Command = Task | Bind | Connect | Tell | Stop | Abort
-Report = Ready | Bound | Progress | Kept | Beat | Failure
+Command = Task | Bind | Connect | Tell | Stop | Rollback | Abort
+Report = Ready | Bound | Progress | Kept | Beat | Back | Failure
 
 
 class Aborted(Exception):
     """The supervisor is gone or has given up."""
+
+
+class RolledBack(Exception):
+    """The supervisor begins again."""
 
 
 class Line:
@@ -144,7 +160,7 @@ class Line:
         self._decoder = msgspec.json.Decoder(Command)
         self._pending: list[Command] = []
         self._arrived = threading.Condition()
-        self._is_stopping = self._is_aborting = False
+        self._is_stopping = self._is_aborting = self._is_rolling_back = False
         self._controls: list[Control] = []
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
@@ -159,16 +175,23 @@ class Line:
     def command(self) -> Any:
         """Wait for the next command."""
         with self._arrived:
-            self._arrived.wait_for(lambda: self._pending or self._is_aborting)
-            if self._is_aborting:
-                raise Aborted
+            self._arrived.wait_for(lambda: self._pending or self._is_aborting or self._is_rolling_back)
+            self.interrupted()
             return self._pending.pop(0)
 
     def interrupted(self) -> bool:
-        """Tell whether to stop; raises Aborted when told to close at once."""
+        """Tell whether to stop; raises Aborted or RolledBack when told to drop everything."""
         if self._is_aborting:
             raise Aborted
+        if self._is_rolling_back:
+            raise RolledBack
         return self._is_stopping
+
+    def back(self) -> None:
+        """Say that everything was dropped."""
+        with self._arrived:
+            self._is_rolling_back = False
+        self.report(Back())
 
     def controls(self) -> list[Control]:
         """Return what a person told the sources since the last call."""
@@ -189,7 +212,10 @@ class Line:
             with self._arrived:
                 if isinstance(command, Abort):
                     break
-                if isinstance(command, Stop):
+                if isinstance(command, Rollback):
+                    self._pending, self._controls = [], []
+                    self._is_stopping, self._is_rolling_back = False, True
+                elif isinstance(command, Stop):
                     self._is_stopping = True
                 elif isinstance(command, Tell):
                     self._controls.append(command.control)
@@ -218,8 +244,17 @@ def keeper_of(pipeline: Pipeline, tell: Callable[[Kept], None]) -> Keeper | None
 
 def serve(line: Line) -> None:
     """Host what the supervisor asks for, until it ends."""
-    task = line.command()
-    pipeline: Pipeline = task.pipeline
+    while True:
+        try:
+            host_task(line, line.command())
+            return
+        except RolledBack:
+            line.back()
+
+
+def host_task(line: Line, task: Task) -> None:
+    """Build members, join them with those of other nodes, and run them to their end."""
+    pipeline = task.pipeline
     here = [member.name for member in pipeline.members if pipeline.node_of(member.name) == task.node]
     members = build(pipeline, here, task.plugins)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

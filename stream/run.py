@@ -2,14 +2,16 @@
 
 Recovery
 --------
-A run with a run directory (``stream.run_folder``) survives its nodes. When one dies or hangs, *all* are killed, and
-all begin again from the last complete snapshot: sources go back to where they stood, recorders cut their files back,
-every edge gets a new secret, so that nobody of the dead generation is heard. What was computed since is computed once
-more, to the same bits, so nothing is in a recording twice and the ledger of the whole run is that of an undisturbed
-one. A live camera cannot go back: it goes on behind a ``Reset`` mark and counts the seconds that are missing.
+A run with a run directory (``stream.run_folder``) survives its nodes. When one dies or hangs, it is started again, and
+*all* begin again from the last complete snapshot: the others drop members and sockets and build them anew (whoever
+does not get there in time is killed and started again, too). Sources go back to where they stood, recorders cut their
+files back, every edge gets a new secret, so that nobody of the dead generation is heard. What was computed since is
+computed once more, to the same bits, so nothing is in a recording twice and the ledger of the whole run is that of an
+undisturbed one. A live camera cannot go back: it goes on behind a ``Reset`` mark and counts the seconds that are
+missing.
 
-The road not taken is to restart the dead node alone. Its neighbours would have to keep what it had not snapshotted
-yet and to tell apart what it sends twice; that buys a second of warm processes in a case that ought to be rare.
+The road not taken is to roll back the dead node alone. Its neighbours would have to keep what it had not snapshotted
+yet and to tell apart what it sends twice; that spares a repetition of seconds in a case that ought to be rare.
 
 ``recovery.restarts`` within ``recovery.within_s`` seconds are made, then the run gives up with the last cause; it can
 be resumed. A member that *fails* (raises) is not restarted: the same input would make it fail again. A supervisor
@@ -39,7 +41,23 @@ from stream import node as protocol
 from stream.errors import ConfigError, HebbstreamError, RunError, UsageError
 from stream.host import STOPPED, Control, EdgeStatus, Host, Status
 from stream.ledger import EdgeCounts, LatencyPercentiles, Ledger
-from stream.node import Abort, Beat, Bind, Bound, Command, Connect, Failure, Progress, Ready, Report, Stop, Task, Tell
+from stream.node import (
+    Abort,
+    Back,
+    Beat,
+    Bind,
+    Bound,
+    Command,
+    Connect,
+    Failure,
+    Progress,
+    Ready,
+    Report,
+    Rollback,
+    Stop,
+    Task,
+    Tell,
+)
 from stream.operator import Operator
 from stream.pipeline import Pipeline, Ports, build, check, ports_of
 from stream.run_folder import RunFolder, create, reopen
@@ -345,14 +363,14 @@ def _run_here(
 class _Process:
     """A node's process as its supervisor sees it."""
 
-    def __init__(self, task: Task, reports: "queue.SimpleQueue[tuple[str, Report | None]]", lock: int = -1) -> None:
-        self.name = task.node
+    def __init__(self, name: str, reports: "Reports", lock: int = -1) -> None:
+        self.name = name
         self.has_spoken = self.is_gone = False
         self.heard_s = self.worked_s = time.monotonic()  # last word of any kind; last word from between two messages
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         # -P: the working directory must not shadow an installed package
         self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stream.node"],
+            [sys.executable, "-P", "-m", "stream.node", name],  # the name is for whoever looks at a list of processes
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -361,7 +379,6 @@ class _Process:
         )
         self._listener = threading.Thread(target=self._listen, args=(reports,), daemon=True)
         self._listener.start()
-        self.tell(task)
 
     def tell(self, command: Command) -> None:
         """Send a command; a node that is gone is noticed by its report of None."""
@@ -374,6 +391,11 @@ class _Process:
         """Return the end of what the process wrote to its standard error."""
         self.errors.seek(0)
         return self.errors.read().decode(errors="replace").strip()[-2000:]
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.popen.kill()
+        self.end(0.0)
 
     def end(self, deadline_s: float) -> None:
         """Wait for the process until a deadline, then kill it."""
@@ -388,14 +410,17 @@ class _Process:
         self._listener.join(5.0)
         self.errors.close()
 
-    def _listen(self, reports: "queue.SimpleQueue[tuple[str, Report | None]]") -> None:
+    def _listen(self, reports: "Reports") -> None:
         assert self.popen.stdout is not None
         decoder = msgspec.json.Decoder(Report)
         with self.popen.stdout:
             for line in self.popen.stdout:
                 with contextlib.suppress(msgspec.DecodeError):  # a last line that was torn off
-                    reports.put((self.name, decoder.decode(line)))
-        reports.put((self.name, None))
+                    reports.put((self, decoder.decode(line)))
+        reports.put((self, None))
+
+
+Reports: TypeAlias = "queue.SimpleQueue[tuple[_Process, Report | None]]"
 
 
 class _Supervisor:
@@ -413,7 +438,7 @@ class _Supervisor:
     ) -> None:
         self.pipeline, self.on_status, self.controls, self.interrupts = pipeline, on_status, controls, interrupts
         self.plugins, self.begin, self.run_folder = plugins, begin, folder
-        self.reports: queue.SimpleQueue[tuple[str, Report | None]] = queue.SimpleQueue()
+        self.reports: Reports = queue.SimpleQueue()
         self.latest: dict[str, Status] = {}
         self.processes: dict[str, _Process] = {}
         self.shelf: Shelf | None = None
@@ -456,7 +481,7 @@ class _Supervisor:
         return _finished(self.shelf, self._result())
 
     def _start(self) -> None:
-        """Start a generation of nodes: with a secret, a queue and sockets of its own."""
+        """Start a generation of nodes, with a secret and sockets of its own; processes that are there are taken."""
         generation = len(self.restarts)
         token = secrets.token_hex(16)
         self.cpu_s += sum(status.cpu_s for status in self.latest.values())
@@ -464,23 +489,23 @@ class _Supervisor:
             self.n_snapshots += self.shelf.n_complete
             self.n_snapshots_failed += self.shelf.n_failed
             self.snapshot_failure = self.shelf.failure or self.snapshot_failure
-        self.reports = queue.SimpleQueue()
-        self.latest, self.processes = {}, {}
+        self.latest = {}
         self.phase = "starting" if not generation else f"starting again ({self.restarts[-1].reason})"
         self.shelf = _shelf(self.pipeline, self.begin)
         self.number, self.period = self.begin.number if self.begin is not None else 0, None
         self.folder.mkdir(exist_ok=True)  # the last node of the generation before may have taken it away
         lock = self.run_folder.lock if self.run_folder is not None else -1
         for name in self.pipeline.nodes:
-            task = Task(self.pipeline, name, token, self.plugins, self.begin)
-            self.processes[name] = _Process(task, self.reports, lock)
+            if name not in self.processes:
+                self.processes[name] = _Process(name, self.reports, lock)
+            self.processes[name].tell(Task(self.pipeline, name, token, self.plugins, self.begin))
 
     def _recover(self, lost: NodeLost) -> None:
         """Get ready to begin again from the last complete snapshot; raises when there is none to be had."""
         stream_us = max((status.stream_us for status in self.latest.values()), default=0)
         if self.run_folder is None:
             raise lost
-        self._end(0.0, is_last=False)
+        self._roll_back(lost.node)
         recovery, now_s = self.pipeline.recovery, time.monotonic() - self.born_s
         self.run_folder.log("lost", node=lost.node, reason=str(lost))
         recent = [restart for restart in self.restarts if restart.after_s > now_s - recovery.within_s]
@@ -494,6 +519,39 @@ class _Supervisor:
         restart = Restart(now_s, lost.node, str(lost), number, max(0, stream_us - begin_us))
         self.restarts.append(restart)
         self.run_folder.log("restart", snapshot=number, repeated_us=restart.repeated_us)
+
+    def _roll_back(self, lost: str) -> None:
+        """Let all nodes drop what they do; afterwards only those are there that have."""
+        self.processes.pop(lost).kill()
+        for process in self.processes.values():
+            process.tell(Rollback())
+        back: set[str] = set()
+        deadline_s = time.monotonic() + GONE_PATIENCE_S
+        while back < self.processes.keys() and time.monotonic() < deadline_s:
+            try:
+                process, report = self.reports.get(timeout=0.05)
+            except queue.Empty:
+                continue
+            if self.processes.get(process.name) is not process:
+                self._note_late(process, report)
+            elif report is None:  # it had come to its end, or failed for want of the lost one
+                self.processes.pop(process.name).kill()
+            elif isinstance(report, Back):
+                back.add(process.name)
+                process.heard_s = process.worked_s = time.monotonic()
+            else:
+                self._note_late(process, report)
+        for name in self.processes.keys() - back:
+            self.processes.pop(name).kill()
+        while not self.reports.empty():  # nothing of this generation may reach the next
+            self._note_late(*self.reports.get())
+
+    def _note_late(self, process: _Process, report: Report | None) -> None:
+        """Take in what a node says on its way out; what it has written counts."""
+        if isinstance(report, Progress):
+            self.latest[process.name] = report.status
+        elif isinstance(report, Kept):
+            _note_kept(self.shelf, self.run_folder, report)
 
     def _result(self, reason: str = "") -> RunResult:
         wall_s = time.monotonic() - self.start_s if self.start_s is not None else 0.0
@@ -557,10 +615,12 @@ class _Supervisor:
         self.on_status(self.latest, self.phase)
         self._look_for_silence()
         try:
-            name, report = self.reports.get(timeout=0.1)
+            process, report = self.reports.get(timeout=0.1)
         except queue.Empty:
             return "", Beat()
-        process = self.processes[name]
+        name = process.name
+        if self.processes.get(name) is not process:
+            return "", Beat()  # of a generation that is gone
         process.has_spoken, process.heard_s = True, time.monotonic()
         if report is None:
             is_done = name in self.latest and self.latest[name].done
@@ -602,6 +662,8 @@ class _Supervisor:
     def _watch(self) -> None:
         """Follow the running nodes until each has ended."""
         self.phase = "running"
+        if self.run_folder is not None:
+            self.run_folder.log("running", nodes={name: process.popen.pid for name, process in self.processes.items()})
         stopped_s = 0.0
         while not all(process.is_gone for process in self.processes.values()):
             if self.interrupts.count and not stopped_s:
@@ -655,26 +717,17 @@ class _Supervisor:
         how = f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
         return NodeLost(name, f"died: {how}" + (f"; its last words:\n{words}" if words else ""))
 
-    def _end(self, patience_s: float, *, is_last: bool = True) -> None:
+    def _end(self, patience_s: float) -> None:
         """Close everything: no process and no socket file stays behind."""
         for process in self.processes.values():
-            if not patience_s:
-                process.popen.kill()
             if process.name not in self.latest or not self.latest[process.name].done:
                 process.tell(Abort())
         deadline_s = time.monotonic() + patience_s
         for process in self.processes.values():
             process.end(deadline_s)
         while not self.reports.empty():  # what the nodes still said on their way out
-            name, report = self.reports.get()
-            if isinstance(report, Progress):
-                self.latest[name] = report.status
-            elif isinstance(report, Kept):
-                _note_kept(self.shelf, self.run_folder, report)
-        if is_last:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        self.processes = {}
+            self._note_late(*self.reports.get())
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _finished(shelf: Shelf | None, result: RunResult) -> RunResult:
