@@ -99,7 +99,9 @@ def resumed(run: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def disturbed(recordings: Path, run: Path, *, kills: int, seed: int, speed: float = 3.0) -> tuple[int, dict[str, object]]:
+def disturbed(
+    recordings: Path, run: Path, *, kills: int, seed: int, speed: float = 3.0
+) -> tuple[int, dict[str, object]]:
     """Run to the end under kills.
 
     Most kills wait until all nodes run and then some hundredths of a second; the others come at any time, also while
