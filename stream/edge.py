@@ -100,7 +100,7 @@ class Sender:
         window: int = 64,
         shared: bool = True,
         curve: Curve | None = None,
-        alive: Callable[[], None] = lambda: None,
+        alive: Callable[[], object] = lambda: None,
     ) -> None:
         self.name, self.port, self.delivery, self.alive = name, port, delivery, alive
         self.counts = EdgeCounts()
@@ -192,6 +192,7 @@ class Sender:
         while not self.socket.closed and self.in_flight and time.monotonic() < deadline:
             if self.socket.poll(POLL_MS):
                 self._acknowledge()
+            self.alive()
         self.socket.close()
         if self._slots is not None:
             self._slots.close()
