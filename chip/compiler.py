@@ -38,11 +38,11 @@ from chip.core import (
     ROUTE_DTYPE,
     SYNAPSE_MATRIX,
     SYNAPSE_VECTOR_ADD,
+    TO_CORE,
     Core,
-    weigh_core,
 )
-from chip.grid import INPUT_DTYPE, GridProgram, assemble, write_soma
 from chip.profile import Profile
+from chip.program import INPUT_DTYPE, GridProgram, assemble, weigh_core, write_soma
 from chip.soma import (
     FIRE_MEMBRANE_AFTER_LEAK,
     FIRE_MEMBRANE_BEFORE_RESET,
@@ -261,21 +261,32 @@ def _routes_of(
 ) -> NDArray[np.void]:
     """Write the routing table of a core."""
     part = parts[number]
-    rows: list[tuple[int, int, int, int, int]] = []
-    for neuron in range(part.last_post - part.first_post):
-        post = part.first_post + neuron
-        if part.holds_neurons and part.layer == last_layer:
-            rows.append((neuron, 0, 0, post, OFF_CHIP))
-            continue
-        for target, other in enumerate(parts):
-            dx, dy = positions[target][0] - positions[number][0], positions[target][1] - positions[number][1]
-            if not part.holds_neurons:
-                adds = other.layer == part.layer and not other.holds_weights
-                if adds and other.first_post <= post < other.last_post:
-                    rows.append((neuron, dx, dy, post - other.first_post, 0))
-            elif other.layer == part.layer + 1 and other.holds_weights and other.first_pre <= post < other.last_pre:
-                rows.append((neuron, dx, dy, post - other.first_pre, 0))
-    return np.array(rows, ROUTE_DTYPE)
+
+    def lines(first: int, last: int, first_axon: int, port: int, dx: int = 0, dy: int = 0) -> NDArray[np.void]:
+        """Join neurons for units ``first`` to ``last`` to axons ``first_axon`` and on."""
+        routes = np.zeros(max(last - first, 0), ROUTE_DTYPE)
+        routes["neuron"] = np.arange(first, first + len(routes)) - part.first_post
+        routes["axon"] = np.arange(first_axon, first_axon + len(routes))
+        routes["dx"], routes["dy"], routes["port"] = dx, dy, port
+        return routes
+
+    if part.holds_neurons and part.layer == last_layer:
+        return lines(part.first_post, part.last_post, part.first_post, OFF_CHIP)
+    tables = [np.zeros(0, ROUTE_DTYPE)]
+    for target, other in enumerate(parts):
+        dx, dy = positions[target][0] - positions[number][0], positions[target][1] - positions[number][1]
+        if part.holds_neurons:
+            if other.layer != part.layer + 1 or not other.holds_weights:
+                continue
+            begin, end = other.first_pre, other.last_pre
+        else:
+            if other.layer != part.layer or other.holds_weights:
+                continue
+            begin, end = other.first_post, other.last_post
+        first, last = max(begin, part.first_post), min(end, part.last_post)
+        tables.append(lines(first, last, first - begin, TO_CORE, dx, dy))
+    routes = np.concatenate(tables)
+    return routes[np.argsort(routes["neuron"], kind="stable")]
 
 
 def nearest_first(profile: Profile, n: int) -> list[tuple[int, int]]:
@@ -344,7 +355,10 @@ def compile_network(
                 bias=np.zeros(n_neurons, np.int32),
                 soma=_soma(part, layer, profile),
                 routes=_routes_of(number, parts, places, len(layers) - 1),
-                value_bits=0 if part.holds_neurons else min(profile.partial_sum_bits.value, 32),
+                value_bits=0 if part.holds_neurons else profile.partial_sum_bits.value,
+                watch=np.arange(part.first_post, part.last_post, dtype=np.int32)
+                if part.holds_neurons and part.layer == len(layers) - 2
+                else np.zeros(0, np.int32),
             )
         )
     n_inputs, n_outputs = layers[0].weight.shape[0], layers[-1].weight.shape[1]
@@ -355,11 +369,7 @@ def compile_network(
         for unit in range(part.first_pre, part.last_pre)
     ]
     inputs.sort(key=lambda row: row[:2])
-    spike_unit = np.full((len(cores), profile.neurons_per_core.value), -1, np.int32)
-    for number, part in enumerate(parts):
-        if part.holds_neurons and part.layer == len(layers) - 2:
-            spike_unit[number, : part.last_post - part.first_post] = np.arange(part.first_post, part.last_post)
-    grid = assemble(cores, places, np.array(inputs, INPUT_DTYPE), n_inputs, n_outputs, spike_unit, profile)
+    grid = assemble(cores, places, np.array(inputs, INPUT_DTYPE), n_inputs, n_outputs, profile)
     return Program(profile, list(layers), parts, cores, places, grid, n_inputs, n_outputs)
 
 
@@ -384,7 +394,7 @@ def reweigh(program: Program, layers: Sequence[QuantisedLayer]) -> int:
         layer = layers[part.layer]
         if part.holds_weights:
             block = layer.weight[part.first_pre : part.last_pre, part.first_post : part.last_post]
-            weigh_core(program.grid.synapses, number, np.ascontiguousarray(block))
+            weigh_core(program.grid, number, block)
         write_soma(program.grid, number, _soma(part, layer, program.profile))
     program.layers[:] = layers
     return program_bytes(program)
@@ -407,11 +417,12 @@ def report(program: Program) -> dict[str, float | str]:
         "partial-sum cores": sum(not part.holds_neurons for part in program.parts),
         "weight bytes used": sum(core.weight.size for core in program.cores),
         "weight bytes of these cores": n_cores * profile.axons_per_core.value * profile.neurons_per_core.value,
-        "routes": len(program.grid.route_core) + len(program.grid.input_core),
-        # busy cores times the public range per core; an estimate, nothing was measured
-        "estimated power low mW": n_cores * profile.core_power_low_mw.value,
-        "estimated power high mW": n_cores * profile.core_power_high_mw.value,
+        "routes": sum(len(core.routes) for core in program.cores) + len(program.grid.input_lines),
     }
+    if profile.core_power_high_mw.value:
+        # busy cores times the public range per core; an estimate, nothing was measured
+        words["estimated power low mW"] = n_cores * profile.core_power_low_mw.value
+        words["estimated power high mW"] = n_cores * profile.core_power_high_mw.value
     for number, layer in enumerate(program.layers):
         words[f"layer{number} scale"] = layer.scale
         words[f"layer{number} alpha"] = layer.alpha

@@ -1,20 +1,22 @@
-"""The mesh: cores on a grid, packets between them, one phase after another.
+"""The grid: cores that compute and send, one phase after another.
 
 Phases
 ------
-Phase k takes in what arrived before it, computes, and sends; a packet sent in phase k is visible in phase k + 1. All
-cores compute from what waited when the phase began, so their order cannot show, except where values add up on one
-axon: there it is the order of the cores in the program, not of their places on the grid.
+Phase k takes in what arrived before it, computes, and sends; a packet sent in phase k is visible in phase k + 1, copies
+of a multicast too. All cores compute from what waited when the phase began, so their order cannot show, except where
+values add up on one axon: there it is the order of the cores in the program, not of their places on the grid; and what
+one core sends is in the order of its routing table, destination by destination (:mod:`chip.program`).
 
-Routing
+Packets
 -------
-Dimension order, along x first or y first, as the profile says. Routing tables hold relative addresses. The one way in
-and the one way out are links beside core (0, 0); each counts as a hop, as every link does. A packet carries one spike,
-or one payload of a value: a value of n bits is ceil(n / payload) packets. A value of zero is not sent, which is
-counted. Links take one packet a clock (chosen; nothing public says).
+A spike is one packet. A value of zero is not sent, which is counted. Other values, of w bits, with P bits of payload:
 
-Paths are fixed, so they are found once, when a program is put on the grid: a *flow* is a pair (from, to) with its list
-of links. In a phase packets are counted per flow, and each flow is walked once, however many packets it carries.
+* w > P: the value goes as its digits to the base 2^P, each from -2^(P-1) to 2^(P-1) - 1; a digit of zero is not sent.
+  So a small sum is one packet, however wide it might be (24 bits with 8 of payload: 1 to 4 packets, mostly 1 or 2).
+* w <= P: P // w neighbours of a run (:mod:`chip.program`) share a packet, which is not sent if all of them are zero.
+
+What the silicon of 2019 does with sums wider than its payload is not public; TianjicX sends two int32 in a packet, and
+sends zeros too. Links take one packet a clock (chosen; nothing public says).
 
 What a silent chip costs
 ------------------------
@@ -22,46 +24,36 @@ A core without input whose soma moved nothing and which sent nothing would do th
 something arrives. A phase in which that holds for the whole chip is *still*: every phase after it is the same until an
 input comes, and n of them are one multiplication. Leaks that stick (floor keeps small negative potentials where they
 are), adaptive thresholds, windows and shift registers all count as state, so none of this is an approximation.
+
+Everything runs on one thread: a whole chip with every axon active takes less than a phase of 1 ms on one core, and
+threads would cost a meeting in every phase.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chip.core import (
-    AXON_SPIKES,
-    OFF_CHIP,
-    SYNAPSE_MATRIX,
-    Core,
-    Synapses,
-    add_saturating,
-    dendrite_phase,
-    weigh_core,
-)
-from chip.profile import Profile
-from chip.soma import FIRE_SPIKE, Soma, SomaParams, SomaState, soma_phase, soma_rest
+from chip.core import add_axons, add_spikes, add_values
+from chip.program import GridProgram, neurons_of
+from chip.soma import SomaState, cut, look_up, soma_phase, soma_rest
 from stream.errors import CapacityError
 from stream.jit import kernel
 
 __all__ = [
     "DONE",
     "FULL",
-    "INPUT_DTYPE",
+    "NOWHERE",
     "OVERFLOW",
-    "GridProgram",
     "GridState",
-    "assemble",
+    "Probe",
     "clear",
-    "grid_phase",
+    "fault",
     "new_state",
+    "probe",
     "run_phases",
-    "write_soma",
+    "spike_room",
 ]
-
-INPUT_DTYPE = np.dtype([("unit", "<i4"), ("core", "<i4"), ("axon", "<i4")])
-"""Where spikes of an input line go; several rows of a unit are several packets."""
 
 CLOCK_DTYPE = np.dtype(
     [
@@ -80,8 +72,10 @@ COUNT_DTYPE = np.dtype(
         ("spikes_in", "<i8"),
         ("merged", "<i8"),
         ("spikes_out", "<i8"),
-        ("packets", "<i8"),
+        ("packets", "<i8"),  # put on the mesh: by cores, by the host, and copies
+        ("copies", "<i8"),  # of these, sent on by a router
         ("hops", "<i8"),
+        ("crossings", "<i8"),  # of these, from chip to chip
         ("busiest_link", "<i8"),
         ("clocks", "<i8"),
         ("synaptic_ops", "<i8"),
@@ -92,34 +86,14 @@ COUNT_DTYPE = np.dtype(
     ]
 )
 
-DONE, FULL, OVERFLOW = 0, 1, 2
-
-
-class GridProgram(NamedTuple):
-    """All cores and routes, flat. Built by :func:`assemble`; nothing but weights and somas is ever written again."""
-
-    synapses: Synapses
-    soma: SomaParams
-    value_bits: NDArray[np.int64]  # shape (n_cores,)
-    value_packets: NDArray[np.int64]  # shape (n_cores,)
-    spike_unit: NDArray[np.int32]  # shape (n_cores, neurons_per_core): number a watched neuron is known by, or -1
-    route_start: NDArray[np.int64]  # shape (n_cores * neurons_per_core + 1,)
-    route_core: NDArray[np.int32]  # shape (n_routes,): target, or -1 for the output port
-    route_axon: NDArray[np.int32]  # shape (n_routes,)
-    route_flow: NDArray[np.int32]  # shape (n_routes,)
-    input_start: NDArray[np.int64]  # shape (n_inputs + 1,)
-    input_core: NDArray[np.int32]
-    input_axon: NDArray[np.int32]
-    input_flow: NDArray[np.int32]
-    flow_start: NDArray[np.int64]  # shape (n_flows + 1,)
-    flow_link: NDArray[np.int32]  # links of each flow: 4 * (y * width + x) + direction, then the way in, the way out
-    limits: NDArray[np.int64]  # macs_per_clock, overhead_clocks, phase_clocks
+DONE, FULL, OVERFLOW, NOWHERE = 0, 1, 2, 3
 
 
 class GridState(NamedTuple):
     """Everything a chip remembers, and its scratch."""
 
-    axon: NDArray[np.int32]  # shape (2, n_cores, axons_per_core): being read, being filled
+    axon: NDArray[np.int32]  # shape (2, n_axons), the axons of all cores: being read, being filled
+    active: NDArray[np.int32]  # shape (2, n_axons): which axons of a core hold a spike, in order of arrival
     n_terms: NDArray[np.int64]  # shape (2, n_cores): what arrived there
     soma: SomaState
     idle: NDArray[np.uint8]  # shape (n_cores,): would do nothing without input
@@ -128,69 +102,319 @@ class GridState(NamedTuple):
     output: NDArray[np.int32]  # shape (n_outputs,): values that left in the last phase
     score: NDArray[np.int64]  # shape (n_outputs,): their sum since the last clear
     core_ops: NDArray[np.int64]  # shape (n_cores,): synaptic operations, running total
-    link_load: NDArray[np.int64]  # shape (n_links,): packets in the last phase
-    link_total: NDArray[np.int64]  # shape (n_links,): running total
+    core_packets: NDArray[np.int64]  # shape (n_cores,): packets that it sent, copies not counted, running total
+    link_load: NDArray[np.int64]  # shape (n_used,), as ``GridProgram.links``: packets in the last phase
+    link_total: NDArray[np.int64]  # shape (n_used,): running total
     clock: NDArray[np.void]  # CLOCK_DTYPE, shape (1,)
     phase: NDArray[np.void]  # COUNT_DTYPE, shape (1,): the last phase
     totals: NDArray[np.void]  # COUNT_DTYPE, shape (1,): running totals; busiest_link and clocks are maxima
-    flow_packets: NDArray[np.int64]  # scratch, shape (n_flows,)
-    current: NDArray[np.int32]  # scratch, shape (neurons_per_core,)
-    fired: NDArray[np.uint8]  # scratch, shape (neurons_per_core,)
-    membrane: NDArray[np.int32]  # scratch, shape (neurons_per_core,)
+    link_change: NDArray[np.int64]  # scratch, shape (n_used + 1,): load of a link less that of the one before
+    input_packets: NDArray[np.int64]  # scratch, shape (n_input_trees,)
+    current: NDArray[np.int32]  # scratch, shape (most neurons of a core,)
+    total: NDArray[np.int16]  # scratch, as ``current``
+    fired: NDArray[np.uint8]  # scratch, as ``current``
+    firing: NDArray[np.int32]  # scratch, as ``current``: numbers of the neurons that fired
+
+
+class Probe(NamedTuple):
+    """A look at one core."""
+
+    v: NDArray[np.int32]  # shape (n_neurons,)
+    v_theta: NDArray[np.int32]
+    refractory: NDArray[np.uint8]
+    waiting: NDArray[np.int32]  # shape (n_axons,): what the next phase will read
+
+
+# A kernel counts a reference to each array that it is given, on entry and on leaving, which is 5 to 10 ns an array. So
+# what runs for each core takes the arrays and records that it needs and not the whole program and state.
 
 
 @kernel
-def _deliver(program: GridProgram, state: GridState, buffer: int, core: int, axon: int, value: Any) -> tuple[Any, Any]:
-    """Put a spike (value 1) or a value on an axon. Returns 1 if it merged with a spike, 1 if it saturated."""
-    before = np.int64(state.axon[buffer, core, axon])
-    if program.synapses.axon_mode[core] == 0:
-        if before != 0:
-            return 1, 0
-        state.axon[buffer, core, axon] = 1
-        state.n_terms[buffer, core] += 1
-        return 0, 0
-    after = add_saturating(before, value)
-    state.axon[buffer, core, axon] = after
-    state.n_terms[buffer, core] += 1
-    return 0, np.int64(after != before + value)
+def _travel(trees: Any, stretches: Any, change: Any, tree: Any, n: Any, phase: Any) -> None:
+    """Send ``n`` packets along a tree."""
+    row = trees[tree]
+    phase["packets"] += n * (1 + row["copies"])
+    phase["copies"] += n * row["copies"]
+    phase["hops"] += n * row["hops"]
+    phase["crossings"] += n * row["crossings"]
+    for k in range(row["first_stretch"], row["last_stretch"]):
+        change[stretches[k]["first"]] += n
+        change[stretches[k]["last"]] -= n
 
 
 @kernel
-def _take_input(program: GridProgram, state: GridState) -> int:
-    """Bring the waiting input spikes onto their axons. Returns how many packets that took."""
-    clock, phase = state.clock[0], state.phase[0]
-    n_packets = 0
-    for k in range(clock["n_input"]):
-        unit = state.input_list[k]
-        state.input_waiting[unit] = 0
-        for route in range(program.input_start[unit], program.input_start[unit + 1]):
-            state.flow_packets[program.input_flow[route]] += 1
-            merged, _ = _deliver(
-                program, state, clock["buffer"], program.input_core[route], program.input_axon[route], 1
-            )
-            phase["merged"] += merged
-            n_packets += 1
-    clock["n_input"] = 0
+def _gather(incoming: Any, taken: int, clock: Any, waiting: Any, units: Any) -> int:
+    """Take in the spikes before the end of the next phase, each line once. Returns how many are taken in all."""
+    end_us, n_input, merged = clock["end_us"], clock["n_input"], clock["merged"]
+    while taken < len(incoming) and incoming[taken]["t"] < end_us:
+        unit = np.int64(incoming[taken]["unit"])
+        if unit >= len(waiting):
+            break
+        if waiting[unit] != 0:
+            merged += 1
+        else:
+            waiting[unit] = 1
+            units[n_input] = unit
+            n_input += 1
+        taken += 1
+    clock["n_input"], clock["merged"] = n_input, merged
+    return taken
+
+
+@kernel
+def _take_input(
+    waiting: Any,
+    units: Any,
+    input_start: Any,
+    lines: Any,
+    starts: Any,
+    axon: Any,
+    active: Any,
+    n_terms: Any,
+    packets: Any,
+    phase: Any,
+) -> Any:
+    """Bring the waiting input spikes onto their axons. Returns how many packets that took, also by tree."""
+    n_packets, merged = np.int64(0), np.int64(0)
+    core, tree, start, count, in_tree = np.int64(-1), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    for k in range(len(units)):
+        unit = units[k]
+        waiting[unit] = 0
+        for at in range(input_start[unit], input_start[unit + 1]):
+            line = lines[at]
+            if line["core"] != core:
+                if core >= 0:
+                    n_terms[core] = count
+                    packets[tree] += in_tree
+                    n_packets += in_tree
+                core, tree, in_tree = np.int64(line["core"]), np.int64(line["tree"]), np.int64(0)
+                start, count = starts[core], n_terms[core]
+            i = np.int64(line["axon"])
+            in_tree += 1
+            if axon[start + i] != 0:
+                merged += 1
+            else:
+                axon[start + i] = 1
+                active[start + count] = i
+                count += 1
+    if core >= 0:
+        n_terms[core] = count
+        packets[tree] += in_tree
+        n_packets += in_tree
+    phase["merged"] += merged
     return n_packets
 
 
 @kernel
-def _count_traffic(program: GridProgram, state: GridState) -> Any:
-    """Walk every flow that carried something along its links. Returns the load of the busiest link."""
-    phase = state.phase[0]
-    state.link_load[:] = 0
-    for flow in range(len(state.flow_packets)):
-        n_packets = state.flow_packets[flow]
-        if n_packets == 0:
-            continue
-        state.flow_packets[flow] = 0
-        for k in range(program.flow_start[flow], program.flow_start[flow + 1]):
-            state.link_load[program.flow_link[k]] += n_packets
-            phase["hops"] += n_packets
-    busiest = np.int64(0)
-    for link in range(len(state.link_load)):
-        busiest = max(busiest, state.link_load[link])
-        state.link_total[link] += state.link_load[link]
+def _put_spikes(
+    fired: Any,
+    firing: Any,
+    n_firing: int,
+    first: Any,
+    count: Any,
+    whole: bool,
+    shift: Any,
+    axon: Any,
+    active: Any,
+    n_active: Any,
+) -> tuple[Any, Any]:
+    """Put the spikes of neurons ``first`` and on onto axons ``neuron + shift``. Returns n_active, how many merged."""
+    merged = 0
+    if n_active == 0 and whole:
+        # nothing waits there, and no two neurons of a run share an axon: nothing can merge
+        for k in range(n_firing):
+            i = firing[k] + shift
+            axon[i] = 1
+            active[k] = i
+        n_active += n_firing
+    elif count > n_firing:
+        for k in range(n_firing):
+            j = firing[k]
+            if first <= j < first + count:
+                if axon[j + shift] != 0:
+                    merged += 1
+                else:
+                    axon[j + shift] = 1
+                    active[n_active] = j + shift
+                    n_active += 1
+    else:
+        for j in range(first, first + count):
+            if fired[j] != 0:
+                if axon[j + shift] != 0:
+                    merged += 1
+                else:
+                    axon[j + shift] = 1
+                    active[n_active] = j + shift
+                    n_active += 1
+    return n_active, merged
+
+
+@kernel
+def _send_spikes(
+    row: Any,
+    runs: Any,
+    trees: Any,
+    targets: Any,
+    stretches: Any,
+    change: Any,
+    starts: Any,
+    axon: Any,
+    active: Any,
+    n_terms: Any,
+    fired: Any,
+    firing: Any,
+    n_fired: Any,
+    phase: Any,
+) -> Any:
+    """Send the spikes of a core. Returns how many packets."""
+    n_neurons, last_run = row["n_neurons"], row["last_run"]
+    n_firing = 0
+    for j in range(n_neurons):
+        firing[n_firing] = j
+        n_firing += fired[j]
+    n_sent, in_tree, merged = np.int64(0), np.int64(0), np.int64(0)
+    for r in range(row["first_run"], last_run):
+        run = runs[r]
+        first, count, tree = np.int64(run["neuron"]), np.int64(run["count"]), np.int64(run["tree"])
+        n = np.int64(n_fired)
+        if count != n_neurons:
+            n = np.int64(0)
+            for j in range(first, first + count):
+                n += np.int64(fired[j])
+        if n != 0:
+            shift = np.int64(run["axon"]) - first
+            for k in range(trees[tree]["first_target"], trees[tree]["last_target"]):
+                target = targets[k]
+                start, end = starts[target], starts[target + 1]
+                n_active, n_merged = _put_spikes(
+                    fired,
+                    firing,
+                    n_firing,
+                    first,
+                    count,
+                    n == n_firing,
+                    shift,
+                    axon[start:end],
+                    active[start:end],
+                    n_terms[target],
+                )
+                n_terms[target] = n_active
+                merged += n_merged
+            in_tree += n
+        if in_tree != 0 and (r + 1 == last_run or runs[r + 1]["tree"] != tree):
+            _travel(trees, stretches, change, tree, in_tree, phase)
+            n_sent += in_tree
+            in_tree = np.int64(0)
+    phase["merged"] += merged
+    return n_sent
+
+
+@kernel
+def _count_packets(values: Any, bits: int, payload: int) -> tuple[Any, Any]:
+    """Count the values that are not zero, and the packets that carry them."""
+    n_values, n_packets = np.int64(0), np.int64(0)
+    if bits > payload:
+        half, mask = (np.int64(1) << payload) >> 1, (np.int64(1) << payload) - 1
+        for j in range(len(values)):
+            n_values += np.int64(values[j] != 0)
+        # digit by digit: once every digit but the lowest is zero, for all values, that is it
+        shifted, carried, left = np.int64(0), np.int64(0), np.int64(1)
+        while left != 0 and shifted < 64:
+            left = np.int64(0)
+            for j in range(len(values)):
+                # half + half 2^P + ... is what the digits above the lowest, each from -half, take away
+                digits = (np.int64(values[j]) + carried) >> shifted
+                n_packets += np.int64(digits & mask != 0)
+                left |= (digits + half) >> payload
+            carried += half << shifted
+            shifted += payload
+        return n_values, n_packets
+    together = payload // bits
+    if together == 1:
+        for j in range(len(values)):
+            n_values += np.int64(values[j] != 0)
+        return n_values, n_values
+    for j in range(0, len(values), together):
+        in_packet = np.int64(0)
+        for k in range(j, min(j + together, len(values))):
+            in_packet += np.int64(values[k] != 0)
+        n_values += in_packet
+        n_packets += np.int64(in_packet != 0)
+    return n_values, n_packets
+
+
+@kernel
+def _put_values(values: Any, axon: Any) -> Any:
+    """Add values to axons, saturating. Returns how many sums did not fit."""
+    n_saturated = np.int64(0)
+    for j in range(len(values)):
+        total = np.int64(axon[j]) + np.int64(values[j])
+        bounded = min(max(total, np.int64(-(2**31))), np.int64(2**31 - 1))
+        n_saturated += np.int64(total != bounded)
+        axon[j] = np.int32(bounded)
+    return n_saturated
+
+
+@kernel
+def _send_values(
+    row: Any,
+    runs: Any,
+    trees: Any,
+    targets: Any,
+    stretches: Any,
+    change: Any,
+    starts: Any,
+    axon: Any,
+    n_terms: Any,
+    current: Any,
+    output: Any,
+    payload: int,
+    given: bool,
+    phase: Any,
+) -> tuple[Any, Any, Any]:
+    """Send what a core's soma says. Returns packets, values that reached a core, and sums that saturated there."""
+    n_sent, n_reached, n_saturated, in_tree = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    last_run = row["last_run"]
+    for r in range(row["first_run"], last_run):
+        run = runs[r]
+        first, count, tree = np.int64(run["neuron"]), np.int64(run["count"]), np.int64(run["tree"])
+        values = current[first : first + count]
+        n_values, n_packets = _count_packets(values, row["value_bits"], payload)
+        if given:
+            # counted only for a core that was given something: one that is skipped would have counted it too
+            phase["zeros"] += count - n_values
+        if n_values != 0:
+            a = np.int64(run["axon"])
+            for k in range(trees[tree]["first_target"], trees[tree]["last_target"]):
+                target = targets[k]
+                if target < 0:
+                    for j in range(count):
+                        if values[j] != 0:
+                            output[a + j] = values[j]
+                    continue
+                start = starts[target] + a
+                n_saturated += _put_values(values, axon[start : start + count])
+                n_terms[target] += n_values
+                n_reached += n_values
+            in_tree += n_packets
+        if in_tree != 0 and (r + 1 == last_run or runs[r + 1]["tree"] != tree):
+            _travel(trees, stretches, change, tree, in_tree, phase)
+            n_sent += in_tree
+            in_tree = np.int64(0)
+    return n_sent, n_reached, n_saturated
+
+
+@kernel
+def _load_links(change: Any, load: Any, total: Any) -> Any:
+    """Turn the changes from link to link into loads. Returns the load of the busiest link."""
+    running, busiest = np.int64(0), np.int64(0)
+    for link in range(len(load)):
+        running += change[link]
+        change[link] = 0
+        load[link] = running
+        total[link] += running
+        busiest = max(busiest, running)
+    change[len(load)] = 0
     return busiest
 
 
@@ -202,7 +426,9 @@ def _add_totals(totals: Any, phase: Any, n: int) -> None:
     totals["merged"] += n * phase["merged"]
     totals["spikes_out"] += n * phase["spikes_out"]
     totals["packets"] += n * phase["packets"]
+    totals["copies"] += n * phase["copies"]
     totals["hops"] += n * phase["hops"]
+    totals["crossings"] += n * phase["crossings"]
     totals["synaptic_ops"] += n * phase["synaptic_ops"]
     totals["zeros"] += n * phase["zeros"]
     totals["overruns"] += n * phase["overruns"]
@@ -212,113 +438,41 @@ def _add_totals(totals: Any, phase: Any, n: int) -> None:
 
 
 @kernel
-def grid_phase(program: GridProgram, state: GridState, spikes: Any, n_spikes: int) -> int:
-    """Run one phase of the whole chip.
-
-    Parameters
-    ----------
-    program, state
-        The chip; ``state.phase`` holds the counts of this phase afterwards.
-    spikes
-        SPIKE_DTYPE, shape (n,), out: what the watched neurons fired, time = end of the phase, by core and neuron.
-    n_spikes
-        How many are in there already. There must be room for all watched neurons.
-
-    Returns
-    -------
-    int
-        The new number of spikes.
-    """
-    clock, phase = state.clock[0], state.phase[0]
-    phase["phases"] = 1
-    phase["merged"] = clock["merged"]
-    phase["spikes_out"], phase["hops"], phase["synaptic_ops"], phase["zeros"] = 0, 0, 0, 0
-    phase["overflows"], phase["overflow_core"] = 0, -1
-    clock["merged"] = 0
-    now = clock["buffer"]
-    later = 1 - now
-    n_packets = _take_input(program, state)
-    phase["spikes_in"] = n_packets
-    alive = n_packets  # anything that keeps this phase from being still
-    slowest = np.int64(0)
-    state.output[:] = 0
-    n_columns = program.spike_unit.shape[1]
-    for core in range(len(state.idle)):
-        n_terms = state.n_terms[now, core]
-        if n_terms == 0 and state.idle[core] != 0:
-            continue
-        state.n_terms[now, core] = 0
-        n_neurons = program.synapses.n_neurons[core]
-        n_added, n_zero, n_overflows = dendrite_phase(
-            program.synapses, core, state.axon[now, core], n_terms, state.current
-        )
-        n_fired, changed, clamped = soma_phase(
-            program.soma, state.soma, core, n_neurons, state.current, state.fired, state.membrane
-        )
-        n_overflows += clamped
-        if n_terms != 0:
-            macs = program.limits[0]
-            slowest = max(slowest, (n_added + n_zero + macs - 1) // macs + program.limits[1])
-        phase["synaptic_ops"] += n_added
-        phase["zeros"] += n_zero
-        state.core_ops[core] += n_added
-        is_spiking = program.soma.fire_type[core] == 4
-        if is_spiking:
-            phase["spikes_out"] += n_fired
-            alive += n_fired
-        n_sent = 0
-        if not is_spiking or n_fired != 0:
-            highest = (np.int64(1) << (program.value_bits[core] - 1)) - 1
-            for j in range(n_neurons):
-                value = np.int64(state.fired[j]) if is_spiking else np.int64(state.membrane[j])
-                first, last = program.route_start[core * n_columns + j], program.route_start[core * n_columns + j + 1]
-                if value == 0:
-                    # counted only for a core that was given something: one that is skipped would have counted it too
-                    if not is_spiking and n_terms != 0:
-                        phase["zeros"] += last - first
-                    continue
-                cost: Any = np.int64(1)
-                if is_spiking:
-                    unit = program.spike_unit[core, j]
-                    if unit >= 0:
-                        spikes[n_spikes]["t"] = clock["end_us"]
-                        spikes[n_spikes]["unit"] = unit
-                        n_spikes += 1
-                else:
-                    cost = program.value_packets[core]
-                    if value > highest or value < -highest - 1:
-                        n_overflows += 1
-                        value = min(max(value, -highest - 1), highest)
-                for route in range(first, last):
-                    state.flow_packets[program.route_flow[route]] += cost
-                    n_packets += cost
-                    n_sent += 1
-                    target = program.route_core[route]
-                    if target < 0:
-                        state.output[program.route_axon[route]] = value
-                        continue
-                    alive += 1
-                    merged, saturated = _deliver(program, state, later, target, program.route_axon[route], value)
-                    phase["merged"] += merged
-                    n_overflows += saturated
-        if n_overflows != 0 and phase["overflows"] == 0:
-            phase["overflow_core"] = core
-        phase["overflows"] += n_overflows
-        alive += n_terms + changed + n_overflows
-        state.idle[core] = 1 if n_terms + changed + n_fired + n_sent + n_overflows == 0 else 0
-    busiest = _count_traffic(program, state)
-    phase["packets"] = n_packets
-    phase["busiest_link"] = busiest
-    phase["clocks"] = max(slowest, busiest)
-    phase["overruns"] = 1 if phase["clocks"] > program.limits[2] else 0
-    _add_totals(state.totals[0], phase, 1)
-    for k in range(len(state.output)):
-        state.score[k] += np.int64(state.output[k])
-    clock["buffer"] = later
-    clock["phase"] += 1
-    clock["end_us"] += clock["phase_us"]
-    clock["still"] = 1 if alive == 0 else 0
-    return n_spikes
+def _dendrites(
+    row: Any,
+    limits: Any,
+    phase: Any,
+    n_terms: Any,
+    weight: Any,
+    zeros: Any,
+    axon: Any,
+    active: Any,
+    current: Any,
+    total: Any,
+) -> tuple[Any, Any, Any, Any]:
+    """Add up what waits at one core. Returns sums that saturated, a bound of all sums, operations, clocks."""
+    first, n_axons, reach = row["axon"], row["n_axons"], row["bias_reach"]
+    n_macs, n_zero, n_saturated = n_terms, np.int64(0), np.int64(0)
+    mine = axon[first : first + n_axons]
+    if row["synapse"] == 1:
+        n_saturated, reach = add_axons(mine, reach, current)
+    else:
+        block = weight[row["weight"] : row["weight"] + n_axons * row["padded"]].reshape((n_axons, row["padded"]))
+        which = active[first : first + n_axons]
+        if row["axon_mode"] == 0:
+            n_zero, n_saturated, reach = add_spikes(
+                block, zeros[first : first + n_axons], mine, which, n_terms, reach, current, total
+            )
+            n_macs = n_terms * row["n_neurons"]
+        else:
+            n_active, n_zero, n_saturated, reach = add_values(
+                block, zeros[first : first + n_axons], mine, which, reach, current
+            )
+            n_macs = n_active * row["n_neurons"]
+    phase["synaptic_ops"] += n_macs - n_zero
+    phase["zeros"] += n_zero
+    clocks = (n_macs + limits["macs_per_clock"] - 1) // limits["macs_per_clock"] + limits["overhead_clocks"]
+    return n_saturated, reach, n_macs - n_zero, clocks
 
 
 @kernel
@@ -333,6 +487,45 @@ def _repeat(state: GridState, n: int) -> None:
     clock["buffer"] = (clock["buffer"] + n) & 1
     clock["phase"] += n
     clock["end_us"] += n * clock["phase_us"]
+
+
+@kernel
+def _begin_phase(clock: Any, phase: Any) -> None:
+    """Set the counts of a phase to zero."""
+    phase["phases"] = 1
+    phase["merged"] = clock["merged"]
+    phase["spikes_out"], phase["synaptic_ops"], phase["zeros"] = 0, 0, 0
+    phase["packets"], phase["copies"], phase["hops"], phase["crossings"] = 0, 0, 0, 0
+    phase["overflows"], phase["overflow_core"] = 0, -1
+    clock["merged"] = 0
+
+
+@kernel
+def _end_phase(clock: Any, phase: Any, totals: Any, limits: Any, slowest: Any, busiest: Any, alive: Any) -> None:
+    """Close the counts of a phase, and go on to the next."""
+    phase["busiest_link"] = busiest
+    phase["clocks"] = max(slowest, busiest)
+    phase["overruns"] = 1 if phase["clocks"] > limits["phase_clocks"] else 0
+    _add_totals(totals, phase, 1)
+    clock["buffer"] = 1 - clock["buffer"]
+    clock["phase"] += 1
+    clock["end_us"] += clock["phase_us"]
+    clock["still"] = 1 if alive == 0 else 0
+
+
+@kernel
+def _write_row(row: Any, end_us: int, phase: Any) -> None:
+    """Write the counts of a phase as an item of the stream of phases."""
+    row["t"] = end_us
+    row["spikes_in"] = phase["spikes_in"]
+    row["merged"] = phase["merged"]
+    row["spikes_out"] = phase["spikes_out"]
+    row["packets"] = phase["packets"]
+    row["hops"] = phase["hops"]
+    row["busiest_link"] = phase["busiest_link"]
+    row["clocks"] = phase["clocks"]
+    row["synaptic_ops"] = phase["synaptic_ops"]
+    row["zeros"] = phase["zeros"]
 
 
 @kernel
@@ -353,7 +546,7 @@ def run_phases(
     program, state
         The chip.
     incoming
-        SPIKE_DTYPE, shape (n,), sorted by time, none before the phase that runs next.
+        SPIKE_DTYPE, shape (n,), sorted by time, none before the phase that runs next; ``unit`` is an input line.
     until_us
         The time that the stream has come to, not before the last spike.
     strict
@@ -367,103 +560,227 @@ def run_phases(
     Returns
     -------
     int
-        DONE; FULL: ``spikes`` or ``rows`` has no room for another phase; OVERFLOW: ``state.phase`` tells.
+        DONE; FULL: ``spikes`` or ``rows`` has no room for another phase; OVERFLOW, NOWHERE (an input line that does not
+        exist, at ``incoming[progress[0]]``): :func:`fault` says it in words.
     """
-    clock = state.clock[0]
+    clock, phase, limits = state.clock[0], state.phase[0], program.limits[0]
+    bits, n_watched = limits["membrane_bits"], limits["n_watched"]
     taken, n_spikes, n_rows = progress[0], progress[1], progress[2]
-    n_watched = state.idle.shape[0] * program.spike_unit.shape[1]
     status = 0
     while True:
+        taken = _gather(incoming, taken, clock, state.input_waiting, state.input_list)
         at_us = incoming[taken]["t"] if taken < len(incoming) else until_us
-        while clock["end_us"] <= at_us:
-            if clock["still"] != 0 and clock["n_input"] == 0:
-                _repeat(state, (at_us - clock["end_us"]) // clock["phase_us"] + 1)
-                break
-            if n_rows == len(rows) or n_spikes + n_watched > len(spikes):
-                status = 1
-                break
-            end_us = clock["end_us"]
-            n_spikes = grid_phase(program, state, spikes, n_spikes)
-            if clock["still"] == 0:
-                phase, row = state.phase[0], rows[n_rows]
-                row["t"] = end_us
-                row["spikes_in"] = phase["spikes_in"]
-                row["merged"] = phase["merged"]
-                row["spikes_out"] = phase["spikes_out"]
-                row["packets"] = phase["packets"]
-                row["hops"] = phase["hops"]
-                row["busiest_link"] = phase["busiest_link"]
-                row["clocks"] = phase["clocks"]
-                row["synaptic_ops"] = phase["synaptic_ops"]
-                row["zeros"] = phase["zeros"]
-                n_rows += 1
-            if strict and state.phase[0]["overflows"] != 0:
-                status = 2
-                break
-        if status != 0 or taken == len(incoming):
+        if at_us < clock["end_us"]:
+            status = 3 if taken < len(incoming) else 0
             break
-        unit = incoming[taken]["unit"]
-        if state.input_waiting[unit] != 0:
-            clock["merged"] += 1
-        else:
-            state.input_waiting[unit] = 1
-            state.input_list[clock["n_input"]] = unit
-            clock["n_input"] += 1
-        taken += 1
+        if clock["still"] != 0 and clock["n_input"] == 0:
+            _repeat(state, (at_us - clock["end_us"]) // clock["phase_us"] + 1)
+            continue
+        if n_rows == len(rows) or n_spikes + n_watched > len(spikes):
+            status = 1
+            break
+        end_us = clock["end_us"]
+        _begin_phase(clock, phase)
+        now = clock["buffer"]
+        later = 1 - now
+        axon, active, n_waiting = state.axon[now], state.active[now], state.n_terms[now]
+        later_axon, later_active, later_n = state.axon[later], state.active[later], state.n_terms[later]
+        alive = np.int64(0)  # anything that keeps this phase from being still
+        if clock["n_input"] != 0:
+            alive += _take_input(
+                state.input_waiting,
+                state.input_list[: clock["n_input"]],
+                program.input_start,
+                program.input_lines,
+                program.axons,
+                axon,
+                active,
+                n_waiting,
+                state.input_packets,
+                phase,
+            )
+            for tree in range(len(state.input_packets)):
+                if state.input_packets[tree] != 0:
+                    n = state.input_packets[tree]
+                    _travel(program.trees, program.stretches, state.link_change, tree, n, phase)
+                    state.input_packets[tree] = 0
+            clock["n_input"] = 0
+        phase["spikes_in"] = alive
+        slowest = np.int64(0)
+        for k in range(len(state.output)):
+            state.output[k] = 0
+        for core in range(len(state.idle)):
+            n_terms = n_waiting[core]
+            if n_terms == 0 and state.idle[core] != 0:
+                continue
+            n_waiting[core] = 0
+            row, soma = program.cores[core], program.somas[core]
+            start, n_neurons, padded, fire_type = row["neuron"], row["n_neurons"], row["padded"], soma["fire_type"]
+            current, bias = state.current[:padded], program.bias[start : start + padded]
+            for j in range(padded):
+                current[j] = bias[j]
+            n_overflows, reach = np.int64(0), row["bias_reach"]
+            if n_terms != 0:
+                n_overflows, reach, n_ops, clocks = _dendrites(
+                    row,
+                    limits,
+                    phase,
+                    n_terms,
+                    program.weight,
+                    program.n_zero,
+                    axon,
+                    active,
+                    current,
+                    state.total[:padded],
+                )
+                state.core_ops[core] += n_ops
+                slowest = max(slowest, clocks)
+            used = current[:n_neurons]
+            n_fired, changed, n_sent, n_reached = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            if fire_type == 8:
+                look_up(program.table[row["table"] : row["table"] + row["table_size"]], soma["cut_shift"], used)
+            else:
+                n_fired, changed, clamped, r, window = soma_phase(
+                    soma,
+                    state.soma.v[start : start + n_neurons],
+                    state.soma.v_theta[start : start + n_neurons],
+                    state.soma.refractory[start : start + n_neurons],
+                    state.soma.lfsr[core],
+                    state.soma.window[core],
+                    used,
+                    state.fired,
+                    bits,
+                    reach,
+                )
+                state.soma.lfsr[core], state.soma.window[core] = r, window
+                n_overflows += clamped
+                if fire_type == 2 or fire_type == 3:
+                    cut(used, soma["cut_shift"], row["value_low"], row["value_high"])
+                elif fire_type != 4:
+                    n_overflows += cut(used, 0, row["value_low"], row["value_high"])
+            if fire_type != 4:
+                n_sent, n_reached, n_saturated = _send_values(
+                    row,
+                    program.runs,
+                    program.trees,
+                    program.targets,
+                    program.stretches,
+                    state.link_change,
+                    program.axons,
+                    later_axon,
+                    later_n,
+                    current,
+                    state.output,
+                    limits["payload_bits"],
+                    n_terms != 0,
+                    phase,
+                )
+                n_overflows += n_saturated
+            elif n_fired != 0:
+                phase["spikes_out"] += n_fired
+                if row["watched"] != 0:
+                    for j in range(n_neurons):
+                        unit = program.spike_unit[start + j]
+                        if state.fired[j] != 0 and unit >= 0:
+                            spikes[n_spikes]["t"] = end_us
+                            spikes[n_spikes]["unit"] = unit
+                            n_spikes += 1
+                n_sent = _send_spikes(
+                    row,
+                    program.runs,
+                    program.trees,
+                    program.targets,
+                    program.stretches,
+                    state.link_change,
+                    program.axons,
+                    later_axon,
+                    later_active,
+                    later_n,
+                    state.fired,
+                    state.firing,
+                    n_fired,
+                    phase,
+                )
+                n_reached = n_fired
+            state.core_packets[core] += n_sent
+            if n_overflows != 0 and phase["overflows"] == 0:
+                phase["overflow_core"] = core
+            phase["overflows"] += n_overflows
+            alive += n_terms + changed + n_reached + n_overflows
+            state.idle[core] = 1 if n_terms + changed + n_fired + n_sent + n_overflows == 0 else 0
+        busiest = _load_links(state.link_change, state.link_load, state.link_total)
+        for k in range(len(state.output)):
+            state.score[k] += np.int64(state.output[k])
+        _end_phase(clock, phase, state.totals[0], limits, slowest, busiest, alive)
+        if clock["still"] == 0:
+            _write_row(rows[n_rows], end_us, phase)
+            n_rows += 1
+        if strict and phase["overflows"] != 0:
+            status = 2
+            break
     progress[0], progress[1], progress[2] = taken, n_spikes, n_rows
     return status
 
 
-def new_state(program: GridProgram, n_links: int, n_outputs: int, phase_us: int, end_us: int) -> GridState:
+def new_state(program: GridProgram, phase_us: int, end_us: int) -> GridState:
     """Allocate a chip at rest.
 
     Parameters
     ----------
     program
         What it runs.
-    n_links, n_outputs
-        Links of the mesh, the two ports included (``4 * width * height + 2``); values that may leave.
     phase_us, end_us
         Length of a phase, us, and end of the first one.
     """
-    n_cores, n_axons, n_neurons = program.synapses.weight.shape
-    n_inputs = len(program.input_start) - 1
+    n_cores, n_axons, n_neurons = len(program.cores), int(program.axons[-1]), int(program.neurons[-1])
+    n_inputs, limits = len(program.input_start) - 1, program.limits[0]
+    most = int(program.cores["padded"].max(initial=0))
     state = GridState(
-        axon=np.zeros((2, n_cores, n_axons), np.int32),
+        axon=np.zeros((2, n_axons), np.int32),
+        active=np.zeros((2, n_axons), np.int32),
         n_terms=np.zeros((2, n_cores), np.int64),
         soma=SomaState(
-            v=np.zeros((n_cores, n_neurons), np.int32),
-            v_theta=np.zeros((n_cores, n_neurons), np.int32),
-            refractory=np.zeros((n_cores, n_neurons), np.uint8),
+            v=np.zeros(n_neurons, np.int32),
+            v_theta=np.zeros(n_neurons, np.int32),
+            refractory=np.zeros(n_neurons, np.uint8),
             lfsr=np.zeros(n_cores, np.int64),
             window=np.zeros(n_cores, np.int64),
         ),
         idle=np.zeros(n_cores, np.uint8),
         input_waiting=np.zeros(n_inputs, np.uint8),
         input_list=np.zeros(n_inputs, np.int32),
-        output=np.zeros(n_outputs, np.int32),
-        score=np.zeros(n_outputs, np.int64),
+        output=np.zeros(int(limits["n_outputs"]), np.int32),
+        score=np.zeros(int(limits["n_outputs"]), np.int64),
         core_ops=np.zeros(n_cores, np.int64),
-        link_load=np.zeros(n_links, np.int64),
-        link_total=np.zeros(n_links, np.int64),
+        core_packets=np.zeros(n_cores, np.int64),
+        link_load=np.zeros(len(program.links), np.int64),
+        link_total=np.zeros(len(program.links), np.int64),
         clock=np.zeros(1, CLOCK_DTYPE),
         phase=np.zeros(1, COUNT_DTYPE),
         totals=np.zeros(1, COUNT_DTYPE),
-        flow_packets=np.zeros(len(program.flow_start) - 1, np.int64),
-        current=np.zeros(n_neurons, np.int32),
-        fired=np.zeros(n_neurons, np.uint8),
-        membrane=np.zeros(n_neurons, np.int32),
+        link_change=np.zeros(len(program.links) + 1, np.int64),
+        input_packets=np.zeros(int(limits["n_input_trees"]), np.int64),
+        current=np.zeros(most, np.int32),
+        total=np.zeros(most, np.int16),
+        fired=np.zeros(most, np.uint8),
+        firing=np.zeros(most, np.int32),
     )
     state.clock["phase_us"] = phase_us
     clear(program, state, end_us)
     return state
 
 
+def spike_room(program: GridProgram) -> int:
+    """Tell how long ``spikes`` of :func:`run_phases` has to be at least: what one phase may fire, and never 0."""
+    return max(int(program.limits["n_watched"][0]), 1)
+
+
 def clear(program: GridProgram, state: GridState, end_us: int) -> None:
     """Put a chip at rest: somas, axons, waiting input, score. Totals go on. The next phase ends at ``end_us``."""
-    soma_rest(program.soma, state.soma)
-    for array in (state.axon, state.n_terms, state.idle, state.input_waiting, state.input_list, state.output):
+    soma_rest(program.somas, program.neurons, state.soma)
+    for array in (state.axon, state.active, state.n_terms, state.idle, state.input_waiting, state.input_list):
         array[...] = 0
+    state.output[:] = 0
     state.score[:] = 0
     state.link_load[:] = 0
     state.phase[:] = np.zeros(1, COUNT_DTYPE)
@@ -472,207 +789,49 @@ def clear(program: GridProgram, state: GridState, end_us: int) -> None:
     state.clock["end_us"] = end_us
 
 
-def write_soma(program: GridProgram, core: int, soma: Soma) -> None:
-    """Program the soma of a core."""
-    for field, value in soma._asdict().items():
-        getattr(program.soma, field)[core] = value
+def probe(program: GridProgram, state: GridState, core: int) -> Probe:
+    """Copy what a core holds between two phases. Looking changes nothing."""
+    neurons = neurons_of(program, core)
+    axons = slice(int(program.axons[core]), int(program.axons[core + 1]))
+    return Probe(
+        state.soma.v[neurons].copy(),
+        state.soma.v_theta[neurons].copy(),
+        state.soma.refractory[neurons].copy(),
+        state.axon[int(state.clock["buffer"][0]), axons].copy(),
+    )
 
 
-def links_of(profile: Profile, start: tuple[int, int], end: tuple[int, int]) -> list[int]:
-    """List the links from core to core: along one axis, then along the other."""
-    axes = (0, 1) if profile.routing.value == "x_first" else (1, 0)
-    at, links = list(start), []
-    for axis in axes:
-        while at[axis] != end[axis]:
-            step = 1 if end[axis] > at[axis] else -1
-            links.append(4 * (at[1] * profile.grid_width.value + at[0]) + 2 * axis + (step < 0))
-            at[axis] += step
-    return links
-
-
-class _Flows:
-    """Number the pairs (from, to) as they turn up, and remember the links of each."""
-
-    def __init__(self, profile: Profile, positions: Sequence[tuple[int, int]]) -> None:
-        self.profile, self.positions = profile, positions
-        self.numbers: dict[tuple[int, int], int] = {}
-        self.links: list[list[int]] = []
-
-    def number(self, source: int, target: int) -> int:
-        """Return the number of the flow from core to core; -1 is the port."""
-        if (source, target) not in self.numbers:
-            self.numbers[source, target] = len(self.links)
-            start = self.positions[source] if source >= 0 else (0, 0)
-            end = self.positions[target] if target >= 0 else (0, 0)
-            links = links_of(self.profile, start, end)
-            way_in = 4 * self.profile.n_cores
-            self.links.append([way_in] * (source < 0) + links + [way_in + 1] * (target < 0))
-        return self.numbers[source, target]
-
-
-def _check_core(number: int, core: Core, profile: Profile) -> None:
-    """Raise CapacityError where a core asks for more than there is."""
-    where = f"core {number} ({core.name})"
-    half = 1 << (profile.membrane_bits.value - 1)
-    soma = core.soma
-    limits = [
-        ("axons", core.n_axons, 0, profile.axons_per_core.value),
-        ("neurons", core.n_neurons, 0, profile.neurons_per_core.value),
-        ("alpha of the leak", soma.alpha, 0, 255),
-        ("alpha of the adaptive threshold", soma.theta_alpha, 0, 255),
-        ("refractory phases", soma.refractory_phases, 0, (1 << profile.refractory_bits.value) - 1),
-        ("window length", soma.window_length, 0, 255),
-        ("shift register", soma.seed, 0, 2**32 - 1),
-        ("mask", soma.mask, 0, 2 * half - 1),
-        ("bits of a value", core.value_bits, 0, 32),
-        *(
-            (name.replace("_", " "), int(getattr(soma, name)), -half, half - 1)
-            for name in ("v_threshold", "floor", "v_reset", "v_decrement", "beta", "theta_beta", "theta_increment")
-        ),
-        ("initial potential", soma.v_init, max(soma.floor, -half), half - 1),
-    ]
-    for name, got, low, high in limits:
-        if not low <= got <= high:
-            raise CapacityError(
-                f"{where}: {name} {got}, {profile.name} has {low} to {high}; split the layer, or rescale it"
-            )
-    wanted = (core.n_axons, core.n_neurons) if core.synapse == SYNAPSE_MATRIX else (0, 0)
-    if core.weight.shape != wanted or core.bias.shape != (core.n_neurons,):
-        raise CapacityError(
-            f"{where}: weight {core.weight.shape} and bias {core.bias.shape}, wanted {wanted} and ({core.n_neurons},)"
-        )
-    if core.synapse != SYNAPSE_MATRIX and core.n_axons != core.n_neurons:
-        raise CapacityError(f"{where}: vector-add with {core.n_axons} axons and {core.n_neurons} neurons, wanted equal")
-
-
-def _check_target(where: str, target: int, axon: int, spikes: bool, cores: Sequence[Core]) -> None:
-    """Raise CapacityError where a packet would reach an axon that does not exist or does not understand it."""
-    core = cores[target]
-    if not 0 <= axon < core.n_axons:
-        raise CapacityError(f"{where}: packet for axon {axon} of core {target} ({core.name}), which has {core.n_axons}")
-    if spikes != (core.axon_mode == AXON_SPIKES):
-        kind = "spike" if spikes else "value"
-        raise CapacityError(f"{where}: {kind} for core {target} ({core.name}), whose axons are set to the other mode")
-
-
-def assemble(
-    cores: Sequence[Core],
-    positions: Sequence[tuple[int, int]],
-    inputs: NDArray[np.void],
-    n_inputs: int,
-    n_outputs: int,
-    spike_unit: NDArray[np.int32],
-    profile: Profile,
-) -> GridProgram:
-    """Put cores on the grid and lay the routes.
+def fault(
+    status: int,
+    state: GridState,
+    names: list[str],
+    positions: list[tuple[int, int]],
+    incoming: NDArray[np.void],
+    taken: int,
+) -> CapacityError:
+    """Say in words why a run stopped.
 
     Parameters
     ----------
-    cores
-        What each core does; their order is the order in which values add up.
-    positions
-        (x, y) of each.
-    inputs
-        INPUT_DTYPE, ascending in unit: where input lines go.
-    n_inputs, n_outputs
-        Input lines; values that may leave the chip.
-    spike_unit
-        int32, shape (n_cores, neurons_per_core): the number under which a neuron's spikes are reported, -1 = not.
-        Watching costs no packet and changes nothing.
-    profile
-        The chip.
-
-    Raises
-    ------
-    CapacityError
-        Naming core and limit, if something does not fit, or a packet would go nowhere.
+    status
+        OVERFLOW or NOWHERE, from :func:`run_phases`.
+    state
+        As it was left.
+    names, positions
+        Of the cores.
+    incoming, taken
+        As given to :func:`run_phases`, and its ``progress[0]``.
     """
-    width, height = profile.grid_width.value, profile.grid_height.value
-    n_cores, n_axons, n_neurons = len(cores), profile.axons_per_core.value, profile.neurons_per_core.value
-    at: dict[tuple[int, int], int] = {}
-    for number, (x, y) in enumerate(positions):
-        if not (0 <= x < width and 0 <= y < height) or (x, y) in at:
-            raise CapacityError(
-                f"core {number} ({cores[number].name}): place ({x}, {y}) is taken or off the "
-                f"{width} x {height} grid of {profile.name}"
-            )
-        at[x, y] = number
-    if len(positions) != n_cores:
-        raise CapacityError(f"{n_cores} cores and {len(positions)} places, wanted one place for each")
-    if np.any(np.diff(inputs["unit"]) < 0) or any(np.any(np.diff(core.routes["neuron"]) < 0) for core in cores):
-        raise CapacityError("routes are not in ascending order of input line or neuron; sort them (stable)")
-
-    synapses = Synapses(
-        axon_mode=np.array([core.axon_mode for core in cores], np.int64),
-        kind=np.array([core.synapse for core in cores], np.int64),
-        n_axons=np.array([core.n_axons for core in cores], np.int64),
-        n_neurons=np.array([core.n_neurons for core in cores], np.int64),
-        weight=np.zeros((n_cores, n_axons, n_neurons), np.int8),
-        n_zero=np.zeros((n_cores, n_axons), np.int32),
-        bias=np.zeros((n_cores, n_neurons), np.int32),
-        bias_reach=np.zeros(n_cores, np.int64),
+    phase = int(state.clock["phase"][0])
+    if status == NOWHERE:
+        unit = int(incoming["unit"][taken])
+        return CapacityError(
+            f"chip: phase {phase} since the last reset: a spike for input line {unit} at "
+            f"{int(incoming['t'][taken])} us, there are {len(state.input_waiting)} lines, the first is 0"
+        )
+    number = int(state.phase["overflow_core"][0])
+    return CapacityError(
+        f"chip: core {number} at {positions[number]}, {names[number]}, phase {phase - 1} since the last reset: "
+        f"{int(state.phase['overflows'][0])} sums, potentials or values did not fit their width; "
+        f"reset more often, rescale the weights, or set strict = false"
     )
-    soma = SomaParams(
-        **{field: np.zeros(n_cores, np.int64) for field in Soma._fields},
-        membrane_bits=np.array([profile.membrane_bits.value], np.int64),
-    )
-    value_bits = np.array([core.value_bits or profile.membrane_bits.value for core in cores], np.int64)
-    flows = _Flows(profile, positions)
-    route_start = np.zeros(n_cores * n_neurons + 1, np.int64)
-    route_core, route_axon, route_flow = [], [], []
-    for number, core in enumerate(cores):
-        _check_core(number, core, profile)
-        if core.synapse == SYNAPSE_MATRIX:
-            weigh_core(synapses, number, np.ascontiguousarray(core.weight))
-        synapses.bias[number, : core.n_neurons] = core.bias
-        synapses.bias_reach[number] = int(np.abs(core.bias.astype(np.int64)).max(initial=0))
-        spikes = core.soma.fire_type == FIRE_SPIKE
-        for neuron, dx, dy, axon, port in core.routes.tolist():
-            where = f"core {number} ({core.name}), neuron {neuron}"
-            target = -1
-            if not 0 <= neuron < core.n_neurons:
-                raise CapacityError(f"{where}: a route, but the core has {core.n_neurons} neurons")
-            if port != OFF_CHIP:
-                x, y = positions[number][0] + dx, positions[number][1] + dy
-                if (x, y) not in at:
-                    raise CapacityError(f"{where}: packet to nowhere, there is no core at ({x}, {y})")
-                target = at[x, y]
-                _check_target(where, target, axon, spikes, cores)
-            elif spikes or not 0 <= axon < n_outputs:
-                raise CapacityError(f"{where}: output line {axon}, wanted a value on one of {n_outputs}")
-            route_start[number * n_neurons + neuron + 1] += 1
-            route_core.append(target)
-            route_axon.append(axon)
-            route_flow.append(flows.number(number, target))
-    input_start = np.zeros(n_inputs + 1, np.int64)
-    input_flow = []
-    for unit, target, axon in inputs.tolist():
-        if not (0 <= unit < n_inputs and 0 <= target < n_cores):
-            raise CapacityError(f"input line {unit} to core {target}: there are {n_inputs} lines and {n_cores} cores")
-        _check_target(f"input line {unit}", target, axon, True, cores)
-        input_start[unit + 1] += 1
-        input_flow.append(flows.number(-1, target))
-
-    program = GridProgram(
-        synapses=synapses,
-        soma=soma,
-        value_bits=value_bits,
-        value_packets=-(-value_bits // profile.payload_bits.value),
-        spike_unit=np.ascontiguousarray(spike_unit, np.int32),
-        route_start=np.cumsum(route_start),
-        route_core=np.array(route_core, np.int32),
-        route_axon=np.array(route_axon, np.int32),
-        route_flow=np.array(route_flow, np.int32),
-        input_start=np.cumsum(input_start),
-        input_core=np.ascontiguousarray(inputs["core"]),
-        input_axon=np.ascontiguousarray(inputs["axon"]),
-        input_flow=np.array(input_flow, np.int32),
-        flow_start=np.cumsum([0, *(len(links) for links in flows.links)], dtype=np.int64),
-        flow_link=np.array([link for links in flows.links for link in links], np.int32),
-        limits=np.array(
-            [profile.macs_per_clock.value, profile.overhead_clocks.value, profile.phase_clocks.value], np.int64
-        ),
-    )
-    for number, core in enumerate(cores):
-        write_soma(program, number, core.soma)
-    return program

@@ -31,10 +31,10 @@ from chip.compiler import (
     report,
     reweigh,
 )
-from chip.grid import DONE, OVERFLOW, GridState, clear, new_state, run_phases
+from chip.grid import DONE, FULL, GridState, clear, fault, new_state, run_phases, spike_room
 from chip.profile import load_profile
 from neurons.encode import check_events, n_input_units, read_only, unit_of
-from stream.errors import CapacityError, ConfigError
+from stream.errors import ConfigError
 from stream.jit import kernel
 from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
 from stream.packet import (
@@ -225,21 +225,11 @@ class ChipNode(Operator):
             spikes.append(self._spikes[: progress[1]].copy())
             rows.append(self._rows[: progress[2]].copy())
             progress[1:] = 0
-            if status == OVERFLOW:
-                self._raise_overflow(self.program, self.state)
             if status == DONE:
                 return _Output(np.concatenate(spikes), np.concatenate(rows))
-
-    def _raise_overflow(self, program: Program, state: GridState) -> None:
-        """Say where it overflowed."""
-        number = int(state.phase["overflow_core"][0])
-        x, y = program.positions[number]
-        raise CapacityError(
-            f"chip: core {number} at ({x}, {y}), {program.cores[number].name}, "
-            f"phase {int(state.clock['phase'][0]) - 1} since the last reset: {int(state.phase['overflows'][0])} sums "
-            f"or potentials overflowed, wanted {program.profile.membrane_bits.value}-bit potentials and "
-            f"{program.profile.accumulator_bits.value}-bit sums; reset more often, or set strict = false"
-        )
+            if status != FULL:
+                names = [core.name for core in self.program.cores]
+                raise fault(status, self.state, names, self.program.positions, incoming, int(progress[0]))
 
     # -- programs ------------------------------------------------------------------------------------------------------
 
@@ -259,11 +249,10 @@ class ChipNode(Operator):
             n_bytes = program_bytes(program)
             phases = (int(mark.t_us) - int(book["anchor_us"])) // self.phase_us + 1
             end_us = int(book["anchor_us"]) + phases * self.phase_us
-            state = new_state(program.grid, self.profile.n_links, program.n_outputs, self.phase_us, end_us)
+            state = new_state(program.grid, self.phase_us, end_us)
             if self.state is not None:
                 book["dropped"] += self.state.clock["n_input"][0]
-                state.totals[:] = self.state.totals
-                state.link_total[:] = self.state.link_total
+                state.totals[:] = self.state.totals  # those of cores and links begin anew: they are others now
             self._install(program, state)
         book["deploys"] += 1
         book["deploy_bytes"] += n_bytes
@@ -281,7 +270,7 @@ class ChipNode(Operator):
     def _install(self, program: Program, state: GridState) -> None:
         """Make a program the one that runs."""
         self.program, self.state = program, state
-        self._spikes = np.empty(max(4 * program.grid.spike_unit.size, 1), SPIKE_DTYPE)
+        self._spikes = np.empty(4 * spike_room(program.grid), SPIKE_DTYPE)
 
     def _reset(self, t_us: int) -> None:
         """Put the chip at rest; the first phase begins at ``t_us``."""
@@ -328,7 +317,7 @@ class ChipNode(Operator):
             self.program = self.state = None
         else:
             program = self._compile(layers)
-            state = new_state(program.grid, self.profile.n_links, program.n_outputs, self.phase_us, 0)
+            state = new_state(program.grid, self.phase_us, 0)
             arrays = _state_arrays(state)
             check_shapes("chip", own | arrays, snapshot)
             if int(snapshot["grid.clock"][1]) != self.phase_us:
@@ -369,7 +358,7 @@ def _shapes(layers: list[QuantisedLayer]) -> list[tuple[tuple[int, ...], bool]]:
 
 def _state_arrays(state: GridState) -> dict[str, NDArray[Any]]:
     """Name the arrays of a grid's state, without its scratch; records as rows of int64, which any file format holds."""
-    scratch = {"flow_packets", "current", "fired", "membrane", "soma"}
+    scratch = {"link_change", "input_packets", "current", "total", "fired", "firing", "soma"}
     arrays: dict[str, NDArray[Any]] = {
         f"grid.{name}": getattr(state, name) for name in GridState._fields if name not in scratch
     }

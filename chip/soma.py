@@ -1,7 +1,7 @@
-"""Soma: integrate, fire, reset, leak, in integers, in the order of the TianjicX simulators.
+"""Soma: integrate, fire, reset, leak, in integers, in the order of the TianjicX simulators; or look up an activation.
 
-Equations
----------
+Equations of the neuron
+-----------------------
 For each neuron of a core, in index order, once a phase; U is what its dendrite collected::
 
     r      <- shift register: new bit 31 = bit 0 ^ 1 ^ 2 ^ 3 ^ 5 ^ 7, all others move down one
@@ -24,6 +24,21 @@ call, which makes a soma without memory: what a partial-sum core needs, without 
 stays 0: that is how random thresholds are switched off, and it leaves no hidden state that moves in a silent core.
 
 V, Vth0, Vtheta are n bits wide (28 on TianjicX), alpha 8 bits over 256, the refractory counter 4 bits.
+
+What leaves
+-----------
+By fire type (the numbers are TianjicX's, but the last)::
+
+    0 V before the reset     2 the same, cut     4 a spike
+    1 V after the leak       3 the same, cut     6 the random number m     7 its low byte, signed
+    8 table[index(U)]: an artificial neuron; it has no membrane, and nothing above moves
+
+    cut(x)   = clamp(x >> cut_shift)            to the width of the values that the core sends; >> floors
+    index(U) = clamp(U >> cut_shift)            to the table's address width, signed; as two's complement, so that a
+                                                table of 256 runs f(0), f(1), ..., f(127), f(-128), ..., f(-1)
+
+A cut that clamps is no overflow: clamping is what it is for. A whole membrane (0, 1) that does not fit the values'
+width is one.
 """
 
 from typing import Any, NamedTuple
@@ -34,26 +49,34 @@ from numpy.typing import NDArray
 from stream.jit import kernel
 
 __all__ = [
+    "FIRE_CUT_AFTER_LEAK",
+    "FIRE_CUT_BEFORE_RESET",
+    "FIRE_MASK",
+    "FIRE_MASK_BYTE",
     "FIRE_MEMBRANE_AFTER_LEAK",
     "FIRE_MEMBRANE_BEFORE_RESET",
     "FIRE_SPIKE",
+    "FIRE_TABLE",
     "LEAK_CONSTANT",
     "LEAK_PROPORTIONAL",
     "RESET_NONE",
     "RESET_SUBTRACT_CONSTANT",
     "RESET_SUBTRACT_THRESHOLD",
     "RESET_TO_VALUE",
+    "SOMA_DTYPE",
     "Soma",
-    "SomaParams",
     "SomaState",
+    "cut",
     "lfsr_step",
+    "look_up",
     "soma_phase",
     "soma_rest",
 ]
 
 RESET_TO_VALUE, RESET_SUBTRACT_THRESHOLD, RESET_SUBTRACT_CONSTANT, RESET_NONE = 0, 1, 2, 3
 LEAK_CONSTANT, LEAK_PROPORTIONAL = 0, 1
-FIRE_MEMBRANE_BEFORE_RESET, FIRE_MEMBRANE_AFTER_LEAK, FIRE_SPIKE = 0, 1, 4
+FIRE_MEMBRANE_BEFORE_RESET, FIRE_MEMBRANE_AFTER_LEAK, FIRE_CUT_BEFORE_RESET, FIRE_CUT_AFTER_LEAK = 0, 1, 2, 3
+FIRE_SPIKE, FIRE_MASK, FIRE_MASK_BYTE, FIRE_TABLE = 4, 6, 7, 8
 
 
 class Soma(NamedTuple):
@@ -78,39 +101,19 @@ class Soma(NamedTuple):
     v_init: int = 0
     fire_type: int = FIRE_SPIKE
     seed: int = 0  # 32-bit shift register; 0 = no random threshold
+    cut_shift: int = 0  # bits, of the fire types that cut or look up
 
 
-class SomaParams(NamedTuple):
-    """The somas of all cores: the fields of :class:`Soma`, each int64, shape (n_cores,), and a potential's width."""
-
-    v_threshold: NDArray[np.int64]
-    mask: NDArray[np.int64]
-    floor: NDArray[np.int64]
-    reset_mode: NDArray[np.int64]
-    v_reset: NDArray[np.int64]
-    v_decrement: NDArray[np.int64]
-    leak_mode: NDArray[np.int64]
-    alpha: NDArray[np.int64]
-    beta: NDArray[np.int64]
-    theta_mode: NDArray[np.int64]
-    theta_alpha: NDArray[np.int64]
-    theta_beta: NDArray[np.int64]
-    theta_increment: NDArray[np.int64]
-    refractory_phases: NDArray[np.int64]
-    window_enabled: NDArray[np.int64]
-    window_length: NDArray[np.int64]
-    v_init: NDArray[np.int64]
-    fire_type: NDArray[np.int64]
-    seed: NDArray[np.int64]
-    membrane_bits: NDArray[np.int64]  # shape (1,)
+SOMA_DTYPE = np.dtype([(field, "<i8") for field in Soma._fields])
+"""The somas of all cores, one record each, as the kernels read them."""
 
 
 class SomaState(NamedTuple):
     """What the somas of all cores remember."""
 
-    v: NDArray[np.int32]  # shape (n_cores, n_neurons): membrane potentials
-    v_theta: NDArray[np.int32]  # shape (n_cores, n_neurons): adaptive part of the threshold
-    refractory: NDArray[np.uint8]  # shape (n_cores, n_neurons): phases left
+    v: NDArray[np.int32]  # shape (n,), the neurons of all cores: membrane potentials
+    v_theta: NDArray[np.int32]  # shape (n,): adaptive part of the threshold
+    refractory: NDArray[np.uint8]  # shape (n,): phases left
     lfsr: NDArray[np.int64]  # shape (n_cores,): 32-bit shift registers, unsigned
     window: NDArray[np.int64]  # shape (n_cores,): phases since the window began
 
@@ -123,80 +126,134 @@ def lfsr_step(r: int) -> int:
 
 
 @kernel
-def soma_phase(
-    params: SomaParams, state: SomaState, core: int, n_neurons: int, current: Any, fired: Any, membrane: Any
+def _lanes(
+    v: Any,
+    v_theta: Any,
+    current: Any,
+    fired: Any,
+    v_threshold: Any,
+    floor: Any,
+    keep: Any,
+    drop: Any,
+    shift: Any,
+    alpha: Any,
+    beta: Any,
+    limits: tuple[Any, Any],
+    before_reset: bool,
 ) -> tuple[Any, Any, Any]:
+    """Run neurons whose thresholds stand still, of which none is refractory, in lanes of 32 bits.
+
+    The four resets are one: v <- (v & keep) + shift - (threshold & drop), masks all ones or all zeros. So are the three
+    leaks: v * 256 >> 8 is v, and v * 0 >> 8 is 0; v * alpha needs 37 bits, and is taken apart.
+    """
+    bottom, top = limits
+    n_fired, changed, clamped = np.int32(0), np.int32(0), np.int32(0)
+    for j in range(len(v)):
+        before = v[j]
+        whole = np.int32(before + current[j])
+        u = min(max(whole, bottom), top)
+        threshold = max(np.int32(v_threshold + v_theta[j]), floor)
+        reset = np.int32(np.int32(np.int32(u & keep) + shift) - np.int32(threshold & drop))
+        fires = u > threshold
+        if not fires:
+            reset = u
+        high, low = np.int32(reset >> 8), np.int32(reset & 255)
+        leaked = np.int32(np.int32(high * alpha) + np.int32(np.int32(low * alpha) >> 8))
+        leaked = np.int32(leaked + beta)
+        later = min(max(leaked, bottom), top)
+        clamped = np.int32(clamped + np.int32(u != whole) + np.int32(later != leaked))
+        later = max(later, floor)
+        n_fired = np.int32(n_fired + np.int32(fires))
+        changed = np.int32(changed | np.int32(later ^ before))
+        fired[j] = np.uint8(fires)
+        current[j] = u if before_reset else later
+        v[j] = later
+    return np.int64(n_fired), np.int64(changed), np.int64(clamped)
+
+
+@kernel
+def soma_phase(
+    p: Any,
+    v_row: Any,
+    theta_row: Any,
+    rest_row: Any,
+    first_r: int,
+    window: int,
+    current: Any,
+    fired: Any,
+    bits: int,
+    reach: int,
+) -> tuple[Any, Any, Any, Any, Any]:
     """Run the soma of one core for one phase.
 
     Parameters
     ----------
-    params, state
-        Of all cores; ``state`` of this one is moved on.
-    core, n_neurons
-        Which core, and how many of its neurons are in use.
+    p
+        Its record of SOMA_DTYPE.
+    v_row, theta_row, rest_row, first_r, window
+        Its part of :class:`SomaState`; the arrays are moved on, of the numbers the later ones are returned.
     current
-        int32, shape (>= n_neurons,): what the dendrites collected.
+        int32, shape (n_neurons,): what the dendrites collected; afterwards what the fire type asks for, not cut.
     fired
         uint8, shape (>= n_neurons,), out: 1 where a neuron fired.
-    membrane
-        int32, shape (>= n_neurons,), out: the potential that the core's fire type asks for.
+    bits
+        Width of a potential.
+    reach
+        A bound of the magnitude of every number in ``current``.
 
     Returns
     -------
-    n_fired, changed, clamped
+    n_fired, changed, clamped, r, window
         Spikes; 0 if nothing at all in the state moved; potentials that did not fit their width (an overflow).
     """
-    half = np.int64(1) << (params.membrane_bits[0] - 1)
+    n_neurons = len(v_row)
+    half = np.int64(1) << (bits - 1)
     top, bottom = half - 1, -half
-    v_threshold, mask, floor = params.v_threshold[core], params.mask[core], params.floor[core]
-    theta_proportional, theta_alpha = params.theta_mode[core] == 1, params.theta_alpha[core]
-    theta_beta, theta_increment = params.theta_beta[core], params.theta_increment[core]
-    refractory_phases = params.refractory_phases[core]
-    before_reset = params.fire_type[core] == 0
-    window, window_length = state.window[core], params.window_length[core]
-    v_row, theta_row, rest_row = state.v[core], state.v_theta[core], state.refractory[core]
-
-    # The four resets as one: v <- (v & keep) + shift - (threshold & drop), masks all ones or all zeros.
-    reset_mode = params.reset_mode[core]
+    fire_type = p["fire_type"]
+    before_reset = fire_type == 0 or fire_type == 2
+    window_length = p["window_length"]
     keep, drop, shift = np.int64(-1), np.int64(0), np.int64(0)
-    if reset_mode == 0:
-        keep, shift = np.int64(0), params.v_reset[core]
-    elif reset_mode == 1:
+    if p["reset_mode"] == 0:
+        keep, shift = np.int64(0), p["v_reset"]
+    elif p["reset_mode"] == 1:
         drop = np.int64(-1)
-    elif reset_mode == 2:
-        shift = -params.v_decrement[core]
-    # The three leaks as one: v * 256 >> 8 is v, and v * 0 >> 8 is 0.
-    alpha, beta = np.int64(256), params.beta[core]
+    elif p["reset_mode"] == 2:
+        shift = -p["v_decrement"]
+    alpha, beta = np.int64(256), p["beta"]
     if window >= window_length:
-        alpha, beta = np.int64(0), params.v_init[core]
-    elif params.leak_mode[core] == 1:
-        alpha = params.alpha[core]
+        alpha, beta = np.int64(0), p["v_init"]
+    elif p["leak_mode"] == 1:
+        alpha = p["alpha"]
+    theta_proportional = p["theta_mode"] == 1
+    theta_beta, theta_increment, refractory_phases = p["theta_beta"], p["theta_increment"], p["refractory_phases"]
 
-    first_r = state.lfsr[core]
     r = first_r
-    n_fired, changed, clamped = np.int64(0), np.int64(0), np.int64(0)
-    resting = np.int64(0)
-    for j in range(n_neurons):
-        resting |= np.int64(rest_row[j])
-    if r == 0 and resting + refractory_phases == 0 and not theta_proportional and theta_beta | theta_increment == 0:
-        # Thresholds stand still and nobody is refractory: the same neuron without branches, for vector lanes.
+    moving = r | theta_beta | theta_increment | refractory_phases | (p["theta_mode"] & 1)
+    if moving == 0:
+        resting = np.uint8(0)
         for j in range(n_neurons):
-            before = np.int64(v_row[j])
-            whole = before + np.int64(current[j])
-            u = min(max(whole, bottom), top)
-            threshold = max(v_threshold + np.int64(theta_row[j]), floor)
-            fires = np.int64(u > threshold)
-            reset = (u & keep) + shift - (threshold & drop) if fires != 0 else u
-            leaked = (reset * alpha >> 8) + beta
-            v = min(max(leaked, bottom), top)
-            clamped += np.int64(u != whole) + np.int64(v != leaked)
-            v = max(v, floor)
-            n_fired += fires
-            changed |= v ^ before
-            fired[j] = fires
-            membrane[j] = u if before_reset else v
-            v_row[j] = v
+            resting = np.uint8(resting | rest_row[j])
+        moving = np.int64(resting)
+    # 28-bit potentials, thresholds of 29 and inputs of 30 bits leave room for every sum in 32
+    if moving == 0 and fire_type < 6 and bits <= 28 and reach < 2**30:
+        n_fired, changed, clamped = _lanes(
+            v_row,
+            theta_row,
+            current,
+            fired,
+            np.int32(p["v_threshold"]),
+            np.int32(p["floor"]),
+            np.int32(keep),
+            np.int32(drop),
+            np.int32(shift),
+            np.int32(alpha),
+            np.int32(beta),
+            (np.int32(bottom), np.int32(top)),
+            before_reset,
+        )
     else:
+        mask, v_threshold, floor, theta_alpha = p["mask"], p["v_threshold"], p["floor"], p["theta_alpha"]
+        n_fired, changed, clamped = np.int64(0), np.int64(0), np.int64(0)
         for j in range(n_neurons):
             v_theta = np.int64(theta_row[j])
             m = np.int64(0)
@@ -219,7 +276,12 @@ def soma_phase(
             v = max(v, floor)
             n_fired += fires
             fired[j] = fires
-            membrane[j] = u if before_reset else v
+            if fire_type == 6:
+                current[j] = m
+            elif fire_type == 7:
+                current[j] = ((m + 128) & 255) - 128
+            else:
+                current[j] = u if before_reset else v
             later_theta = (v_theta * theta_alpha >> 8) + theta_beta if theta_proportional else v_theta + theta_beta
             later_theta = min(max(later_theta + theta_increment * fires, bottom), top)
             later_rest: Any = refractory_phases if fires != 0 else max(rest - 1, 0)
@@ -227,20 +289,51 @@ def soma_phase(
             v_row[j] = v
             theta_row[j] = later_theta
             rest_row[j] = later_rest
-    state.lfsr[core] = r
-    changed |= r ^ first_r
-    if params.window_enabled[core] != 0:
+        changed |= r ^ first_r
+    later_window = window
+    if p["window_enabled"] != 0:
         # an 8-bit counter: one that starts above its length wraps before it comes to it
         later_window = 0 if window == window_length else (window + 1) & 255
         changed |= later_window ^ window
-        state.window[core] = later_window
-    return n_fired, np.int64(changed != 0), clamped
+    return n_fired, np.int64(changed != 0), clamped, r, later_window
 
 
-def soma_rest(params: SomaParams, state: SomaState) -> None:
-    """Put all somas at rest: potentials at their initial value, everything else as a program starts."""
-    state.v[:] = params.v_init[:, None]
+@kernel
+def look_up(table: Any, shift: int, current: Any) -> None:
+    """Replace each number by what a table says of it; int32, the table's length a power of two."""
+    half = np.int64(len(table) >> 1)
+    mask = np.int64(len(table) - 1)
+    for j in range(len(current)):
+        current[j] = table[min(max(np.int64(current[j]) >> shift, -half), half - 1) & mask]
+
+
+@kernel
+def cut(current: Any, shift: int, low: int, high: int) -> Any:
+    """Replace each number by clamp(number >> shift). Returns how many were clamped."""
+    n_clamped = np.int32(0)
+    bottom, top = np.int32(low), np.int32(high)
+    for j in range(len(current)):
+        shifted = np.int32(current[j] >> shift)
+        bounded = min(max(shifted, bottom), top)
+        n_clamped = np.int32(n_clamped + np.int32(shifted != bounded))
+        current[j] = bounded
+    return np.int64(n_clamped)
+
+
+def soma_rest(somas: NDArray[np.void], neurons: NDArray[np.int64], state: SomaState) -> None:
+    """Put all somas at rest.
+
+    Parameters
+    ----------
+    somas
+        SOMA_DTYPE, of all cores.
+    neurons
+        int64, shape (n_cores + 1,): where the neurons of each core start in the state.
+    state
+        Potentials go to their initial value, everything else to where a program starts.
+    """
+    state.v[:] = np.repeat(somas["v_init"], np.diff(neurons))
     state.v_theta[:] = 0
     state.refractory[:] = 0
-    state.lfsr[:] = params.seed
+    state.lfsr[:] = somas["seed"]
     state.window[:] = 0

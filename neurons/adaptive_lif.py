@@ -10,8 +10,9 @@ Equations
     v <- v - (v_threshold - v_reset)        soft reset;  v <- v_reset: hard reset
     v stands still for refractory_us after a spike, a goes on
 
-When the threshold sinks faster than the membrane leaks (tau_adapt < tau_mem), or v_leak lies above v_threshold, a unit
-can fire between events; that time is found exactly (``neurons.crossing``).
+When the threshold sinks faster than the membrane leaks (tau_adapt < tau_mem; or the membrane stands still in a
+refractory time, where a soft reset left it), when spikes lower it (adaptation < 0), or v_leak lies above v_threshold, a
+unit can fire between events; that time is found exactly (``neurons.crossing``).
 
 Source: G. Bellec et al., "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS 2018
 (there in steps of 1 ms).

@@ -46,9 +46,10 @@ def first_crossing(x: float, i: float, level: float, tau_mem_us: float, tau_syn_
         extreme_us = (1.0 - x / i) * tau_syn_us
     elif turn < 1.0:
         extreme_us = -math.log1p(-turn) / rate
-    if not extreme_us > 0.0:
+    # where all has faded long before, there is nothing to look for, and bisection would not arrive
+    if not 0.0 < extreme_us < 1000.0 * (tau_mem_us + tau_syn_us):
         extreme_us = math.inf
-    rises = i > x
+    rises = i > x or i == x < 0.0  # level now, and the current fades first
     low = 0.0
     if rises and extreme_us < math.inf:
         high = extreme_us

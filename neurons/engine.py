@@ -10,13 +10,33 @@ What happens *inside* (a delayed spike that arrives, a threshold crossed between
 heap, ordered by (time, order in which it was scheduled). What is due at a time <= t comes before the input event at t.
 
 A spike without delay is delivered at once. The cascade of one happening goes level by level: populations in an order in
-which projections without delay lead forward; in a population its incoming projections as the graph lists them; in a
-projection the source's spikes in the order in which they were fired. Each delivery is an event of its own: potentials
-leak to its time, the row is added, then the units that were reached are tested, once each, in ascending order.
+which projections without delay lead forward (the first one listed whose sources are through); in a population its
+incoming projections as the graph lists them; in a projection the source's spikes in the order in which they were fired.
+
+Each delivery is an event of its own. It goes piece by piece, ascending; a piece is what the row reaches together (see
+time groups). In a piece: potentials of the time group leak to the event's time, and units whose crossing is due fire on
+the way, ascending; the row is added; the units that were reached are tested, once each, ascending; their next crossings
+are foreseen, ascending.
 
 A crossing between events has a real-valued time. The reset acts at that real time; the spike carries the next whole
 microsecond (later than the event before it) and is delivered then. When at that same microsecond something else reaches
-the unit, the crossing, being earlier, comes first.
+the unit's time group, the crossing, being earlier, comes first; and all crossings of a group at one microsecond are one
+happening. A unit crosses once a microsecond at most: what it would cross again, it crosses when that is over.
+
+A unit that a soft reset leaves above its threshold fires again: one microsecond later (or after its refractory time)
+where the model looks between events, else at the next event that reaches it. A population looks between events if one
+of its units can rise above its threshold by itself.
+
+Order of scheduling
+-------------------
+Of two happenings at one microsecond the one scheduled first comes first. In what order are they scheduled?
+
+- At the start: populations as listed; in each its crossings, units ascending, or its grid's first step.
+- A delayed spike when it is fired, projections as listed; an input event's before its cascade.
+- A crossing when it is foreseen: after each delivery to the unit, and after each crossing (the spike's delays first).
+  As long as its whole microsecond stays the same it keeps its place.
+- A grid's next step after the spikes of this one, before their cascade; its first step after rest when the event that
+  ends the rest is delivered, before that reaches anyone.
 
 Nothing can cause anything at its own time except its own cascade: delays are 1 us or more, crossings are found after
 their event, grids lie ahead. Hence, when all that is due up to a time has been run, a later event at that same time
@@ -24,15 +44,26 @@ finds the same state, wherever the stream was cut.
 
 Time groups
 -----------
-Potentials leak when they are touched, not before. Units that are always touched together share one time: a population
-that is reached by dense rows alone, or a site of a map. ``population[p, GROUP]`` units each.
+Potentials leak when they are touched, not before. Units that are always touched together share one time,
+``population[p, GROUP]`` of them. Dense rows and inhibition reach a whole population together, a convolution the
+channels of a site (or of one filter group there); a time group is the greatest common divisor of these numbers.
+Pooling, sparse rows and one-to-one reach single units, and, with them, the leak of their group; where nothing else
+leads to a population, every unit is a group. Izhikevich's units are one group.
+
+The tape
+--------
+Where ``State.tape`` has room, everything that happens is written to it, for those who walk backwards
+(``plasticity.backward``): each delivery, followed by the spikes that it causes, and spikes that were crossings. Nothing
+else is needed to compute all potentials again.
 
 Firing disciplines
 ------------------
 ``event``: as above. ``phase``: time is cut in phases of ``phase_us``. Rows that arrive in a phase are added to
-potentials that leaked to its begin, and are not tested; at its end every population fires, once for each unit above
-threshold; then all the spikes are delivered, into the phase that begins. So a spike takes one phase for each layer, and
-longer by its delay. A unit in its refractory time loses the phases that begin in it.
+potentials that leaked to its begin, and are not tested; at its end every population fires, as listed, once for each
+unit above threshold; then all the spikes are delivered, into the phase that begins. So a spike takes one phase for each
+layer, and longer by its delay. The end of a phase comes before what else is due at its microsecond: that is of the next
+phase. A unit in its refractory time loses the phases that begin in it. Leaky integrators, which never fire, have no
+phases: rows reach them when they arrive.
 """
 
 import math
@@ -42,9 +73,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.crossing import drift, first_crossing
+from neurons.front import Layer, convolution_front, decay_of, dense_front, flush, leak_held, read_out
 from neurons.izhikevich import izhikevich_step
 from neurons.lif import leak, leak_add, next_above
-from stream.jit import kernel
+from stream.jit import inline_kernel, inner_kernel, kernel
 
 NEVER_US = 2**62
 
@@ -70,8 +102,19 @@ DENSE, CONVOLUTION, POOLING, SPARSE, INHIBITION, ONE_TO_ONE = range(6)
     HEIGHT,
     WIDTH,
     CHANNELS,
-) = range(15)
-N_POPULATION_COLUMNS = 15
+    N_DIRECT,  # projections without a delay that begin here
+    SHIFT,  # when to flush, see ``neurons.front``
+    NEXT,  # row k: which population fires k-th within a cascade
+    INCOMING,  # place in Program.links: projections without delay that end here
+    INCOMING_END,
+    DELAYED,  # projections with delay that begin here
+    DELAYED_END,
+    DIRECT,  # projections without delay that begin here
+    DIRECT_END,
+    IS_READ,  # 1: those lead densely to leaky integrators, one to each
+    LOGGED,  # 1: spikes are kept for the rules of plastic projections that lead here
+) = range(26)
+N_POPULATION_COLUMNS = 26
 
 DRIVEN = 2
 
@@ -82,8 +125,8 @@ DRIVEN = 2
     TARGET,
     DELAY_US,
     WEIGHT,  # place of the first weight
-    ROWS,  # place of the first row start (sparse)
-    SYNAPSES,  # place of the first synapse's unit (sparse)
+    ROWS,  # place in Program.links of the first row start (sparse)
+    SYNAPSES,  # and of the first synapse's unit
     SIZE_Y,
     SIZE_X,
     STRIDE_Y,
@@ -94,8 +137,11 @@ DRIVEN = 2
     SOURCE_WIDTH,
     SOURCE_CHANNELS,
     WEIGHT_STEP,  # 0: one weight for all (one-to-one)
-) = range(17)
-N_PROJECTION_COLUMNS = 17
+    WINDOWS_Y,  # place in Program.links: for each row of a map, first and last window, and place of weights
+    WINDOWS_X,  # the same for each column
+    PLASTIC,  # 1: who called ``run`` delivers through it
+) = range(20)
+N_PROJECTION_COLUMNS = 20
 
 # rows of Program.constant: tau_mem_us stands in row 0 wherever there is one
 TAU_MEM, TAU_2, EXTRA = range(3)  # EXTRA: height of a unit pulse (current), adaptation (adaptive)
@@ -105,7 +151,13 @@ N_CONSTANTS = 6
 
 # columns of State.heap, and what its entries are
 TIME, SEQUENCE, KIND, WHERE, UNIT = range(5)
-ARRIVAL, CROSSING, STEP, PHASE = range(4)
+ARRIVAL: Any
+CROSSING: Any
+STEP: Any
+PHASE: Any
+ARRIVAL, CROSSING, STEP, PHASE = np.arange(4)  # typed: for a literal, Numba would compile another copy of what takes it
+ZERO: Any = np.int64(0)
+ONE: Any = np.int64(1)
 
 # places of State.book
 (
@@ -122,18 +174,31 @@ ARRIVAL, CROSSING, STEP, PHASE = range(4)
     ANCHOR_US,
     TICKING,
 ) = range(12)
-N_SPIKES, N_DELIVERIES, N_OUT = 12, 13, 14
-N_BOOK = 15
+N_SPIKES, N_DELIVERIES, N_OUT, LAST_FIRED = 12, 13, 14, 15
+AWAITED, AWAITED_PRE, IS_DELIVERED = 16, 17, 18  # a plastic projection, its spike, and whether that is done
+N_TAPE, TAPE_STOP = 19, 20  # entries of the tape, and from how many on no new item is begun
+N_BOOK = 21
+
+# columns of State.tape, and what its entries are
+WHEN, WHAT, PLACE, UNIT_OF = range(4)
+DELIVERED: Any  # through projection PLACE
+FIRED: Any  # in population PLACE, at a test
+CROSSED: Any  # between events
+ENDED: Any  # a phase, for population PLACE, whose spikes follow
+DELIVERED, FIRED, CROSSED, ENDED = np.arange(4)
 
 # columns of State.progress
-SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE = range(5)
-N_PROGRESS_COLUMNS = 5
+SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE, N_LOG = range(6)
+N_PROGRESS_COLUMNS = 6
 
 # what State.book[BUSY] says of the cascade: none, one that began inside, one of an input event
-IDLE, INSIDE, FROM_INPUT = range(3)
+IDLE: Any
+INSIDE: Any
+FROM_INPUT: Any
+IDLE, INSIDE, FROM_INPUT = np.arange(3)
 
 # what a run says when it returns
-DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL = range(4)
+DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL, LOG_FULL, PLASTIC_SPIKE, TAPE_FULL, WINDOW_FULL = range(8)
 
 FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
 
@@ -141,21 +206,18 @@ FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
 class Program(NamedTuple):
     """What a network is."""
 
-    population: NDArray[np.int64]  # int64, shape (n_populations, 15)
-    projection: NDArray[np.int64]  # int64, shape (n_projections, 17)
-    order: NDArray[np.int64]  # int64, shape (n_populations,): of firing within a cascade
-    incoming_start: NDArray[np.int64]  # int64, shape (n_populations + 1,)
-    incoming: NDArray[np.int64]  # int64, projections without delay, by target
-    delayed_start: NDArray[np.int64]  # int64, shape (n_populations + 2,): by source, the input first
-    delayed: NDArray[np.int64]  # int64, projections with delay, by source
+    population: NDArray[np.int64]  # int64, shape (n_populations, 25)
+    projection: NDArray[np.int64]  # int64, shape (n_projections, 19)
+    links: NDArray[np.int64]  # int64: lists of different lengths; their places stand in the tables
     theta: NDArray[Any]  # real, shape (n_all,): threshold above rest
     down: NDArray[Any]  # real, shape (n_all,): soft reset: what a spike takes away; hard: where it leads, above rest
     constant: NDArray[np.float64]  # float64, shape (6, n_all)
+    decay: NDArray[np.float64]  # float64, shape (n_populations, 2, 1024): ``neurons.front.decay_table``, if UNIFORM
     weight: NDArray[Any]  # real, shape (n_weights,)
-    row_start: NDArray[np.int64]  # int64
-    synapse_unit: NDArray[np.int64]  # int64
     phase_us: int  # 0: firing discipline `event`
     front: int  # the projection that ``_front`` may run, or -1
+    delayed: int  # place in ``links`` of the input's projections with delay
+    delayed_end: int
 
 
 class State(NamedTuple):
@@ -170,28 +232,34 @@ class State(NamedTuple):
     next_sequence: NDArray[np.int64]  # int64, shape (n_all,): its entry in the heap
     t_us: NDArray[np.int64]  # int64, shape (n_groups,)
     progress: NDArray[np.int64]  # int64, shape (n_populations, 5)
-    book: NDArray[np.int64]  # int64, shape (15,)
+    book: NDArray[np.int64]  # int64, shape (16,)
     heap: NDArray[np.int64]  # int64, shape (room, 5)
     queue: NDArray[np.int64]  # int64, shape (room,): units that fired in this cascade
+    spare: NDArray[Any]  # real, shape (most units of a population,): scratch
+    hot: NDArray[np.int64]  # int64, shape (twice as many and more, 3): scratch
+    log_us: NDArray[np.int64]  # int64, shape (n_populations, room): spikes since the rules' last renewal
+    log_unit: NDArray[np.int64]  # int64, shape as log_us
+    tape: NDArray[np.int64]  # int64, shape (room or 0, 4): time, what, place, unit; room past TAPE_STOP for a cascade
+    taped: NDArray[np.float64]  # float64, shape (room or 0,): FIRED: potential before the reset; CROSSED: lag, us
 
 
 # -- the heap ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _earlier(heap: Any, i: int, j: int) -> Any:
     """Tell whether entry i comes before entry j."""
     return heap[i, TIME] < heap[j, TIME] or (heap[i, TIME] == heap[j, TIME] and heap[i, SEQUENCE] < heap[j, SEQUENCE])
 
 
-@kernel
+@inner_kernel
 def _swap(heap: Any, i: int, j: int) -> None:
     """Exchange two entries."""
     for column in range(5):
         heap[i, column], heap[j, column] = heap[j, column], heap[i, column]
 
 
-@kernel
+@inner_kernel
 def _sink(heap: Any, n: int, i: int) -> None:
     """Let entry i sink to where it belongs."""
     while True:
@@ -205,14 +273,14 @@ def _sink(heap: Any, n: int, i: int) -> None:
         i = least
 
 
-@kernel
-def _push(state: State, t_us: int, kind: int, where: int, unit: int) -> Any:
+@inner_kernel
+def _push(heap: Any, book: Any, t_us: int, kind: int, where: int, unit: int) -> Any:
     """Schedule; returns the entry's sequence number. There is room."""
-    heap, book = state.heap, state.book
     i = book[N_HEAP]
     heap[i, TIME], heap[i, SEQUENCE], heap[i, KIND], heap[i, WHERE], heap[i, UNIT] = (
         t_us,
-        book[NEXT_SEQUENCE],
+        # the end of a phase comes before what arrives at its time: that is of the next phase
+        -1 if kind == PHASE else book[NEXT_SEQUENCE],
         kind,
         where,
         unit,
@@ -225,31 +293,28 @@ def _push(state: State, t_us: int, kind: int, where: int, unit: int) -> Any:
     return book[NEXT_SEQUENCE] - 1
 
 
-@kernel
-def _pop(state: State) -> None:
+@inner_kernel
+def _pop(heap: Any, book: Any) -> None:
     """Take the first entry away."""
-    heap, book = state.heap, state.book
     book[N_HEAP] -= 1
     n = book[N_HEAP]
     for column in range(5):
         heap[0, column] = heap[n, column]
-    _sink(heap, n, 0)
+    _sink(heap, n, ZERO)
 
 
-@kernel
-def _is_stale(state: State, i: int) -> Any:
+@inner_kernel
+def _is_stale(heap: Any, next_sequence: Any, i: int) -> Any:
     """Tell whether an entry is a crossing that was foreseen and then did not come."""
-    heap = state.heap
-    return heap[i, KIND] == CROSSING and state.next_sequence[heap[i, UNIT]] != heap[i, SEQUENCE]
+    return heap[i, KIND] == CROSSING and next_sequence[heap[i, UNIT]] != heap[i, SEQUENCE]
 
 
 @kernel
-def compact(state: State) -> None:
-    """Throw stale entries out of the heap."""
-    heap, book = state.heap, state.book
+def compact(heap: Any, book: Any, next_sequence: Any) -> None:
+    """Throw stale entries out of the heap of a ``State``."""
     n = 0
     for i in range(book[N_HEAP]):
-        if not _is_stale(state, i):
+        if not _is_stale(heap, next_sequence, i):
             for column in range(5):
                 heap[n, column] = heap[i, column]
             n += 1
@@ -258,32 +323,32 @@ def compact(state: State) -> None:
         _sink(heap, n, i)
 
 
-@kernel
-def _heap_has_room(state: State, wanted: int) -> Any:
+@inner_kernel
+def _heap_has_room(heap: Any, book: Any, next_sequence: Any, wanted: int) -> Any:
     """Tell whether ``wanted`` entries find room, compacting if need be."""
-    room = len(state.heap)
-    if state.book[N_HEAP] + wanted <= room:
+    room = len(heap)
+    if book[N_HEAP] + wanted <= room:
         return True
-    compact(state)
+    compact(heap, book, next_sequence)
     # half of it free, or growing is cheaper than compacting again and again
-    return state.book[N_HEAP] + wanted <= room and 2 * state.book[N_HEAP] <= room
+    return book[N_HEAP] + wanted <= room and 2 * book[N_HEAP] <= room
 
 
 # -- one unit ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _flushed(value: float) -> float:
     """Keep denormals away."""
     return value if abs(value) > 1e-30 else 0.0
 
 
-@kernel
-def _move(program: Program, state: State, model: int, j: int, dt_us: float, is_held: bool) -> None:
-    """Let time pass for one unit of a model that can cross, or be held."""
-    constant = program.constant
-    v: Any = np.float64(state.v[j])
-    w: Any = np.float64(state.w[j])
+@inner_kernel
+def _move(all_v: Any, all_w: Any, constant: Any, model: int, j: int, dt_us: float, held: int) -> None:
+    """Let time pass for one unit of a model that can cross, or be held (1)."""
+    is_held = held != 0
+    v: Any = np.float64(all_v[j])
+    w: Any = np.float64(all_w[j])
     if model == LIF:
         v = v if is_held else v * math.exp(-dt_us / constant[TAU_MEM, j])
     elif model == CURRENT_LIF:
@@ -294,15 +359,14 @@ def _move(program: Program, state: State, model: int, j: int, dt_us: float, is_h
         w = w * math.exp(-dt_us / constant[TAU_2, j])
     elif model == INTEGRATE_FIRE:
         v = v if is_held else v + constant[DRIVE, j] * dt_us
-    state.v[j] = _flushed(v)
-    state.w[j] = _flushed(w)
+    all_v[j] = _flushed(v)
+    all_w[j] = _flushed(w)
 
 
-@kernel
-def _time_to_cross(program: Program, model: int, j: int, v: float, w: float) -> float:
+@inner_kernel
+def _time_to_cross(constant: Any, threshold: float, model: int, j: int, v: float, w: float) -> float:
     """Return after how many us a unit with this v and w fires by itself; inf if never."""
-    constant = program.constant
-    theta = np.float64(program.theta[j])
+    theta = np.float64(threshold)
     if model == LIF:
         return first_crossing(v, 0.0, theta, constant[TAU_MEM, j], 1.0)
     if model == CURRENT_LIF:
@@ -325,7 +389,7 @@ def _time_to_cross(program: Program, model: int, j: int, v: float, w: float) -> 
     return (theta - v) / drive if drive > 0.0 else math.inf
 
 
-@kernel
+@inner_kernel
 def _foresee(program: Program, state: State, p: int, j: int, t_us: int) -> None:
     """Find a unit's next crossing and schedule it; its state is that of ``t_us``."""
     model = program.population[p, MODEL]
@@ -336,7 +400,7 @@ def _foresee(program: Program, state: State, p: int, j: int, t_us: int) -> None:
         wait_us = np.float64(state.held_us[j] - t_us) - state.lag_us[j]
         if model in (CURRENT_LIF, ADAPTIVE_LIF):
             w *= math.exp(-wait_us / program.constant[TAU_2, j])
-    dt_us = wait_us + _time_to_cross(program, model, j, v, w)
+    dt_us = wait_us + _time_to_cross(program.constant, program.theta[j], model, j, v, w)
     next_us = NEVER_US
     if dt_us < 1e17:
         next_us = t_us + max(math.ceil(dt_us), 1)
@@ -349,10 +413,10 @@ def _foresee(program: Program, state: State, p: int, j: int, t_us: int) -> None:
     state.next_us[j] = next_us
     state.next_sequence[j] = -1
     if next_us != NEVER_US:
-        state.next_sequence[j] = _push(state, next_us, CROSSING, p, j)
+        state.next_sequence[j] = _push(state.heap, state.book, next_us, CROSSING, p, j)
 
 
-@kernel
+@inner_kernel
 def _reset_unit(program: Program, state: State, p: int, j: int, spike_us: int, lag_us: float) -> None:
     """Reset a unit after a spike; ``lag_us`` is how much earlier than its whole microsecond the spike really was."""
     row = program.population[p]
@@ -373,17 +437,34 @@ def _reset_unit(program: Program, state: State, p: int, j: int, spike_us: int, l
         state.progress[p, HELD_UNTIL_US] = max(state.progress[p, HELD_UNTIL_US], state.held_us[j])
 
 
-@kernel
-def _tell(program: Program, state: State, p: int, j: int, t_us: int, out: Any) -> None:
+@inline_kernel
+def put_on_tape(state: State, t_us: int, what: int, place: int, unit: int, value: float) -> None:
+    """Write an entry of the tape, if there is one; there is room."""
+    if len(state.tape) > 0:
+        n_tape = state.book[N_TAPE]
+        state.tape[n_tape, WHEN], state.tape[n_tape, WHAT] = t_us, what
+        state.tape[n_tape, PLACE], state.tape[n_tape, UNIT_OF] = place, unit
+        state.taped[n_tape] = value
+        state.book[N_TAPE] += 1
+
+
+@inner_kernel
+def _tell(program: Program, state: State, p: int, j: int, t_us: int, what: int, value: float, out: Any) -> None:
     """Pass a spike on: to the cascade, to what is recorded, and on its way through delays."""
     row, book = program.population[p], state.book
     unit = j - row[FIRST]
+    put_on_tape(state, t_us, what, p, unit, value)
     state.queue[book[N_QUEUE]] = unit
     book[N_QUEUE] += 1
     book[N_SPIKES] += 1
-    for d in range(program.delayed_start[p + 1], program.delayed_start[p + 2]):
-        q = program.delayed[d]
-        _push(state, t_us + program.projection[q, DELAY_US], ARRIVAL, q, unit)
+    if row[LOGGED]:
+        n_log: Any = state.progress[p, N_LOG]
+        state.log_us[p, n_log] = t_us
+        state.log_unit[p, n_log] = unit
+        state.progress[p, N_LOG] += 1
+    for d in range(row[DELAYED], row[DELAYED_END]):
+        q = program.links[d]
+        _push(state.heap, book, t_us + program.projection[q, DELAY_US], ARRIVAL, q, unit)
     if row[RECORDED]:
         n_out: Any = book[N_OUT]
         out[n_out]["t"] = t_us
@@ -395,7 +476,7 @@ def _tell(program: Program, state: State, p: int, j: int, t_us: int, out: Any) -
 # -- many units --------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any) -> None:
     """Bring a time group to ``t_us``; units whose crossing is due fire on the way."""
     row = program.population[p]
@@ -409,6 +490,15 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
     dt_us: Any = np.float64(t_us - t_0)
     constant = program.constant
     if model == LEAKY_INTEGRATOR:
+        if row[UNIFORM]:
+            tau_us = constant[TAU_MEM, first]
+            rest = math.exp(-dt_us / tau_us)
+            share = math.expm1(-dt_us / tau_us)
+            for j in range(first, last):
+                v = np.float64(state.v[j])
+                state.integral_us[j] -= v * tau_us * share
+                state.v[j] = _flushed(v * rest)
+            return
         for j in range(first, last):
             ratio = dt_us / constant[TAU_MEM, j]
             v = np.float64(state.v[j])
@@ -435,7 +525,7 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
                 has_moved = True
                 state.v[j], state.w[j] = v_new, u_new
                 _reset_unit(program, state, p, j, t_us, 0.0)
-                _tell(program, state, p, j, t_us, out)
+                _tell(program, state, p, j, t_us, FIRED, v_new, out)
             else:
                 state.v[j], state.w[j] = v_new, u_new
         if not has_moved and dt_us == np.float64(row[STEP_US]):
@@ -444,7 +534,7 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
     is_calm = t_0 >= state.progress[p, HELD_UNTIL_US] and state.progress[p, N_PENDING] == 0
     if is_calm and row[UNIFORM]:
         if model == LIF:
-            leak(state.v, first, last, math.exp(-dt_us / constant[TAU_MEM, first]))
+            leak(state.v, first, last, decay_of(program.decay[p], constant[TAU_MEM, first], t_us - t_0))
             return
         if model == INTEGRATE_FIRE and constant[DRIVE, first] == 0.0:
             return
@@ -460,6 +550,9 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
                 state.v[j] += state.w[j] * gain
             leak(state.w, first, last, math.exp(-dt_us / constant[TAU_2, first]))
             return
+    if model == LIF and row[UNIFORM] and not row[CROSSES]:
+        leak_held(state.v, state.held_us, first, last, t_0, t_us, program.decay[p], constant[TAU_MEM, first])
+        return
     for j in range(first, last):
         held_us = state.held_us[j]
         held_dt_us = 0.0
@@ -470,31 +563,33 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
             free_dt_us = np.float64(t_us - held_us) + state.lag_us[j]
             held_dt_us = dt_us - free_dt_us
         if held_dt_us > 0.0:
-            _move(program, state, model, j, held_dt_us, True)
+            _move(state.v, state.w, constant, model, j, held_dt_us, ONE)
         if state.next_us[j] > t_us:
             if free_dt_us > 0.0:
-                _move(program, state, model, j, free_dt_us, False)
+                _move(state.v, state.w, constant, model, j, free_dt_us, ZERO)
             continue
         # due: the same search from the same state as when it was foreseen, or from a later one with its rounding
-        at_us = _time_to_cross(program, model, j, np.float64(state.v[j]), np.float64(state.w[j]))
+        at_us = _time_to_cross(
+            program.constant, program.theta[j], model, j, np.float64(state.v[j]), np.float64(state.w[j])
+        )
         at_us = min(at_us, free_dt_us)
         if at_us > 0.0:
-            _move(program, state, model, j, at_us, False)
+            _move(state.v, state.w, constant, model, j, at_us, ZERO)
         lag_us = free_dt_us - at_us
         _reset_unit(program, state, p, j, t_us, lag_us)
         if row[REFRACTORY_US] == 0:
             if lag_us > 0.0:
-                _move(program, state, model, j, lag_us, False)
+                _move(state.v, state.w, constant, model, j, lag_us, ZERO)
         elif lag_us > 0.0:
-            _move(program, state, model, j, lag_us, True)
-        _tell(program, state, p, j, t_us, out)
+            _move(state.v, state.w, constant, model, j, lag_us, ONE)
+        _tell(program, state, p, j, t_us, CROSSED, lag_us, out)
         state.next_us[j] = NEVER_US
         state.next_sequence[j] = -1
         state.progress[p, N_PENDING] -= 1
         _foresee(program, state, p, j, t_us)
 
 
-@kernel
+@inner_kernel
 def _fire(program: Program, state: State, p: int, first: int, last: int, t_us: int, out: Any) -> None:
     """Let the units fire that are above their thresholds, and are not held."""
     model = program.population[p, MODEL]
@@ -503,8 +598,9 @@ def _fire(program: Program, state: State, p: int, first: int, last: int, t_us: i
         k = next_above(state.v, first, last, threshold)
         while k < last:
             if state.held_us[k] <= t_us:
+                u: Any = np.float64(state.v[k])
                 _reset_unit(program, state, p, k, t_us, 0.0)
-                _tell(program, state, p, k, t_us, out)
+                _tell(program, state, p, k, t_us, FIRED, u, out)
             k = next_above(state.v, k + 1, last, threshold)
         return
     for j in range(first, last):
@@ -513,16 +609,17 @@ def _fire(program: Program, state: State, p: int, first: int, last: int, t_us: i
             theta += state.w[j]
         is_above = state.v[j] >= theta if model == IZHIKEVICH else state.v[j] > theta
         if is_above and (model == IZHIKEVICH or state.held_us[j] <= t_us):
+            u = np.float64(state.v[j])
             _reset_unit(program, state, p, j, t_us, 0.0)
-            _tell(program, state, p, j, t_us, out)
+            _tell(program, state, p, j, t_us, FIRED, u, out)
 
 
-@kernel
-def _jump(program: Program, state: State, p: int, first: int, last: int, at: int, t_us: int) -> bool:
+@inner_kernel
+def _jump(program: Program, state: State, p: int, first: int, last: int, weight: Any, at: int, t_us: int) -> bool:
     """Add weights from ``weight[at]`` on to units whose time is ``t_us``; tell whether one may be above threshold."""
     row = program.population[p]
     model = row[MODEL]
-    v, w, weight = state.v, state.w, program.weight
+    v, w = state.v, state.w
     is_phased = program.phase_us > 0
     if row[UNIFORM] and t_us >= state.progress[p, HELD_UNTIL_US] and (model in (LIF, INTEGRATE_FIRE)):
         return leak_add(v, first, last, 1.0, weight, at, program.theta[first])
@@ -546,117 +643,152 @@ def _jump(program: Program, state: State, p: int, first: int, last: int, at: int
     return anyone
 
 
-@kernel
-def _reach(program: Program, state: State, p: int, a: int, n: int, at: int, t_us: int, out: Any) -> None:
-    """Deliver to units a to a + n - 1 of a population, which are whole time groups or lie in one."""
+@inline_kernel
+def rouse(program: Program, state: State, q: int, pre: int, t_us: int) -> None:
+    """Begin to deliver a spike: count it, tape it, and let grids tick again that stood still."""
+    p = program.projection[q, TARGET]
     row = program.population[p]
-    model, group = row[MODEL], row[GROUP]
-    is_plain = row[UNIFORM] and not row[CROSSES] and (model in (LIF, INTEGRATE_FIRE))
-    now_us = t_us
-    if program.phase_us > 0:  # all that arrives in a phase counts as if it came at its begin
-        since_us = t_us - state.book[ANCHOR_US]
-        now_us = t_us - since_us % program.phase_us
-    size = min(n, group)
-    for start in range(a, a + n, size):
-        g = start // group
-        first = row[FIRST] + start
-        weights_at = at + start - a
-        t_0: Any = state.t_us[row[FIRST_GROUP] + g]
-        if is_plain and size == group and t_0 >= state.progress[p, HELD_UNTIL_US]:
-            factor = 1.0
-            if model == LIF and t_0 != now_us:
-                factor = math.exp(-np.float64(now_us - t_0) / program.constant[TAU_MEM, first])
-            state.t_us[row[FIRST_GROUP] + g] = now_us
-            anyone = leak_add(state.v, first, first + size, factor, program.weight, weights_at, program.theta[first])
-        else:
-            _advance(program, state, p, g, now_us, out)
-            anyone = _jump(program, state, p, first, first + size, weights_at, now_us)
-        if program.phase_us > 0 or model == LEAKY_INTEGRATOR:
-            continue
-        if anyone:
-            _fire(program, state, p, first, first + size, t_us, out)
-        if model == THRESHOLD:
-            for j in range(first, first + size):
-                state.v[j] = 0.0
-        if row[CROSSES]:
-            for j in range(first, first + size):
-                _foresee(program, state, p, j, t_us)
-
-
-@kernel
-def _windows(way: Any, row: Any, pre: int) -> tuple[int, int, int, int, int, int, int]:
-    """Find the windows that hold a unit of a map.
-
-    Returns
-    -------
-    oy_first, oy_last, ox_first, ox_last, y, x, c
-        Sites of the target, inclusive; the unit's place, padding included, and its channel.
-    """
-    channels, width = way[SOURCE_CHANNELS], way[SOURCE_WIDTH]
-    y = pre // channels // width + way[PAD_Y]
-    x = pre // channels % width + way[PAD_X]
-    # windows begin at most size - 1 before what they hold
-    oy_first = max(0, (y - way[SIZE_Y] + way[STRIDE_Y]) // way[STRIDE_Y])
-    ox_first = max(0, (x - way[SIZE_X] + way[STRIDE_X]) // way[STRIDE_X])
-    oy_last = min(row[HEIGHT] - 1, y // way[STRIDE_Y])
-    ox_last = min(row[WIDTH] - 1, x // way[STRIDE_X])
-    return oy_first, oy_last, ox_first, ox_last, y, x, pre % channels
-
-
-@kernel
-def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: Any) -> None:
-    """Deliver one spike through one projection."""
-    way = program.projection[q]
-    p = way[TARGET]
-    row = program.population[p]
-    n = row[UNITS]
-    kind = way[TOPOLOGY]
     state.book[N_DELIVERIES] += 1
+    put_on_tape(state, t_us, DELIVERED, q, pre, 0.0)
     if program.phase_us > 0:
+        since_us = t_us - state.book[ANCHOR_US]
         state.progress[p, ACTIVE] = 1
         if not state.book[TICKING]:
-            since_us = t_us - state.book[ANCHOR_US]
             state.book[TICKING] = 1
-            _push(state, t_us - since_us % program.phase_us + program.phase_us, PHASE, 0, 0)
+            next_us = t_us - since_us % program.phase_us + program.phase_us
+            _push(state.heap, state.book, next_us, PHASE, ZERO, ZERO)
     elif row[MODEL] == IZHIKEVICH and not state.progress[p, ACTIVE]:
         state.progress[p, ACTIVE] = 1
         state.t_us[row[FIRST_GROUP]] = t_us  # nothing has moved since
         since_us = t_us - state.book[ANCHOR_US]
-        _push(state, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, 0)
-    zero: Any = np.int64(0)  # typed: Numba would compile another copy for a literal
-    one: Any = np.int64(1)
-    if kind == DENSE:
-        _reach(program, state, p, zero, n, way[WEIGHT] + pre * n, t_us, out)
-    elif kind == INHIBITION:
-        _reach(program, state, p, zero, n, way[WEIGHT] + n - 1 - pre, t_us, out)
-    elif kind == ONE_TO_ONE:
-        _reach(program, state, p, pre, one, way[WEIGHT] + pre * way[WEIGHT_STEP], t_us, out)
-    elif kind == SPARSE:
-        for s in range(program.row_start[way[ROWS] + pre], program.row_start[way[ROWS] + pre + 1]):
-            unit = program.synapse_unit[way[SYNAPSES] + s]
-            _reach(program, state, p, unit, one, way[WEIGHT] + s, t_us, out)
-    if kind != CONVOLUTION and kind != POOLING:
+        _push(state.heap, state.book, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, ZERO)
+
+
+@inline_kernel
+def _is_whole(program: Program, p: int, n: int) -> bool:
+    """Tell whether a piece of n units is what ``neurons.front`` might also be given."""
+    row = program.population[p]
+    model = row[MODEL]
+    return row[UNIFORM] != 0 and row[CROSSES] == 0 and (model in (LIF, INTEGRATE_FIRE)) and n >= row[GROUP]
+
+
+@inline_kernel
+def add_row(
+    program: Program, state: State, p: int, start: int, n: int, weight: Any, at: int, t_us: int, out: Any
+) -> tuple[bool, int]:
+    """Let units from ``start`` on, a time group or a part of one, leak, and add ``weight[at:at + n]`` to them.
+
+    Returns
+    -------
+    anyone, t_0
+        Whether one may be above threshold; the time that the group had, which ``fire_reached`` wants.
+    """
+    row = program.population[p]
+    model = row[MODEL]
+    now_us = t_us
+    if program.phase_us > 0 and model != LEAKY_INTEGRATOR:  # what never fires needs no phases
+        # all that arrives in a phase counts as if it came at its begin
+        now_us = t_us - (t_us - state.book[ANCHOR_US]) % program.phase_us
+    g = row[FIRST_GROUP] + start // row[GROUP]
+    first = row[FIRST] + start
+    t_0: Any = state.t_us[g]
+    is_driven = model == INTEGRATE_FIRE and program.constant[DRIVE, row[FIRST]] != 0.0  # moves between events
+    if _is_whole(program, p, n) and not is_driven and t_0 >= state.progress[p, HELD_UNTIL_US]:
+        factor = 1.0
+        if model == LIF and t_0 != now_us:
+            factor = decay_of(program.decay[p], program.constant[TAU_MEM, first], now_us - t_0)
+        state.t_us[g] = now_us
+        return leak_add(state.v, first, first + n, factor, weight, at, program.theta[first]), t_0
+    _advance(program, state, p, start // row[GROUP], now_us, out)
+    if model == IZHIKEVICH:
+        state.progress[p, ACTIVE] = 1  # a whole step may just have found it at rest
+    return _jump(program, state, p, first, first + n, weight, at, now_us), t_0
+
+
+@inline_kernel
+def fire_reached(
+    program: Program, state: State, p: int, start: int, n: int, reached: tuple[bool, int], t_us: int, out: Any
+) -> None:
+    """Let those fire of the units that ``add_row`` reached that are above threshold; ``reached``: what it returned."""
+    row = program.population[p]
+    model = row[MODEL]
+    first = row[FIRST] + start
+    anyone, t_0 = reached
+    is_tested = program.phase_us == 0 and model != LEAKY_INTEGRATOR
+    if is_tested and anyone:
+        _fire(program, state, p, first, first + n, t_us, out)
+    if _is_whole(program, p, n):
+        now_us = state.t_us[row[FIRST_GROUP] + start // row[GROUP]]
+        anchor_us, shift = state.book[ANCHOR_US], row[SHIFT]
+        if (now_us - anchor_us) >> shift != (t_0 - anchor_us) >> shift:
+            flush(state.v, first, first + n)  # when ``neurons.front`` does it, so that both give the same bits
+    if not is_tested:
         return
-    oy_first, oy_last, ox_first, ox_last, y, x, c = _windows(way, row, pre)
-    c_out = row[CHANNELS]
-    in_group = way[SOURCE_CHANNELS] // way[GROUPS]
-    out_group = c_out // way[GROUPS]
-    c_first = c // in_group * out_group
-    for oy in range(oy_first, oy_last + 1):
-        for ox in range(ox_first, ox_last + 1):
-            site = (oy * row[WIDTH] + ox) * c_out
-            if kind == POOLING:
-                _reach(program, state, p, site + c, one, way[WEIGHT], t_us, out)
-            else:
-                tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
-                at = way[WEIGHT] + (tap * in_group + c % in_group) * c_out + c_first
-                _reach(program, state, p, site + c_first, out_group, at, t_us, out)
+    if model == THRESHOLD:
+        for j in range(first, first + n):
+            state.v[j] = 0.0
+    if row[CROSSES]:
+        for j in range(first, first + n):
+            _foresee(program, state, p, j, t_us)
+
+
+@inner_kernel
+def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: Any) -> None:
+    """Deliver one spike through one projection.
+
+    What it reaches are pieces of n units, each of whole time groups or inside of one: a single one, a list of synapses,
+    or the windows that hold a unit of a map, ``n_y`` rows of ``n_x``.
+    """
+    way = program.projection[q]
+    p = way[TARGET]
+    row = program.population[p]
+    rouse(program, state, q, pre, t_us)
+    links, kind = program.links, way[TOPOLOGY]
+    n, n_y, n_x = row[UNITS], ONE, ONE
+    unit, unit_y, unit_x = ZERO, ZERO, ZERO  # where the first piece begins, and how far it is to the next row, and one
+    at, at_y, at_x = way[WEIGHT], ZERO, ZERO  # the same of its weights
+    if kind == DENSE:
+        at += pre * n
+    elif kind == INHIBITION:
+        at += n - 1 - pre
+    elif kind == ONE_TO_ONE:
+        at += pre * way[WEIGHT_STEP]
+        unit, n = pre, ONE
+    elif kind == SPARSE:
+        synapse = links[way[ROWS] + pre]
+        n_x = links[way[ROWS] + pre + 1] - synapse
+        at += synapse
+        unit, at_x, n = way[SYNAPSES] + synapse, ONE, ONE
+    else:
+        channels, c_out = way[SOURCE_CHANNELS], row[CHANNELS]
+        pixel, c = pre // channels, pre % channels
+        y = way[WINDOWS_Y] + 3 * (pixel // way[SOURCE_WIDTH])
+        x = way[WINDOWS_X] + 3 * (pixel % way[SOURCE_WIDTH])
+        n_y, n_x = links[y + 1] - links[y] + 1, links[x + 1] - links[x] + 1
+        unit, unit_y, unit_x = (links[y] * row[WIDTH] + links[x]) * c_out, row[WIDTH] * c_out, c_out
+        if kind == POOLING:
+            unit, n = unit + c, ONE
+        else:
+            in_group, n = channels // way[GROUPS], c_out // way[GROUPS]
+            c_first = c // in_group * n
+            unit += c_first
+            at += links[y + 2] + links[x + 2] + c % in_group * c_out + c_first
+            at_x = -way[STRIDE_X] * in_group * c_out
+            at_y = -way[STRIDE_Y] * way[SIZE_X] * in_group * c_out
+    size = min(n, row[GROUP])
+    for piece in range(n_y * n_x):
+        i_y, i_x = piece // n_x, piece % n_x
+        begin = links[unit + i_x] if kind == SPARSE else unit + i_y * unit_y + i_x * unit_x
+        for start in range(begin, begin + n, size):
+            weights_at = at + i_y * at_y + i_x * at_x + start - begin
+            reached = add_row(program, state, p, start, size, program.weight, weights_at, t_us, out)
+            fire_reached(program, state, p, start, size, reached, t_us, out)
 
 
 # -- happenings --------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@inner_kernel
 def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> int:
     """Tell whether ``n_spikes`` of a population find room, and what they set off: DONE, or what is full."""
     row = program.population[p]
@@ -664,23 +796,31 @@ def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> in
         return QUEUE_FULL
     if state.book[N_OUT] + n_spikes > len(out):
         return OUT_FULL
-    if not _heap_has_room(state, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2):
+    if row[LOGGED] and state.progress[p, N_LOG] + n_spikes > state.log_us.shape[1]:
+        return LOG_FULL
+    if len(state.tape) > 0 and state.book[N_TAPE] + n_spikes + 1 > len(state.tape):
+        return TAPE_FULL
+    if not _heap_has_room(
+        state.heap, state.book, state.next_sequence, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2
+    ):
         return HEAP_FULL
     return DONE
 
 
-@kernel
+@inner_kernel
 def _cascade(program: Program, state: State, out: Any) -> int:
     """Deliver what waits in the queue, and what that sets off, level by level.
 
-    Stops where room runs out, and goes on from there when called again. Returns DONE or what is full.
+    Stops where room runs out, or a plastic projection is to deliver, and goes on from there when called again. Returns
+    DONE, what is full, or PLASTIC_SPIKE.
     """
     book, progress, queue = state.book, state.progress, state.queue
     t_us: Any = book[NOW_US]
-    for k in range(book[AT_POPULATION], len(program.order)):
-        p = program.order[k]
+    for k in range(book[AT_POPULATION], len(program.population)):
+        p = program.population[k, NEXT]
         n = program.population[p, UNITS]
-        if book[AT_PROJECTION] == 0 and book[AT_SPIKE] == 0 and progress[p, SPAN_FIRST] == progress[p, SPAN_LAST]:
+        is_new = book[AT_PROJECTION] == 0 and book[AT_SPIKE] == 0 and not book[IS_DELIVERED]
+        if is_new and progress[p, SPAN_FIRST] == progress[p, SPAN_LAST]:
             progress[p, SPAN_FIRST] = progress[p, SPAN_LAST] = book[N_QUEUE]
         q: Any = book[ARRIVING]
         if q >= 0 and program.projection[q, TARGET] == p:
@@ -688,12 +828,18 @@ def _cascade(program: Program, state: State, out: Any) -> int:
             if code != DONE:
                 book[AT_POPULATION] = k
                 return code
-            _deliver(program, state, q, book[PRE], t_us, out)
+            if not program.projection[q, PLASTIC]:
+                _deliver(program, state, q, book[PRE], t_us, out)
+            elif not book[IS_DELIVERED]:
+                book[AT_POPULATION] = k
+                book[AWAITED], book[AWAITED_PRE] = q, book[PRE]
+                return PLASTIC_SPIKE
+            book[IS_DELIVERED] = 0
             progress[p, SPAN_LAST] = book[N_QUEUE]
             book[ARRIVING] = -1
-        first = program.incoming_start[p]
-        for i in range(first + book[AT_PROJECTION], program.incoming_start[p + 1]):
-            q = program.incoming[i]
+        first = program.population[p, INCOMING]
+        for i in range(first + book[AT_PROJECTION], program.population[p, INCOMING_END]):
+            q = program.links[i]
             source = program.projection[q, SOURCE]
             if source < 0:
                 begin, end = 0, 1 if book[BUSY] == FROM_INPUT else 0  # its one spike is held in PRE
@@ -705,7 +851,13 @@ def _cascade(program: Program, state: State, out: Any) -> int:
                     book[AT_POPULATION], book[AT_PROJECTION], book[AT_SPIKE] = k, i - first, s - begin
                     return code
                 pre = book[PRE] if source < 0 else queue[s]
-                _deliver(program, state, q, pre, t_us, out)
+                if not program.projection[q, PLASTIC]:
+                    _deliver(program, state, q, pre, t_us, out)
+                elif not book[IS_DELIVERED]:
+                    book[AT_POPULATION], book[AT_PROJECTION], book[AT_SPIKE] = k, i - first, s - begin
+                    book[AWAITED], book[AWAITED_PRE] = q, pre
+                    return PLASTIC_SPIKE
+                book[IS_DELIVERED] = 0
                 if program.phase_us == 0:
                     progress[p, SPAN_LAST] = book[N_QUEUE]
             book[AT_SPIKE] = 0
@@ -714,10 +866,9 @@ def _cascade(program: Program, state: State, out: Any) -> int:
     return DONE
 
 
-@kernel
-def _begin(state: State, t_us: int, busy: int) -> None:
+@inner_kernel
+def begin(book: Any, progress: Any, t_us: int, busy: int) -> None:
     """Begin a happening: an empty queue, nobody has fired."""
-    book, progress = state.book, state.progress
     book[N_QUEUE] = 0
     book[NOW_US] = t_us
     book[BUSY] = busy
@@ -727,7 +878,7 @@ def _begin(state: State, t_us: int, busy: int) -> None:
         progress[p, SPAN_FIRST] = progress[p, SPAN_LAST] = 0
 
 
-@kernel
+@inner_kernel
 def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
     """Let every population fire whose potentials may be above threshold."""
     book, progress = state.book, state.progress
@@ -742,6 +893,7 @@ def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
             first, last = row[FIRST], row[FIRST] + row[UNITS]
             for g in range(row[UNITS] // row[GROUP]):
                 _advance(program, state, p, g, begin_us, out)
+            put_on_tape(state, t_us, ENDED, p, ZERO, 0.0)
             _fire(program, state, p, first, last, t_us, out)
             # who is still above, or moves by itself, has to be asked again
             is_hot = False
@@ -757,10 +909,10 @@ def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
         progress[p, SPAN_LAST] = book[N_QUEUE]
     if is_needed:
         book[TICKING] = 1
-        _push(state, t_us + program.phase_us, PHASE, 0, 0)
+        _push(state.heap, state.book, t_us + program.phase_us, PHASE, ZERO, ZERO)
 
 
-@kernel
+@inner_kernel
 def _happen(program: Program, state: State, out: Any) -> int:
     """Begin what is first in the heap. Returns DONE or what is full (and then nothing has changed)."""
     heap, book, progress = state.heap, state.book, state.progress
@@ -772,18 +924,23 @@ def _happen(program: Program, state: State, out: Any) -> int:
             return QUEUE_FULL
         if book[N_OUT] + n_all > len(out):
             return OUT_FULL
+        if len(state.tape) > 0 and book[N_TAPE] + n_all + len(progress) > len(state.tape):
+            return TAPE_FULL
         wanted = 2
         for p in range(len(progress)):
-            wanted += program.population[p, UNITS] * program.population[p, N_DELAYED]
-        if not _heap_has_room(state, wanted):
+            row = program.population[p]
+            if row[LOGGED] and progress[p, N_LOG] + row[UNITS] > state.log_us.shape[1]:
+                return LOG_FULL
+            wanted += row[UNITS] * row[N_DELAYED]
+        if not _heap_has_room(state.heap, state.book, state.next_sequence, wanted):
             return HEAP_FULL
-        _pop(state)
-        _begin(state, t_us, INSIDE)
+        _pop(state.heap, book)
+        begin(state.book, state.progress, t_us, INSIDE)
         _end_phase(program, state, t_us, out)
         return DONE
     if kind == ARRIVAL:
-        _pop(state)
-        _begin(state, t_us, INSIDE)
+        _pop(state.heap, book)
+        begin(state.book, state.progress, t_us, INSIDE)
         book[ARRIVING], book[PRE] = where, unit
         return DONE
     row = program.population[where]
@@ -791,83 +948,163 @@ def _happen(program: Program, state: State, out: Any) -> int:
     code = _room(program, state, where, 2 * row[GROUP], out)
     if code != DONE:
         return code
-    _pop(state)
-    _begin(state, t_us, INSIDE)
+    _pop(state.heap, book)
+    begin(state.book, state.progress, t_us, INSIDE)
     g = (unit - row[FIRST]) // row[GROUP] if kind == CROSSING else 0
     _advance(program, state, where, g, t_us, out)
     if kind == STEP and progress[where, ACTIVE]:
-        _push(state, t_us + row[STEP_US], STEP, where, 0)
+        _push(state.heap, state.book, t_us + row[STEP_US], STEP, where, ZERO)
     progress[where, SPAN_LAST] = book[N_QUEUE]
     return DONE
 
 
-@kernel
-def _front(program: Program, state: State, items: Any, first: int, out: Any) -> int:
+@inline_kernel
+def _t_us_of(items: Any, k: int) -> Any:
+    """Return the time of an item."""
+    return np.int64(items[k]["t"])
+
+
+@inline_kernel
+def _unit_of(items: Any, k: int) -> Any:
+    """Return the unit of an item."""
+    return np.int64(items[k]["unit"])
+
+
+@inner_kernel
+def _front(program: Program, state: State, items: Any, first: int, out: Any) -> Any:
     """Run input events through the first population as long as nothing else happens. Most time is spent here.
 
     As ``run`` does one by one, for networks whose input goes through one dense or convolutional projection
-    to units that only leak. Stops after an event that made units fire (its cascade is begun), and before anything
-    that is not so simple. Returns the first item not yet handled.
+    to units that only leak. Stops when a cascade has begun, and before anything that is not so simple. Returns the
+    first item not yet handled.
     """
-    q = program.front
-    way = program.projection[q]
+    way = program.projection[program.front]
     p = way[TARGET]
     row = program.population[p]
-    book, progress, v, t_us, weight = state.book, state.progress, state.v, state.t_us, program.weight
-    n, first_unit, first_group, at_weight = row[UNITS], row[FIRST], row[FIRST_GROUP], way[WEIGHT]
-    is_dense, c_out, width = way[TOPOLOGY] == DENSE, row[CHANNELS], row[WIDTH]
-    is_leaky, tau_us, theta = row[MODEL] == LIF, program.constant[TAU_MEM, first_unit], program.theta[first_unit]
-    due_us = state.heap[0, TIME] if book[N_HEAP] > 0 else NEVER_US
-    held_us = progress[p, HELD_UNTIL_US]
-    for k in range(first, len(items)):
-        t: Any = np.int64(items[k]["t"])
-        pre: Any = np.int64(items[k]["unit"])
-        if t >= due_us or t < held_us:
+    book, progress, queue = state.book, state.progress, state.queue
+    first_unit, first_group, channels = row[FIRST], row[FIRST_GROUP], row[CHANNELS]
+    per_column = way[SOURCE_CHANNELS] * channels
+    is_taped = len(state.tape) > 0  # then no event may cause spikes unseen
+    is_last = row[N_DELAYED] == 0 and (row[N_DIRECT] == 0 or row[IS_READ] == 1) and not is_taped
+    layer = Layer(
+        first_unit,
+        row[UNITS],
+        first_group,
+        channels,
+        row[WIDTH],
+        p,
+        program.theta[first_unit],
+        program.down[first_unit],
+        row[HARD] != 0,
+        row[REFRACTORY_US],
+        program.constant[TAU_MEM, first_unit] if row[MODEL] == LIF else math.inf,
+        way[WEIGHT],
+        (way[SOURCE_CHANNELS], way[SOURCE_WIDTH]),
+        (way[WINDOWS_Y], way[WINDOWS_X]),
+        (way[STRIDE_X] * per_column, way[STRIDE_Y] * way[SIZE_X] * per_column),
+        book[ANCHOR_US],
+        row[SHIFT],
+        is_last,
+        is_last and row[REFRACTORY_US] == 0,
+    )
+    table = program.decay[p]
+    k: Any = np.int64(first)
+    while True:
+        due_us = state.heap[0, TIME] if book[N_HEAP] > 0 else NEVER_US
+        held_until_us = progress[p, HELD_UNTIL_US]
+        before, n_before = k, book[N_OUT]
+        end = len(items)
+        if is_taped:
+            end = min(end, k + book[TAPE_STOP] - book[N_TAPE])
+        if way[TOPOLOGY] == DENSE:
+            k, t_0, held_until_us, n_fired, n_out = dense_front(
+                layer,
+                state.v,
+                state.held_us,
+                state.t_us[first_group],
+                held_until_us,
+                program.weight,
+                table,
+                items[:end],
+                k,
+                due_us,
+                book[LAST_FIRED],
+                state.spare,
+                state.hot,
+                queue,
+                out,
+                n_before,
+            )
+            state.t_us[first_group] = t_0
+        else:
+            k, held_until_us, n_fired, n_out = convolution_front(
+                layer,
+                state.v,
+                state.held_us,
+                state.t_us,
+                held_until_us,
+                program.weight,
+                program.links,
+                table,
+                items[:end],
+                k,
+                due_us,
+                state.hot,
+                queue,
+                out,
+                n_before,
+            )
+        progress[p, HELD_UNTIL_US] = held_until_us
+        book[N_DELIVERIES] += k - before
+        book[N_SPIKES] += n_out - n_before
+        book[N_OUT] = n_out
+        if is_taped:
+            for i in range(before, k):
+                put_on_tape(state, _t_us_of(items, i), DELIVERED, program.front, _unit_of(items, i), 0.0)
+            for s in range(n_fired):
+                u = state.v[first_unit + queue[s]] + program.down[first_unit + queue[s]]
+                put_on_tape(state, _t_us_of(items, k - 1), FIRED, p, queue[s], np.float64(u))
+        if row[IS_READ]:
+            for d in range(row[DIRECT], row[DIRECT_END]):
+                on = program.projection[program.links[d]]
+                target = program.population[on[TARGET]]
+                read_out(
+                    state.v,
+                    state.integral_us,
+                    state.t_us,
+                    target[FIRST_GROUP],
+                    target[FIRST],
+                    target[UNITS],
+                    program.constant[TAU_MEM, target[FIRST]],
+                    program.weight,
+                    on[WEIGHT],
+                    out,
+                    n_before,
+                    n_out,
+                )
+                book[N_DELIVERIES] += n_out - n_before
+                if is_taped:
+                    for s in range(n_fired):
+                        q_read: Any = program.links[d]
+                        put_on_tape(state, _t_us_of(items, k - 1), DELIVERED, q_read, queue[s], 0.0)
+        if n_fired == 0:
             return k
-        if is_dense:
-            t_0 = t_us[first_group]
-            if t_0 < held_us:
-                return k
-            factor = 1.0
-            if is_leaky and t != t_0:
-                factor = math.exp(-np.float64(t - t_0) / tau_us)
-            t_us[first_group] = t
-            book[N_DELIVERIES] += 1
-            if leak_add(v, first_unit, first_unit + n, factor, weight, at_weight + pre * n, theta):
-                _begin(state, t, INSIDE)
-                _fire(program, state, p, first_unit, first_unit + n, t, out)
-                progress[p, SPAN_LAST] = book[N_QUEUE]
-                return k + 1
-            continue
-        oy_first, oy_last, ox_first, ox_last, y, x, c = _windows(way, row, pre)
-        # a site may have been silent since before a refractory time
-        if row[REFRACTORY_US] > 0:
-            for oy in range(oy_first, oy_last + 1):
-                for ox in range(ox_first, ox_last + 1):
-                    if t_us[first_group + oy * width + ox] < held_us:
-                        return k
-        book[N_DELIVERIES] += 1
-        has_fired = False
-        for oy in range(oy_first, oy_last + 1):
-            for ox in range(ox_first, ox_last + 1):
-                site = oy * width + ox
-                t_0 = t_us[first_group + site]
-                factor = 1.0
-                if is_leaky and t != t_0:
-                    factor = math.exp(-np.float64(t - t_0) / tau_us)
-                t_us[first_group + site] = t
-                tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
-                at = at_weight + (tap * way[SOURCE_CHANNELS] + c) * c_out
-                j = first_unit + site * c_out
-                if leak_add(v, j, j + c_out, factor, weight, at, theta):
-                    if not has_fired:
-                        _begin(state, t, INSIDE)
-                        has_fired = True
-                    _fire(program, state, p, j, j + c_out, t, out)
-        if has_fired:
-            progress[p, SPAN_LAST] = book[N_QUEUE]
-            return k + 1
-    return len(items)
+        book[LAST_FIRED] = k
+        t: Any = np.int64(items[k - 1]["t"])
+        for s in range(n_fired):
+            for d in range(row[DELAYED], row[DELAYED_END]):
+                q = program.links[d]
+                _push(state.heap, book, t + program.projection[q, DELAY_US], ARRIVAL, q, queue[s])
+        if row[N_DIRECT] > 0 and not row[IS_READ]:
+            begin(book, progress, t, INSIDE)
+            progress[p, SPAN_LAST] = book[N_QUEUE] = n_fired
+            return k
+        if is_taped and book[N_TAPE] >= book[TAPE_STOP]:
+            return k
+        if n_out + row[UNITS] > len(out) or not _heap_has_room(
+            state.heap, book, state.next_sequence, row[UNITS] * row[N_DELAYED] + 2
+        ):
+            return k
 
 
 @kernel
@@ -885,16 +1122,19 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
     until_us
         When all items are through, what is due inside up to here happens too, us.
     out
-        FIRED_DTYPE, shape (room,). Output.
+        FIRED_DTYPE, shape (room,). Output, from ``book[N_OUT]`` on.
 
     Returns
     -------
     k, n_out, code
-        The first item not yet begun, the count of spikes written, and DONE or what is full: empty ``out``, or give
-        ``state`` a larger queue or heap, and call again.
+        The first item not yet begun, the count of spikes in ``out``, and a code. DONE; what is full: empty ``out``, or
+        give ``state`` a larger queue, heap, log or tape, and call again; WINDOW_FULL: the tape has reached
+        ``book[TAPE_STOP]``, so take what stands on it, set ``book[N_TAPE]`` to 0 and call again; PLASTIC_SPIKE:
+        ``book[AWAITED_PRE]`` is to be delivered through projection ``book[AWAITED]`` (``rouse``, ``add_row``,
+        ``fire_reached``), then ``book[IS_DELIVERED]`` set to 1, and ``run`` called again.
     """
     book = state.book
-    book[N_OUT] = 0
+    book[LAST_FIRED] = -len(items)
     k = first
     while True:
         if book[BUSY] != IDLE:
@@ -902,8 +1142,8 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
             if code != DONE:
                 return k, book[N_OUT], code
         limit_us: Any = np.int64(items[k]["t"]) if k < len(items) else until_us
-        while book[N_HEAP] > 0 and _is_stale(state, 0):
-            _pop(state)
+        while book[N_HEAP] > 0 and _is_stale(state.heap, state.next_sequence, ZERO):
+            _pop(state.heap, book)
         if book[N_HEAP] > 0 and state.heap[0, TIME] <= limit_us:
             code = _happen(program, state, out)
             if code != DONE:
@@ -911,6 +1151,8 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
             continue
         if k == len(items):
             return k, book[N_OUT], DONE
+        if len(state.tape) > 0 and book[N_TAPE] >= book[TAPE_STOP]:
+            return k, book[N_OUT], WINDOW_FULL
         if program.front >= 0:
             book[N_QUEUE] = 0
             p = program.projection[program.front, TARGET]
@@ -921,14 +1163,14 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
             k = _front(program, state, items, k, out)
             if k > before:
                 continue
-        n_delayed = program.delayed_start[1]
-        if n_delayed > 0 and not _heap_has_room(state, n_delayed):
+        n_delayed = program.delayed_end - program.delayed
+        if n_delayed > 0 and not _heap_has_room(state.heap, state.book, state.next_sequence, n_delayed):
             return k, book[N_OUT], HEAP_FULL
-        _begin(state, limit_us, FROM_INPUT)
+        begin(state.book, state.progress, limit_us, FROM_INPUT)
         book[PRE] = np.int64(items[k]["unit"])
-        for d in range(n_delayed):
-            q = program.delayed[d]
-            _push(state, limit_us + program.projection[q, DELAY_US], ARRIVAL, q, book[PRE])
+        for d in range(program.delayed, program.delayed_end):
+            q = program.links[d]
+            _push(state.heap, state.book, limit_us + program.projection[q, DELAY_US], ARRIVAL, q, book[PRE])
         k += 1
 
 
@@ -942,13 +1184,13 @@ def start(program: Program, state: State, t_us: int) -> None:
         if row[MODEL] == IZHIKEVICH:
             # even without input it may not be at rest
             state.progress[p, ACTIVE] = 1
-            _push(state, t_us + row[STEP_US], STEP, p, 0)
+            _push(state.heap, state.book, t_us + row[STEP_US], STEP, p, ZERO)
         elif row[CROSSES] == DRIVEN:
             if program.phase_us > 0:
                 state.progress[p, ACTIVE] = 1
                 if not state.book[TICKING]:
                     state.book[TICKING] = 1
-                    _push(state, t_us + program.phase_us, PHASE, 0, 0)
+                    _push(state.heap, state.book, t_us + program.phase_us, PHASE, ZERO, ZERO)
             else:
                 for j in range(row[FIRST], row[FIRST] + row[UNITS]):
                     _foresee(program, state, p, j, t_us)

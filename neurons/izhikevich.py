@@ -11,9 +11,13 @@ Time in milliseconds, as published::
 There is no closed form, so time is cut in steps. They are anchored in the *stream's* time, not in packets: at every
 multiple of ``step_us``, and at every event that reaches the population, which then jumps at its own microsecond. Each
 piece is one step of the explicit midpoint rule. So the result does not depend on how the stream is cut, and an event is
-never moved to a grid. (The grid begins where the stream does, and anew at a ``Reset`` mark.) Spikes fall on grid points
-or on events. When a whole step changes no unit, the population rests
-and time costs nothing until the next event; with a drive that makes it fire for ever it never rests.
+never moved to a grid. (The grid begins where the stream does, and anew at a ``Reset`` mark.)
+
+How exact: between spikes the error falls with the square of ``step_us``. Spikes and their resets fall on grid points or
+on events, so each comes up to one step late, and the error of spike times falls with ``step_us`` itself.
+
+When a whole step changes no unit by more than 1e-6 of itself (float64: 1e-12), the population rests and time costs
+nothing until the next event; with a drive that makes it fire for ever it never rests.
 
 Source: E. M. Izhikevich, "Simple model of spiking neurons", IEEE Trans. Neural Networks 14:1569, 2003.
 """

@@ -7,7 +7,7 @@ Equations
     tau_mem dv/dt = v_leak - v              v_j <- v_j + weight[i, j] at an event of input i
     integral_j = integral of v_j dt         since the last mark that began a window
 
-exact for any gap; see ``neurons.readout``, which is the same in a layer that learns.
+exact for any gap.
 """
 
 from typing import Any, NamedTuple

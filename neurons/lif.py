@@ -118,7 +118,7 @@ def leak(v: Any, first: int, last: int, factor: float) -> None:
 
 @kernel
 def leak_add(v: Any, first: int, last: int, factor: float, weight: Any, at: int, threshold: float) -> bool:
-    """Leak, add weights and test, in one pass over memory.
+    """Leak, add weights and test, in one pass over memory. Denormals are the caller's business.
 
     Parameters
     ----------
@@ -137,12 +137,11 @@ def leak_add(v: Any, first: int, last: int, factor: float, weight: Any, at: int,
         Whether any unit is above the threshold.
     """
     real = v.dtype.type
-    decay, theta, tiny, zero = real(factor), real(threshold), real(1e-30), real(0)
+    decay, theta = real(factor), real(threshold)
     here, row = v[first:last], weight[at : at + last - first]
     anyone = False
     for j in range(len(here)):
         u = here[j] * decay + row[j]
-        u = u if abs(u) > tiny else zero
         here[j] = u
         anyone |= u > theta
     return anyone

@@ -23,6 +23,7 @@ Marks
 Others pass.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -44,8 +45,13 @@ from neurons.engine import (
     CROSSES,
     CURRENT_LIF,
     DELAY_US,
+    DELAYED,
+    DELAYED_END,
     DENSE,
+    DIRECT,
+    DIRECT_END,
     DONE,
+    DRIVE,
     DRIVEN,
     FIRED_DTYPE,
     FIRST,
@@ -56,21 +62,30 @@ from neurons.engine import (
     HEAP_FULL,
     HEIGHT,
     HELD_UNTIL_US,
+    INCOMING,
+    INCOMING_END,
     INTEGRATE_FIRE,
+    IS_READ,
     IZHIKEVICH,
     LEAKY_INTEGRATOR,
     LIF,
+    LOG_FULL,
     MODEL,
     N_BOOK,
     N_CONSTANTS,
     N_DELAYED,
     N_DELIVERIES,
+    N_DIRECT,
     N_HEAP,
+    N_OUT,
     N_POPULATION_COLUMNS,
     N_PROGRESS_COLUMNS,
     N_PROJECTION_COLUMNS,
+    N_QUEUE,
     N_SPIKES,
+    N_TAPE,
     NEVER_US,
+    NEXT,
     NEXT_SEQUENCE,
     NOW_US,
     OUT_FULL,
@@ -81,6 +96,7 @@ from neurons.engine import (
     REFRACTORY_US,
     ROWS,
     SEQUENCE,
+    SHIFT,
     SIZE_X,
     SIZE_Y,
     SOURCE,
@@ -90,6 +106,8 @@ from neurons.engine import (
     STRIDE_X,
     STRIDE_Y,
     SYNAPSES,
+    TAPE_FULL,
+    TAPE_STOP,
     TARGET,
     THRESHOLD,
     TICKING,
@@ -100,6 +118,9 @@ from neurons.engine import (
     WEIGHT,
     WEIGHT_STEP,
     WIDTH,
+    WINDOW_FULL,
+    WINDOWS_X,
+    WINDOWS_Y,
     Program,
     State,
     compact,
@@ -107,6 +128,7 @@ from neurons.engine import (
     settle,
     start,
 )
+from neurons.front import FINE, decay_table, flush_shift
 from neurons.graph import (
     INPUT,
     LONGEST_US,
@@ -138,7 +160,7 @@ __all__ = ["Network"]
 BEFORE_ALL_US = -(2**61)
 LATEST_US = 2**61
 MOST_WAITING = 2**22  # spikes on their way; more is a network that fires more and more
-ROOM = 4096  # spikes that go out before Python is entered
+ROOM = 16384  # spikes that go out before Python is entered
 TOPOLOGIES = (Dense, Convolution, Pooling, Sparse, Inhibition, OneToOne)  # as neurons.engine numbers them
 
 # what of State.book belongs to the state between two calls
@@ -159,6 +181,18 @@ def _encode(events: Any, width: int, channels: int, items: Any) -> int:
         items[k]["t"] = events[k]["t"]
         items[k]["unit"] = unit_of(events[k], width) // (3 - channels)
     return len(events)
+
+
+@kernel
+def _pick(fired: Any, n_fired: int, population: int, spikes: Any) -> int:
+    """Copy the spikes of one population; returns how many."""
+    n = 0
+    for k in range(n_fired):
+        if fired[k]["population"] == population:
+            spikes[n]["t"] = fired[k]["t"]
+            spikes[n]["unit"] = fired[k]["unit"]
+            n += 1
+    return n
 
 
 @kernel
@@ -240,6 +274,8 @@ def _rows_of(population: Population) -> _Rows:
         number, constant = ADAPTIVE_LIF, spread(model.tau_mem_us, model.tau_adapt_us, model.adaptation)
         # a threshold that sinks faster than the membrane does, or that spikes have lowered
         crosses = int(np.any(constant[1] < constant[0]) or np.any(constant[2] < 0))
+        # or while a soft reset holds the membrane where it is
+        crosses |= model.reset == "soft" and model.refractory_us > 0
     if np.any(rest > threshold):
         crosses = DRIVEN
     v = np.where(rest > threshold, reset - rest, 0.0)
@@ -259,8 +295,22 @@ def _weights_of(projection: Projection, n_post: int) -> NDArray[Any]:
             return row
 
 
-def _starts(counts: list[int]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+class _Links:
+    """Lists of whole numbers in one line."""
+
+    def __init__(self) -> None:
+        self._parts: list[NDArray[np.int64]] = []
+        self._n = 0
+
+    def add(self, values: Any) -> tuple[int, int]:
+        """Append a list; returns where it begins and ends."""
+        part = np.asarray(values, np.int64).reshape(-1)
+        self._parts.append(part)
+        first, self._n = self._n, self._n + len(part)
+        return first, self._n
+
+    def joined(self) -> NDArray[np.int64]:
+        return np.concatenate([np.zeros(0, np.int64), *self._parts])
 
 
 class _Build(NamedTuple):
@@ -271,7 +321,7 @@ class _Build(NamedTuple):
     n_groups: int
 
 
-def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64]) -> int:
+def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64], drive: NDArray[np.float64]) -> int:
     """Find the projection that the engine's fast loop may run: the input's only one, to units that only leak."""
     ways = np.flatnonzero(projections[:, SOURCE] == -1)
     if len(ways) != 1:
@@ -279,8 +329,45 @@ def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64]) ->
     way = projections[ways[0]]
     row = populations[way[TARGET]]
     whole = {DENSE: row[UNITS], CONVOLUTION: row[CHANNELS]}.get(int(way[TOPOLOGY]))
-    is_simple = row[MODEL] in (LIF, INTEGRATE_FIRE) and row[UNIFORM] and row[CROSSES] == 0 and way[DELAY_US] == 0
+    # an integrator's drive moves it between events, downward too
+    is_passive = row[MODEL] == LIF or (row[MODEL] == INTEGRATE_FIRE and not drive[row[FIRST]])
+    is_simple = is_passive and row[UNIFORM] and row[CROSSES] == 0 and way[DELAY_US] == 0
     return int(ways[0]) if is_simple and row[GROUP] == whole and way[GROUPS] <= 1 else -1
+
+
+def _is_read(ways: NDArray[np.int64], populations: NDArray[np.int64]) -> bool:
+    """Tell whether projections lead densely to leaky integrators that are all alike, one to each population."""
+    targets = populations[ways[:, TARGET]]
+    return bool(
+        np.all(ways[:, TOPOLOGY] == DENSE)
+        and np.all(targets[:, MODEL] == LEAKY_INTEGRATOR)
+        and np.all(targets[:, UNIFORM] == 1)
+        and np.all(targets[:, GROUP] == targets[:, UNITS])
+        and len(set(ways[:, TARGET])) == len(ways)
+    )
+
+
+def _windows_of(n_source: int, n_target: int, size: int, stride: int, pad: int, per_tap: int) -> NDArray[np.int64]:
+    """List the windows that hold each row (or column) of a map; as ``neurons.front`` reads them.
+
+    Returns
+    -------
+    int64, shape (n_source, 3)
+    """
+    place = np.arange(n_source) + pad
+    # windows begin at most size - 1 before what they hold
+    first = np.maximum(0, (place - size + stride) // stride)
+    last = np.minimum(n_target - 1, place // stride)
+    return np.stack([first, last, (place - first * stride) * per_tap], axis=1)
+
+
+def _aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """Copy an array to where a cache line begins: reading across their borders takes up to twice as long."""
+    room = np.zeros(array.nbytes + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    copy: NDArray[Any] = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
@@ -309,15 +396,14 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         n_groups += n // group
     projection_table = np.zeros((len(graph.projections), N_PROJECTION_COLUMNS), np.int64)
     weights: list[NDArray[Any]] = []
-    row_starts: list[NDArray[Any]] = []
-    synapses: list[NDArray[Any]] = []
-    places = np.zeros(3, np.int64)
+    n_weights = 0
+    links = _Links()
     for q, projection in enumerate(graph.projections):
         source_shape, target_shape = (shape_of(graph, name) for name in (projection.source, projection.target))
         table = projection_table[q]
         table[SOURCE] = names.index(projection.source) if projection.source != INPUT else -1
         table[[TARGET, DELAY_US]] = names.index(projection.target), projection.delay_us
-        table[[WEIGHT, ROWS, SYNAPSES]] = places
+        table[WEIGHT] = n_weights
         table[TOPOLOGY] = TOPOLOGIES.index(type(projection.topology))
         match projection.topology:
             case Convolution(weight, stride, padding, groups):
@@ -326,42 +412,60 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
             case Pooling(size, stride, padding):
                 table[[SIZE_Y, SIZE_X, STRIDE_Y, STRIDE_X, PAD_Y, PAD_X, GROUPS]] = *size, *stride, *padding, 1
             case Sparse(row_start, unit):
-                row_starts.append(np.asarray(row_start, np.int64))
-                synapses.append(np.asarray(unit, np.int64))
-                places[1:] += len(row_starts[-1]), len(synapses[-1])
+                table[ROWS], table[SYNAPSES] = links.add(row_start)
+                links.add(unit)
             case OneToOne(weight):
                 table[WEIGHT_STEP] = np.ndim(weight)
         if len(source_shape) == 3:
             table[[SOURCE_WIDTH, SOURCE_CHANNELS]] = source_shape[1:]
+        if isinstance(projection.topology, Convolution | Pooling):
+            per_column = table[SOURCE_CHANNELS] // table[GROUPS] * target_shape[2]
+            y = source_shape[0], target_shape[0], *table[[SIZE_Y, STRIDE_Y, PAD_Y]], table[SIZE_X] * per_column
+            x = source_shape[1], target_shape[1], *table[[SIZE_X, STRIDE_X, PAD_X]], per_column
+            table[WINDOWS_Y], table[WINDOWS_X] = (links.add(_windows_of(*numbers))[0] for numbers in (y, x))
         weights.append(_weights_of(projection, n_units(target_shape)))
-        places[0] += len(weights[-1])
+        n_weights += len(weights[-1])
     sources, targets = projection_table[:, SOURCE], projection_table[:, TARGET]
     is_delayed = projection_table[:, DELAY_US] > 0
-    incoming = [np.flatnonzero((targets == p) & ~is_delayed) for p in range(len(names))]
-    delayed = [np.flatnonzero((sources == p) & is_delayed) for p in range(-1, len(names))]
-    population_table[:, N_DELAYED] = [len(ways) for ways in delayed[1:]]
+    for p, table in enumerate(population_table):
+        table[N_DELAYED] = np.sum((sources == p) & is_delayed)
+        table[N_DIRECT] = np.sum((sources == p) & ~is_delayed)
+        table[[INCOMING, INCOMING_END]] = links.add(np.flatnonzero((targets == p) & ~is_delayed))
+        table[[DELAYED, DELAYED_END]] = links.add(np.flatnonzero((sources == p) & is_delayed))
+        direct = np.flatnonzero((sources == p) & ~is_delayed)
+        table[[DIRECT, DIRECT_END]] = links.add(direct)
+        table[IS_READ] = len(direct) and _is_read(projection_table[direct], population_table)
+    population_table[:, NEXT] = firing_order(graph)
+    from_input = links.add(np.flatnonzero((sources == -1) & is_delayed))
+    decay = np.ones((len(names), 2, FINE))
+    for p, row in enumerate(rows):
+        tau_us = float(row.constant[0, 0]) if row.model == LIF and population_table[p, UNIFORM] else np.inf
+        decay[p] = decay_table(tau_us)
+        population_table[p, SHIFT] = flush_shift(tau_us)
+    constant = np.concatenate([row.constant for row in rows], axis=1)
+    front = _front_of(population_table, projection_table, constant[DRIVE]) if phase_us == 0 else -1
     program = Program(
         population_table,
         projection_table,
-        np.array(firing_order(graph), np.int64),
-        _starts([len(ways) for ways in incoming]),
-        np.concatenate(incoming),
-        _starts([len(ways) for ways in delayed]),
-        np.concatenate(delayed),
+        links.joined(),
         np.concatenate([row.theta for row in rows]).astype(real),
         np.concatenate([row.down for row in rows]).astype(real),
-        np.concatenate([row.constant for row in rows], axis=1),
-        np.concatenate([np.zeros(0), *weights]).astype(real),
-        np.concatenate([np.zeros(0, np.int64), *row_starts]),
-        np.concatenate([np.zeros(0, np.int64), *synapses]),
+        constant,
+        decay,
+        _aligned(np.concatenate([np.zeros(0), *weights]).astype(real)),
         phase_us,
-        _front_of(population_table, projection_table) if phase_us == 0 else -1,
+        front,
+        *from_input,
     )
     rest, v, w = (np.concatenate([getattr(row, name) for row in rows]) for name in ("rest", "v", "w"))
     return _Build(program, rest, v, w, n_groups)
 
 
 # -- the operator ------------------------------------------------------------------------------------------------------
+
+
+def _nothing() -> None:
+    """Begin no window."""
 
 
 def _copy(state: State) -> State:
@@ -391,6 +495,10 @@ class Network(Operator):
 
     Notes
     -----
+    A network may be split over several operators, and so over processes. The bits are then the same if what lies before
+    the split fires at input events alone, and one population lies behind it. Otherwise a spike that crosses the split
+    and one that does not, at the same microsecond, may come in another order than in one network.
+
     Input: a network with inputs (height, width, 2) takes the events of such a sensor; with (height, width, 1) too, both
     polarities alike; any other takes spikes.
     """
@@ -469,7 +577,7 @@ class Network(Operator):
         n_all = len(self._v)
         most = 2 * max(n_units(p.shape) for p in graph.populations)
         self.state = State(
-            v=np.zeros(n_all, real),
+            v=_aligned(np.zeros(n_all, real)),
             w=np.zeros(n_all, real),
             integral_us=np.zeros(n_all),
             held_us=np.zeros(n_all, np.int64),
@@ -482,11 +590,20 @@ class Network(Operator):
             # room for what a network at rest schedules by itself
             heap=np.zeros((max(64, n_all + len(self._names) + 1), 5), np.int64),
             queue=np.zeros(max(most, n_all), np.int64),
+            spare=_aligned(np.zeros(most // 2, real)),
+            hot=np.zeros((most + 256, 3), np.int64),
+            log_us=np.zeros((len(self._names), 0), np.int64),
+            log_unit=np.zeros((len(self._names), 0), np.int64),
+            tape=np.zeros((0, 4), np.int64),
+            taped=np.zeros(0),
         )
         self._out = np.zeros(max(ROOM, most, n_all), FIRED_DTYPE)
+        self._picked = np.zeros(len(self._out), SPIKE_DTYPE)
         self._items = np.zeros(0, SPIKE_DTYPE)
         self._clock = np.zeros(N_CLOCK, np.int64)
         self._clock[DONE_US] = BEFORE_ALL_US
+        self._origin_ns = 0  # of the last packet: an answer's latency counts from there
+        self._begin_window: Callable[[], None] = _nothing
         self._rest_at(0)
 
     def _rest_at(self, t_us: int) -> None:
@@ -502,15 +619,22 @@ class Network(Operator):
         state.t_us.fill(t_us)
         state.progress.fill(0)
         state.progress[:, HELD_UNTIL_US] = BEFORE_ALL_US
-        counts = state.book[[N_SPIKES, N_DELIVERIES]]
+        kept = [N_SPIKES, N_DELIVERIES, N_TAPE, TAPE_STOP]
+        counts = state.book[kept]
         state.book.fill(0)
-        state.book[[N_SPIKES, N_DELIVERIES]] = counts
+        state.book[kept] = counts
         state.book[ARRIVING] = -1
 
     def _start(self, t_us: int) -> None:
         self._rest_at(t_us)
         start(self._program, self.state, t_us)
         self._clock[[BEGUN, WINDOW_US]] = 1, t_us
+        self._begin_window()
+
+    def begin(self, t_us: int) -> None:
+        """Begin another stream at ``t_us``: everything at rest, whatever was before."""
+        self._clock[DONE_US] = BEFORE_ALL_US
+        self._start(t_us)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -524,7 +648,8 @@ class Network(Operator):
             self._start(0)
             run(self._program, self.state, nothing, 0, BEFORE_ALL_US, self._out)
             settle(self._program, self.state, 0, 0, self._out)
-            compact(self.state)
+            _pick(self._out, 0, 0, self._picked)
+            compact(self.state.heap, self.state.book, self.state.next_sequence)
             _first_unfit(nothing, self._n_inputs, BEFORE_ALL_US, LATEST_US)
             if self._channels:
                 _encode(read_only(np.empty(0, EVENT_DTYPE)), self._width, self._channels, self._items)
@@ -553,6 +678,8 @@ class Network(Operator):
             If an item is of no input unit or goes back in time; the state is then as before the call.
         """
         if until_us is None:
+            if not len(items) and not self._clock[BEGUN]:
+                return {name: np.empty(0, SPIKE_DTYPE) for name in self._names if name in self.outputs}
             until_us = int(items["t"][-1]) if len(items) else int(self._clock[DONE_US])
         spikes = self._check(items)
         if not self._clock[BEGUN]:
@@ -582,27 +709,63 @@ class Network(Operator):
 
     def _advance(self, spikes: NDArray[np.void], until_us: int) -> dict[str, NDArray[np.void]]:
         until_us = max(until_us, int(self._clock[DONE_US]))
-        parts = []
+        parts: dict[str, list[NDArray[np.void]]] = {name: [] for name in self.outputs if name in self._names}
         k, code = 0, OUT_FULL
         while code != DONE:
-            k, n_out, code = run(self._program, self.state, spikes, k, until_us, self._out)
-            parts.append(self._out[:n_out].copy())
+            self.state.book[N_OUT] = 0
+            k, n_out, code = self._run(spikes, k, until_us)
+            for name, mine in parts.items():
+                n = _pick(self._out, n_out, self._names.index(name), self._picked)
+                mine.append(self._picked[:n].copy())
             if code == QUEUE_FULL:
                 self._enlarge("queue")
             elif code == HEAP_FULL:
                 self._enlarge("heap")
+            elif code == LOG_FULL:
+                self._lengthen_log()
+            elif code == TAPE_FULL:
+                self._lengthen_tape(len(self.state.tape))
+            elif code == WINDOW_FULL:
+                self._begin_window()
             elif code == OUT_FULL and n_out == 0:
                 self._out = np.zeros(2 * len(self._out), FIRED_DTYPE)
+                self._picked = np.zeros(2 * len(self._picked), SPIKE_DTYPE)
         self._clock[DONE_US] = until_us
         self._clock[N_ITEMS] += len(spikes)
-        fired = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        spikes_of = {}
-        for p, name in enumerate(self._names):
-            if name in self.outputs:
-                mine = fired[fired["population"] == p]
-                spikes_of[name] = np.empty(len(mine), SPIKE_DTYPE)
-                spikes_of[name]["t"], spikes_of[name]["unit"] = mine["t"], mine["unit"]
-        return spikes_of
+        return {name: mine[0] if len(mine) == 1 else np.concatenate(mine) for name, mine in parts.items()}
+
+    def _run(self, spikes: NDArray[np.void], first: int, until_us: int) -> tuple[int, int, int]:
+        """Run the kernel once; as ``neurons.engine.run``. A network whose weights change puts its own here."""
+        return run(self._program, self.state, spikes, first, until_us, self._out)
+
+    def _lengthen_log(self) -> None:
+        state = self.state
+        more = [(0, 0), (0, max(256, state.log_us.shape[1]))]
+        self.state = state._replace(log_us=np.pad(state.log_us, more), log_unit=np.pad(state.log_unit, more))
+
+    def _lengthen_tape(self, more: int) -> None:
+        state = self.state
+        self.state = state._replace(tape=np.pad(state.tape, [(0, more), (0, 0)]), taped=np.pad(state.taped, (0, more)))
+
+    def on_window(self, begin: Callable[[], None], window_entries: int) -> None:
+        """Switch the tape of ``neurons.engine`` on.
+
+        Parameters
+        ----------
+        begin
+            Called when a window begins: where time does (a ``Reset`` mark), and when the tape is full. It has to set
+            ``book[N_TAPE]`` to 0.
+        window_entries
+            When it is full.
+        """
+        # the fast loop does not know potentials before hard resets
+        front = self._program.front
+        if front >= 0 and self._program.population[self._program.projection[front, TARGET], HARD]:
+            self._program = self._program._replace(front=-1)
+        self._begin_window = begin
+        self.state.book[[N_TAPE, TAPE_STOP]] = 0, window_entries
+        most = int(np.max(self._program.population[:, UNITS] * (1 + self._program.population[:, N_DIRECT])))
+        self._lengthen_tape(window_entries + most + 1024)
 
     def _enlarge(self, name: str) -> None:
         old = getattr(self.state, name)
@@ -618,27 +781,35 @@ class Network(Operator):
     def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
         """Run a packet, and what is due up to its end; one packet to every output."""
         spikes = self._check(packet.items)
+        self._pass_on(packet, emit)
         if not self._clock[BEGUN]:
             self._start(packet.start_us)
         for name, out in self._advance(spikes, packet.end_us - 1).items():
             # what was due between the packets may lie before this one
             first_us = min(packet.start_us, int(out["t"][0])) if len(out) else packet.start_us
             emit(name, Packet(out, first_us, packet.end_us, packet.origin_ns))
+        self._origin_ns = packet.origin_ns
 
     def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
-        """Run what is due up to a mark, obey it, pass it on."""
+        """Run what is due up to a mark, obey it, pass it on; StreamError if it goes back in time."""
+        if mark.t_us < self._clock[DONE_US]:
+            raise StreamError(
+                f"network: {type(mark).__name__} mark at {mark.t_us} us, wanted {int(self._clock[DONE_US])} us or "
+                f"later; marks stand where they happened in the stream"
+            )
         if not self._clock[BEGUN]:
             self._start(mark.t_us)
-        for name, out in self._advance(np.empty(0, SPIKE_DTYPE), mark.t_us).items():
+        for name, out in self._advance(read_only(np.empty(0, SPIKE_DTYPE)), mark.t_us).items():
             if len(out):
                 emit(name, packet_of(out))
         if isinstance(mark, Reset):
             self._start(mark.t_us)
         elif isinstance(mark, Label):
+            self._at_label(mark)
             if self._readout >= 0:
                 scores = self.averages(self._names[self._readout])
                 row = (mark.t_us, mark.start_us, mark.label, int(np.argmax(scores)), mark.teach)
-                emit("answers", packet_of(np.array([row], ANSWER_DTYPE)))
+                emit("answers", Packet(np.array([row], ANSWER_DTYPE), mark.t_us, mark.t_us + 1, self._origin_ns))
             for p, row in enumerate(self._program.population):
                 if row[MODEL] == LEAKY_INTEGRATOR:
                     settle(self._program, self.state, p, mark.t_us, self._out)
@@ -646,16 +817,27 @@ class Network(Operator):
             self._clock[WINDOW_US] = mark.t_us
         super().on_mark(port, mark, emit)
 
+    def _pass_on(self, packet: Packet, emit: Emit) -> None:
+        """Do what is to be done with a packet that fits before it is run; a network that forwards puts its own here."""
+
+    def _at_label(self, mark: Label) -> None:
+        """Do what is to be done while the window of a label still stands; a network that learns puts its own here."""
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def _settled(self, name: str) -> tuple[State, slice, tuple[int, ...]]:
         """Return a copy of the state in which a population stands at the time run up to, and where it is."""
         shape = shape_of(self.graph, name)
         p = self._names.index(name)
-        state = _copy(self.state)
+        state = _copy(self.state._replace(tape=np.zeros((0, 4), np.int64), taped=np.zeros(0)))
+        row = self._program.population[p]
+        first = int(row[FIRST])
         if self._clock[BEGUN]:
-            settle(self._program, state, p, int(self._clock[DONE_US]), self._out)
-        first = int(self._program.population[p, FIRST])
+            # what Izhikevich's units fire on the way from their last step is not real yet, but needs room
+            state.book[[N_QUEUE, N_OUT]] = 0
+            room = np.zeros((len(state.heap) + int(row[UNITS] * row[N_DELAYED]), 5), np.int64)
+            room[: len(state.heap)] = state.heap
+            settle(self._program, state._replace(heap=room), p, int(self._clock[DONE_US]), self._out)
         return state, slice(first, first + n_units(shape)), shape
 
     def potentials(self, name: str) -> NDArray[Any]:
@@ -699,7 +881,7 @@ class Network(Operator):
 
     def snapshot(self) -> Snapshot:
         """Return a copy of the whole state; what is scheduled stands in the order in which it will happen."""
-        compact(self.state)
+        compact(self.state.heap, self.state.book, self.state.next_sequence)
         heap = self.state.heap[: self.state.book[N_HEAP]]
         heap = heap[np.lexsort((heap[:, SEQUENCE], heap[:, TIME]))]
         return {name: array.copy() for name, array in self._kept().items()} | {"heap": heap}

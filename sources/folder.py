@@ -46,7 +46,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     limit: int | None = None
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """One recording of a part."""
 
     label: int
@@ -91,7 +91,7 @@ class LabelledFolder(Source):
         self._parts = parts
         self._width, self._height = width, height
         self._gap_us, self._barrier_every = gap_us, barrier_every
-        self._entries = [_entries(part) for part in parts]
+        self.recordings_of = [recordings_of(part) for part in parts]
         self._rewind()
 
     def _rewind(self) -> None:
@@ -108,7 +108,7 @@ class LabelledFolder(Source):
     def _skip_empty_parts(self) -> None:
         """Go to the next part and pass that has something to play, and put its recordings in order."""
         while self._part < len(self._parts):
-            part, entries = self._parts[self._part], self._entries[self._part]
+            part, entries = self._parts[self._part], self.recordings_of[self._part]
             if self._pass < part.passes and self._index < len(entries):
                 self._order = list(range(len(entries)))
                 if part.shuffle_seed is not None:
@@ -119,8 +119,8 @@ class LabelledFolder(Source):
             if self._pass == 0:
                 self._part += 1
 
-    def _entry(self) -> _Entry:
-        return self._entries[self._part][self._order[self._index]]
+    def _entry(self) -> Entry:
+        return self.recordings_of[self._part][self._order[self._index]]
 
     def _load(self) -> str:
         """Read the current recording and shift it to its turn; returns what is wrong with it, if anything."""
@@ -219,7 +219,7 @@ class LabelledFolder(Source):
             )
         position = {name: operator.index(snapshot[name].item()) for name in self._position()}
         part, index = position["part"], position["index"]
-        if part > len(self._parts) or (part < len(self._parts) and index >= len(self._entries[part])):
+        if part > len(self._parts) or (part < len(self._parts) and index >= len(self.recordings_of[part])):
             raise ConfigError(
                 f"snapshot of a labelled folder: stands at recording {index} of part {part}, which is not there; "
                 f"restore it with the parts, and the folders, that it was taken from"
@@ -241,7 +241,7 @@ class LabelledFolder(Source):
         return {
             "recordings": self._played,
             "of recordings": sum(
-                part.passes * len(entries) for part, entries in zip(self._parts, self._entries, strict=True)
+                part.passes * len(entries) for part, entries in zip(self._parts, self.recordings_of, strict=True)
             ),
             "events": self._n_events,
             "damaged files": self._damaged,
@@ -250,7 +250,7 @@ class LabelledFolder(Source):
         }
 
 
-def _entries(part: Part) -> list[_Entry]:
+def recordings_of(part: Part) -> list[Entry]:
     """Find the recordings of a part, sorted by label and name, and cut down to its limit."""
     folder = expand_path(part.path)
     way_out = "wanted FOLDER/LABEL/RECORDING with labels 0, 1, ...; check the path, or make recordings first"
@@ -262,16 +262,14 @@ def _entries(part: Part) -> list[_Entry]:
         )
     if not folder.is_dir():
         raise ConfigError(f"part {part.path}: there is no folder {folder}; {way_out}")
-    entries: list[_Entry] = []
+    entries: list[Entry] = []
     for child in folder.iterdir():
         if not child.is_dir() or child.name.startswith("."):
             continue
         if not (child.name.isascii() and child.name.isdigit()):
             raise ConfigError(f"part {part.path}: the folder {child.name!r} is no label; {way_out}")
         entries += [
-            _Entry(int(child.name), file)
-            for file in child.iterdir()
-            if file.is_file() and not file.name.startswith(".")
+            Entry(int(child.name), file) for file in child.iterdir() if file.is_file() and not file.name.startswith(".")
         ]
     if not entries:
         raise ConfigError(f"part {part.path}: {folder} holds no recordings; {way_out}")

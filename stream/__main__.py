@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stream.net import net
+from stream.train import train
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stream.host import Status
     from stream.ledger import LatencyPercentiles
     from stream.pipeline import Pipeline, SourceSpec
     from stream.run import RunResult
@@ -30,8 +34,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(net, name="net")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Metrics = Annotated[int | None, typer.Option(help="Prometheus endpoint on this port of the loopback address.")]
 OneProcess = Annotated[bool, typer.Option("--one-process", help="Everything in this process; same results to the bit.")]
 Transport = Annotated[str | None, typer.Option(help="Between processes: ipc or tcp; default what the file says.")]
 Plugin = Annotated[list[str] | None, typer.Option(help="A package of yours whose classes the pipeline may name.")]
@@ -109,6 +115,11 @@ def run(
         list[str] | None, typer.Option(help="Record an output as well: MEMBER.PORT=FILE. May be given several times.")
     ] = None,
     restore: Annotated[int | None, typer.Option(help="Go on from the snapshot of this barrier.")] = None,
+    metrics: Metrics = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Append a JSON line a second, and the summary, to this file.")
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write the summary, with the ledger, to this JSON file.")] = None,
     plugin: Plugin = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -151,9 +162,120 @@ def run(
         restore=restore,
         folder=folder,
         plugins=plugin or [],
+        metrics=metrics,
+        log=log,
+        summary=summary,
         as_json=as_json,
         quiet=quiet,
     )
+
+
+@app.command()
+def node(
+    what: Annotated[str, typer.Argument(help="A source ('simulated', a file, ...) or module.Class.")],
+    into: Annotated[list[str] | None, typer.Option("--in", help="Listen: ENDPOINT or PORT=ENDPOINT.")] = None,
+    out: Annotated[list[str] | None, typer.Option("--out", help="Connect: ENDPOINT or PORT=ENDPOINT.")] = None,
+    params: Annotated[str, typer.Option(help="Of the class, as a JSON object.")] = "{}",
+    token: Annotated[str, typer.Option(envvar="HEBBSTREAM_TOKEN", help="What all nodes of a chain have to say.")] = "",
+    live: Annotated[bool, typer.Option("--live", help="Drop the oldest rather than wait for a slow receiver.")] = False,
+    speed: Annotated[str, typer.Option(help="Of a source: 'max', or stream seconds per second.")] = "max",
+    wait: Annotated[float, typer.Option(help="How long to wait for who receives, s; 0: for ever.")] = 0.0,
+    key: Annotated[Path | None, typer.Option(help="This node's .key_secret (hebbstream keys).")] = None,
+    allow: Annotated[Path | None, typer.Option(help="Folder of the .key files of those that may connect.")] = None,
+    server_key: Annotated[Path | None, typer.Option(help="The .key file of who is connected to.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine without keys.")] = False,
+    plugin: Plugin = None,
+    as_json: Json = False,
+) -> None:
+    """Run one source or operator, chained to others by addresses, in any start order. Ctrl-C stops it."""
+    from stream.chain import run_node
+    from stream.errors import ConfigError, HebbstreamError, RunError
+    from stream.run import Interrupts
+
+    try:
+        given = json.loads(params)
+    except ValueError as error:
+        raise ConfigError(f"--params: no JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise ConfigError(f"--params {params}: wanted a JSON object, such as '{{\"width\": 640}}'")
+
+    def ready(endpoints: dict[str, str]) -> None:
+        for port, endpoint in endpoints.items():
+            print(f"hebbstream: {port} listens at {endpoint}", file=sys.stderr, flush=True)
+
+    with Interrupts() as interrupts:
+
+        def interrupted() -> bool:
+            if interrupts.count > (0 if into else 1):  # what only receives has nothing to end by itself
+                raise RunError("stopped before the stream ended; end the source to end the whole chain")
+            return interrupts.count > 0
+
+        failure: HebbstreamError | None = None
+        status: Status | None
+        try:
+            status = run_node(
+                what,
+                params=given,
+                inputs=tuple(into or ()),
+                outputs=tuple(out or ()),
+                token=token,
+                live=live,
+                speed=_speed(speed),
+                wait_s=wait or float("inf"),
+                key=key,
+                allow=allow,
+                server_key=server_key,
+                insecure=insecure,
+                plugins=tuple(plugin or ()),
+                on_ready=ready,
+                interrupted=interrupted,
+            )
+        except HebbstreamError as error:
+            failure, status = error, getattr(error, "status", None)
+            if status is None:
+                raise
+    import msgspec
+
+    report = msgspec.to_builtins(status)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        for edge in report["edges"]:
+            counts = ", ".join(f"{name} {value:,}" for name, value in edge["counts"].items() if value)
+            print(f"{edge['name']}: {counts}")
+        if status.reason:
+            print(f"ended early: {status.reason}")
+    if failure is not None:
+        raise failure
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where to put them.")],
+    name: Annotated[str, typer.Argument(help="Of the node.")],
+) -> None:
+    """Make a key pair for nodes on several machines: NAME.key for the others, NAME.key_secret for this one."""
+    from stream.curve import make_keys
+
+    public, secret = make_keys(folder, name)
+    print(f"{public}: copy it to whoever this node connects to, into the folder of --allow")
+    print(f"{secret}: stays here; give it with --key")
+
+
+@app.command()
+def top(
+    once: Annotated[bool, typer.Option("--once", help="Show it once.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the pipelines that run: rate, queue, drops, latency, lag, memory. Ctrl-C ends it."""
+    from stream.observe import boards
+    from stream.top import watch
+
+    if as_json:
+        print(json.dumps(boards()))
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        watch(_console(), once=once)
 
 
 @app.command()
@@ -316,7 +438,7 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(
     quick: Annotated[bool, typer.Option(help="Small sizes and few rounds: does it run at all?")] = False,
-    only: Annotated[str, typer.Option(help="Only measurements whose name contains this.")] = "",
+    only: Annotated[str, typer.Option(help="Only this suite (sources.filter_bench), or what contains this.")] = "",
     baseline: Annotated[Path | None, typer.Option(help="Compare with the ratios kept in this file.")] = None,
     save: Annotated[Path | None, typer.Option(help="Keep the ratios in this file.")] = None,
     as_json: Json = False,
@@ -563,18 +685,31 @@ def _run(
     restore: int | None = None,
     folder: "RunFolder | None" = None,
     plugins: "list[str] | tuple[str, ...]" = (),
+    metrics: int | None = None,
+    log: Path | None = None,
+    summary: Path | None = None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     from stream.errors import HebbstreamError, RunError
     from stream.keys import Keys
+    from stream.observe import Observer
+    from stream.run import result_json
     from stream.run import run as run_pipeline
     from stream.terminal import StatusView
 
     _set_transport(pipeline, transport)
     failure: HebbstreamError | None = None
     result: RunResult | None
-    with Keys(pipeline) as keys, StatusView(pipeline, console, keys, quiet=quiet) as view:
+    observer = Observer(pipeline, metrics=metrics, log=log)
+    if observer.address:
+        print(f"hebbstream: metrics at {observer.address}", file=sys.stderr, flush=True)
+    with observer, Keys(pipeline) as keys, StatusView(pipeline, console, keys, quiet=quiet) as view:
+
+        def on_status(statuses: dict[str, Any], phase: str) -> None:
+            view(statuses, phase)
+            observer(statuses, phase)
+
         try:
             result = run_pipeline(
                 pipeline,
@@ -582,11 +717,19 @@ def _run(
                 plugins=list(plugins),
                 restore=restore,
                 directory=folder,
-                on_status=view,
+                on_status=on_status,
                 controls=keys,
             )
         except HebbstreamError as error:
             failure, result = error, getattr(error, "result", None)
+        if result is not None:
+            numbers = result_json(pipeline, result)
+            observer.write({"event": "end", **numbers})
+            if summary is not None:
+                summary.parent.mkdir(parents=True, exist_ok=True)
+                summary.write_text(json.dumps(numbers, allow_nan=False, default=str, indent=1) + "\n")
+    if observer.fault:
+        print(f"hebbstream: {observer.fault}", file=sys.stderr)
     if result is not None:
         report = _report(pipeline, result, console, as_json=as_json)
         if folder is not None:
@@ -676,6 +819,9 @@ def _spike_latencies(pipeline: "Pipeline", result: "RunResult") -> "Iterator[tup
     for edge in pipeline.edge:
         if edge.target in recorded and edge.name in result.latency:
             yield edge.source.partition(".")[0], result.latency[edge.name]
+
+
+app.command()(train)
 
 
 def main() -> None:

@@ -26,7 +26,9 @@ SUITES = (
     "sources.bench",
     "sources.decode_bench",
     "sources.filter_bench",
+    "neurons.bench",
     "plasticity.bench",
+    "plasticity.train_bench",
     "chip.bench",
 )
 
@@ -70,15 +72,26 @@ def alternate(candidate: Callable[[], object], limit: Callable[[], object], *, r
 def measurements(quick: bool) -> Iterator[Measurement]:
     """Measure an edge between two processes beside bare pyzmq with messages of the same size."""
     n_events, n_messages = 4096, 200 if quick else 3000
-    for transport in ("ipc", "tcp"):
+    for transport, shared in (("ipc", True), ("tcp", True), ("tcp", False)):
         with tempfile.TemporaryDirectory(prefix="hebbstream-") as folder:
-            yield _measure_edge(transport, folder, n_events, n_messages, rounds=2 if quick else 5)
+            yield _measure_edge(transport, folder, n_events, n_messages, rounds=2 if quick else 5, shared=shared)
+    with tempfile.TemporaryDirectory(prefix="hebbstream-") as folder:
+        yield _measure_edge("tcp", folder, n_events, n_messages // 4, rounds=2, shared=False, encrypted=True)
 
 
-def _measure_edge(transport: str, folder: str, n_events: int, n_messages: int, rounds: int) -> Measurement:
+def _measure_edge(
+    transport: str,
+    folder: str,
+    n_events: int,
+    n_messages: int,
+    rounds: int,
+    shared: bool = True,
+    encrypted: bool = False,
+) -> Measurement:
     import numpy as np
     import zmq
 
+    from stream.curve import Curve, make_keys
     from stream.edge import Sender
     from stream.operator import Port
     from stream.packet import EVENT_DTYPE, End, packet_of
@@ -92,9 +105,17 @@ def _measure_edge(transport: str, folder: str, n_events: int, n_messages: int, r
     ends = [f"ipc://{folder}/{name}" if transport == "ipc" else "tcp://127.0.0.1:*" for name in ("bare", "edge")]
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
-    child = spawn.Process(target=_receive_both, args=(there, ends, n_messages, rounds), daemon=True)
+    keys: Path | None = None
+    if encrypted:
+        keys = Path(folder)
+        for name in ("receiver", "sender"):
+            make_keys(keys / name, name)
+    child = spawn.Process(target=_receive_both, args=(there, ends, n_messages, rounds, keys), daemon=True)
     child.start()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    curve = None
+    if keys is not None:
+        curve = Curve(keys / "sender" / "sender.key_secret", server=keys / "receiver" / "receiver.key")
     try:
         bare = context.socket(zmq.PUSH)
         bare.connect(here.recv())
@@ -105,7 +126,8 @@ def _measure_edge(transport: str, folder: str, n_events: int, n_messages: int, r
             here.recv()
 
         def send_edge() -> None:
-            sender = Sender(context, "a.b -> c.d", Port("events", 640, 480), token="", window=16)
+            port = Port("events", 640, 480)
+            sender = Sender(context, "a.b -> c.d", port, token="", shared=shared, curve=curve)
             sender.connect(here.recv())
             for _ in range(n_messages):
                 sender.put(packet)
@@ -120,37 +142,43 @@ def _measure_edge(transport: str, folder: str, n_events: int, n_messages: int, r
         child.kill()
     count = n_events * n_messages
     limit = "bare pyzmq PUSH/PULL, same frames"
-    return Measurement(f"edge {transport}, {n_events} events a packet", count / edge_s, "events", limit, count / bare_s)
+    words = f"edge {transport}, {n_events} events a packet" + ("" if shared else ", no shared memory")
+    words += ", CURVE" if encrypted else ""
+    return Measurement(words, count / edge_s, "events", limit, count / bare_s)
 
 
-def _receive_both(pipe: Any, ends: list[str], n_messages: int, rounds: int) -> None:
+def _receive_both(pipe: Any, ends: list[str], n_messages: int, rounds: int, keys: Path | None = None) -> None:
     """Be the other process: receive by an edge and by a bare socket in turn."""
     import zmq
 
+    from stream.curve import Curve
     from stream.edge import Receiver
     from stream.operator import Port
     from stream.packet import End
 
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    curve = Curve(keys / "receiver" / "receiver.key_secret", allow=keys / "sender") if keys is not None else None
     bare = context.socket(zmq.PULL)
     bare.bind(ends[0])
     pipe.send(bare.getsockopt_string(zmq.LAST_ENDPOINT))
     for index in range(rounds + 1):  # `alternate` warms up with one call of each
         endpoint = f"{ends[1]}{index}" if ends[1].startswith("ipc") else ends[1]
-        receiver = Receiver(context, "a.b -> c.d", Port("events"), endpoint, token="")
+        receiver = Receiver(context, "a.b -> c.d", Port("events"), endpoint, token="", curve=curve)
         pipe.send(receiver.endpoint)
         message = None
         while not isinstance(message, End):
-            if not receiver.socket.poll(20):
-                receiver.acknowledge()
             message = receiver.receive()
             if message is not None:
                 receiver.done(message)
+            elif not receiver.socket.poll(1):
+                receiver.acknowledge()
         pipe.send("edge")
         for _ in range(n_messages):
             bare.recv_multipart()
         pipe.send("bare")
         receiver.close()
+    if curve is not None:
+        curve.close()
     context.destroy(linger=0)
 
 
@@ -164,6 +192,9 @@ def run_all(
     as_json: bool = False,
 ) -> None:
     """Run every suite, show the ratios, compare them with a baseline.
+
+    ``only`` is the name of a suite, or a part of the names of measurements: then all are made and some are shown. In a
+    file that is there already ``save`` replaces the ratios that were measured anew.
 
     Raises
     ------
@@ -182,11 +213,11 @@ def run_all(
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"baseline {baseline}: cannot be read: {error}; make one with --save") from None
     found: list[Measurement] = []
-    for suite in SUITES:
+    for suite in [only] if only in SUITES else SUITES:
         with console.status(f"measuring {suite.split('.')[0]}") as status:
             for measurement in importlib.import_module(suite).measurements(quick):
                 status.update(f"measuring {suite.split('.')[0]}: {measurement.name}")
-                if only in measurement.name:
+                if only == suite or only in measurement.name:
                     found.append(measurement)
     if as_json:
         print(json.dumps([measurement._asdict() | {"ratio": measurement.ratio} for measurement in found]))
@@ -204,4 +235,6 @@ def run_all(
             table.add_row(it.name, *rates, f"[{colour}]{it.ratio:.2f}[/{colour}]", f"{before:.2f}" if before else "-")
         console.print(table)
     if save is not None:
-        save.write_text(json.dumps({"ratios": {it.name: round(it.ratio, 3) for it in found}}, indent=1) + "\n")
+        ratios = json.loads(save.read_text())["ratios"] if save.exists() else {}
+        ratios |= {it.name: round(it.ratio, 3) for it in found}
+        save.write_text(json.dumps({"ratios": ratios}, indent=1) + "\n")

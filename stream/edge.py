@@ -3,15 +3,16 @@
 The receiving end binds a ROUTER socket, the sending end connects a DEALER::
 
     sender                                receiver
-    hello, {protocol, edge, port, token}  ->
-                                          <-  welcome, {window}   or   refused, reason
+    hello, {protocol, edge, port, ...}    ->
+                                          <-  welcome, window, 0 or 1   or   refused, reason
     data, header, payload ...             ->                      (stream.wire)
+    "slot" number-u32 header, one frame   ->                      (stream.slots: payload in shared memory)
                                           <-  ack, count of messages done so far, u64
 
 The sender never has more than ``window`` messages unacknowledged. That is the credit: a `lossless` edge waits for it, a
-`live` edge keeps a bounded queue meanwhile and drops the oldest packets of it, counted and told downstream in the next
-header. Marks are never dropped. The receiver acknowledges a message when its operator is *done* with it, so what is
-in flight anywhere is bounded, and sent = delivered + dropped holds to the message when the edge closes.
+`live` edge keeps a bounded queue meanwhile and drops packets of it (``stream.backlog``), counted and told downstream by
+a ``Loss`` mark. Marks are never dropped. The receiver acknowledges a message when its operator is *done* with it, so
+what is in flight anywhere is bounded, and sent = delivered + dropped holds to the message when the edge closes.
 
 Roads not taken. PUSH/PULL blocks at its high-water mark but hides how much is in flight and loses it with the
 connection. PUB/SUB drops at the mark without a word (5,000 sent, 50 received, no error at either end). PAIR cannot
@@ -19,6 +20,7 @@ refuse a second peer. A ROUTER sees each peer by its own identity: whoever did n
 counted, and cannot touch the stream.
 """
 
+import hmac
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,28 +28,26 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import msgspec
-import numpy as np
 import zmq
 
+from stream.backlog import Backlog, Bounds, Policy
+from stream.curve import Curve
 from stream.errors import StreamError
 from stream.ledger import EdgeCounts, Latency
 from stream.operator import Port
 from stream.packet import End, Message, Packet
-from stream.wire import MAX_FRAME_BYTES, PROTOCOL_VERSION, decode, encode, pieces
+from stream.slots import Slots
+from stream.wire import MAX_FRAME_BYTES, PROTOCOL_VERSION, Header, decode, encode, pieces, schema
 
-__all__ = ["Bounds", "Delivery", "Receiver", "Sender"]
+__all__ = ["Bounds", "Delivery", "Hello", "Receiver", "Sender", "listen", "understand_hello"]
 
 Delivery: TypeAlias = Literal["lossless", "live"]
 
 POLL_MS = 50  # how often a waiting end looks whether it should give up
 
 
-class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much a `live` edge may keep waiting. The first bound that is reached drops the oldest packet."""
-
-    messages: int = 64
-    bytes: int = 16 << 20
-    age_us: int = 100_000  # wall time: a live picture older than a tenth of a second is of no use
+MOST_STRANGERS = 32  # messages from strangers that are looked at in one go, so that a flood leaves time for work
+HANDSHAKE_MS = 5000  # a connection that has not introduced itself to ZeroMQ by then is cut
 
 
 class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +57,8 @@ class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     edge: str
     port: Port
     token: str
+    schema: str = ""  # how an item lies on the wire; "" if the peer does not tell
+    slots: str = ""  # where its shared memory is; "" if it has none
 
 
 _hello_decoder = msgspec.msgpack.Decoder(Hello)
@@ -75,8 +77,12 @@ class Sender:
         What is sent.
     token
         Secret of the run: the receiver refuses anybody else's.
-    delivery, bounds, window
-        Policy; bounds of the waiting queue of a `live` edge; most messages in flight.
+    delivery, bounds, policy, window
+        `lossless` or `live`; how much a `live` edge keeps waiting, and what it drops; most messages in flight.
+    shared
+        Offer shared memory to a receiver on the same machine.
+    curve
+        Keys, if the receiver asks for them.
     alive
         Called while waiting; raises when there is no point in waiting any longer.
     """
@@ -90,7 +96,10 @@ class Sender:
         token: str,
         delivery: Delivery = "lossless",
         bounds: Bounds | None = None,
-        window: int = 16,
+        policy: Policy = "drop-oldest",
+        window: int = 64,
+        shared: bool = True,
+        curve: Curve | None = None,
         alive: Callable[[], object] = lambda: None,
     ) -> None:
         self.name, self.port, self.delivery, self.alive = name, port, delivery, alive
@@ -99,31 +108,51 @@ class Sender:
         self.sequence = 0
         self.acknowledged = 0
         self._token = token
-        self._bounds = bounds or Bounds()
-        self._waiting: deque[tuple[Message, float]] = deque()
-        self._waiting_bytes = 0
+        self._waiting = Backlog(bounds or Bounds(), policy, self.counts)
+        self._slots: Slots | None = None
+        self._free: list[int] = []  # slots nobody reads; the one freed last is taken first: it is in the cache
+        self._taken: deque[tuple[int, int]] = deque()  # sequence, slot
+        self._is_shared = shared
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)  # `close` waits for acknowledgements, which is the stronger promise
         self.socket.setsockopt(zmq.MAXMSGSIZE, 1 << 16)  # nothing but short answers comes back
+        if curve is not None:
+            curve.secure_client(self.socket)
 
     def connect(self, endpoint: str, *, timeout_s: float = 30.0) -> None:
-        """Introduce this end and wait to be welcomed. Raises StreamError when refused or when nobody answers."""
-        self.socket.connect(endpoint)
-        hello = Hello(PROTOCOL_VERSION, self.name, self.port, self._token)
+        """Introduce this end and wait to be welcomed. Raises StreamError when refused or when nobody answers.
+
+        The receiver may be started later: ZeroMQ tries again until it is there.
+        """
+        try:
+            self.socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise StreamError(
+                f"edge {self.name}: cannot connect to {endpoint}: {error.strerror}; wanted ipc://PATH or tcp://HOST:PORT"
+            ) from None
+        if self._is_shared:
+            # twice the window: a mark that a backlog puts in may go beyond it
+            self._slots = Slots.create(2 * self.window)
+            self._free = list(range(2 * self.window))
+        place = self._slots.place if self._slots is not None else ""
+        hello = Hello(PROTOCOL_VERSION, self.name, self.port, self._token, schema(self.port.item), place)
         self.socket.send_multipart([b"hello", msgspec.msgpack.encode(hello)])
         deadline = time.monotonic() + timeout_s
         while not self.socket.poll(POLL_MS):
             self.alive()
             if time.monotonic() > deadline:
                 raise StreamError(
-                    f"edge {self.name}: nobody answered at {endpoint} within {timeout_s:g} s; "
-                    f"is the receiving node running, and is the address right?"
+                    f"edge {self.name}: nobody answered at {endpoint} within {timeout_s:g} s; is the receiving node "
+                    f"running, is the address right, and does it know this node's key if it wants one?"
                 )
         answer = self.socket.recv_multipart()
-        if answer[0] != b"welcome" or len(answer) != 2:
+        if answer[0] != b"welcome" or len(answer) not in (2, 3):
             reason = answer[1].decode(errors="replace") if len(answer) > 1 else repr(answer[0][:40])
             raise StreamError(f"edge {self.name}: refused at {endpoint}: {reason}")
         self.window = max(1, min(self.window, msgspec.msgpack.decode(answer[1], type=int)))
+        if self._slots is not None and answer[2:] != [b"\1"]:
+            self._slots.close()
+            self._slots = None
 
     @property
     def in_flight(self) -> int:
@@ -139,9 +168,10 @@ class Sender:
                 self._await_credit()
                 self._transmit(part)
             else:
-                self._enqueue(part)
+                self._waiting.put(part)
+                self.service()
         if isinstance(message, End):
-            while self._waiting:
+            while len(self._waiting):
                 self._await_credit()
                 self._flush()
 
@@ -150,20 +180,23 @@ class Sender:
         while _has_input(self.socket):
             self._acknowledge()
         self._flush()
+        self._waiting.trim()
 
     def close(self, *, timeout_s: float = 5.0) -> None:
         """Wait until everything sent is acknowledged, or the time is over, then close the socket. Idempotent.
 
         What a `live` edge still keeps waiting is dropped, and counted.
         """
-        while self._drop_oldest():
-            pass
+        self._waiting.clear()
         deadline = time.monotonic() + timeout_s
         while not self.socket.closed and self.in_flight and time.monotonic() < deadline:
             if self.socket.poll(POLL_MS):
                 self._acknowledge()
             self.alive()
         self.socket.close()
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
 
     def _await_credit(self) -> None:
         # look at the socket only when half the window is used: a poll costs more than packing a small packet
@@ -181,50 +214,39 @@ class Sender:
             done = int.from_bytes(frames[1], "little")
             if self.acknowledged <= done <= self.sequence:
                 self.acknowledged = done
+                while self._taken and self._taken[0][0] < done:
+                    self._free.append(self._taken.popleft()[1])
                 return
         raise StreamError(
             f"edge {self.name}: the receiver answered {frames[0][:20]!r} in {len(frames)} frames, not an ack"
         )
 
     def _transmit(self, message: Message) -> None:
+        slots, sequence, dropped = self._slots, self.sequence, self.counts.dropped_items
+        if slots is not None and self._free and isinstance(message, Packet):
+            slot = self._free[-1]
+            frames = encode(message, stream=self.name, sequence=sequence, dropped=dropped, into=slots[slot])
+            if len(frames) == 1:
+                self._taken.append((sequence, self._free.pop()))
+                # one frame: each costs the receiver as much as unpacking a thousand events
+                self.socket.send(b"slot" + slot.to_bytes(4, "little") + frames[0])
+                self.sequence += 1
+                self.counts.bytes += len(frames[0])
+                return
+        else:
+            frames = encode(message, stream=self.name, sequence=sequence, dropped=dropped)
         # copy=True: pyzmq's zero-copy path stalls for 170 ms at 64 KiB messages and gains nothing below 256 KiB
-        frames = encode(message, stream=self.name, sequence=self.sequence, dropped=self.counts.dropped_items)
-        self.socket.send_multipart([b"data", *frames], copy=True)
+        send = self.socket.send  # `send_multipart` looks at every frame first and takes three times as long
+        send(b"data", zmq.SNDMORE)
+        for frame in frames[:-1]:
+            send(frame, zmq.SNDMORE)
+        send(frames[-1])
         self.sequence += 1
         self.counts.bytes += sum(len(frame) for frame in frames)
 
-    def _enqueue(self, message: Message) -> None:
-        if isinstance(message, Packet):  # its items belong to the operator that emits; a queue outlives the call
-            items = message.items.view(np.uint8).copy().view(message.items.dtype)  # as bytes: ten times faster
-            message = Packet(items, message.start_us, message.end_us, message.origin_ns)
-            self._waiting_bytes += message.items.nbytes
-        self._waiting.append((message, time.monotonic()))
-        self.service()
-        bounds = self._bounds
-        while self._waiting and (
-            len(self._waiting) > bounds.messages
-            or self._waiting_bytes > bounds.bytes
-            or (time.monotonic() - self._waiting[0][1]) * 1e6 > bounds.age_us
-        ):
-            if not self._drop_oldest():
-                break
-
-    def _drop_oldest(self) -> bool:
-        for index, (message, _) in enumerate(self._waiting):
-            if isinstance(message, Packet):
-                del self._waiting[index]
-                self._waiting_bytes -= message.items.nbytes
-                self.counts.dropped_messages += 1
-                self.counts.dropped_items += len(message.items)
-                return True
-        return False
-
     def _flush(self) -> None:
-        while self._waiting and self.in_flight < self.window:
-            message, _ = self._waiting.popleft()
-            if isinstance(message, Packet):
-                self._waiting_bytes -= message.items.nbytes
-            self._transmit(message)
+        while len(self._waiting) and self.in_flight < self.window:
+            self._transmit(self._waiting.pop())
 
 
 class Receiver:
@@ -236,6 +258,10 @@ class Receiver:
         As for :class:`Sender`.
     endpoint
         Where to listen: ``ipc://PATH`` or ``tcp://HOST:*``. :attr:`endpoint` tells where it really listens.
+    any_edge
+        Take a sender whatever it calls the edge: nodes chained by hand do not know each other's names.
+    curve
+        Keys of this node, and whom it lets in.
     """
 
     def __init__(
@@ -246,9 +272,13 @@ class Receiver:
         endpoint: str,
         *,
         token: str,
-        window: int = 16,
+        window: int = 64,
+        any_edge: bool = False,
+        curve: Curve | None = None,
     ) -> None:
         self.name, self.port, self.window = name, port, window
+        self._any_edge = any_edge
+        self._slots: Slots | None = None
         self.counts = EdgeCounts()
         self.latency = Latency()
         self.last_refusal = ""
@@ -259,15 +289,7 @@ class Receiver:
         self._acknowledged = 0
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 1000)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-        try:
-            self.socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            self.socket.close()
-            raise StreamError(
-                f"edge {name}: cannot listen at {endpoint}: {error.strerror}; choose a free one"
-            ) from None
-        self.endpoint = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.endpoint = listen(self.socket, f"edge {name}", endpoint, curve)
 
     def receive(self) -> Message | None:
         """Return the next message of the stream, or None if there is none yet. Never blocks.
@@ -277,14 +299,16 @@ class Receiver:
         StreamError
             If the edge's own peer sends what is no message of this stream, or leaves one out.
         """
-        while _has_input(self.socket):
-            identity, *frames = self.socket.recv_multipart()
+        for _ in range(MOST_STRANGERS):
+            frames = _receive(self.socket)
+            if not frames:
+                return None
+            identity = frames.pop(0).bytes
             if identity != self._peer:
-                self._introduce(identity, frames)
+                self._introduce(identity, [frame.bytes for frame in frames])
                 continue
-            if frames[:1] != [b"data"]:
-                raise StreamError(f"edge {self.name}: the sender sent {_shown(frames)} where data was wanted")
-            header, message = decode(frames[1:])
+            self.counts.bytes += sum(len(frame) for frame in frames)
+            header, message = self._decode(frames)
             if header.sequence != self._expected:
                 raise StreamError(
                     f"edge {self.name}: message {header.sequence} arrived, wanted {self._expected}: "
@@ -296,7 +320,6 @@ class Receiver:
                 if len(message.items) and message.origin_ns:
                     self.latency.add((time.monotonic_ns() - message.origin_ns) / 1000)
             self._expected += 1
-            self.counts.bytes += sum(len(frame) for frame in frames)
             return message
         return None
 
@@ -305,7 +328,7 @@ class Receiver:
         self._done += 1
         self.counts.delivered_messages += 1
         self.counts.delivered_items += _n_items(message)
-        if isinstance(message, End) or 4 * (self._done - self._acknowledged) >= self.window:
+        if isinstance(message, End) or 2 * (self._done - self._acknowledged) >= self.window:
             self.acknowledge()
 
     def acknowledge(self) -> None:
@@ -317,37 +340,99 @@ class Receiver:
     def close(self) -> None:
         """Close the socket and take its ipc path away, which libzmq leaves behind. Idempotent."""
         self.socket.close()
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
         if self.endpoint.startswith("ipc://"):
             Path(self.endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
 
     def _introduce(self, identity: bytes, frames: list[bytes]) -> None:
-        reason = self._objection(frames)
-        if not reason:
+        hello = understand_hello(frames, self._token)
+        reason = hello if isinstance(hello, str) else self._objection(hello)
+        if not isinstance(hello, str) and not reason:
             self._peer = identity
-            self.socket.send_multipart([identity, b"welcome", msgspec.msgpack.encode(self.window)])
+            self._slots = Slots.open(hello.slots) if hello.slots else None
+            has_slots = b"\1" if self._slots is not None else b"\0"
+            self._answer(identity, b"welcome", msgspec.msgpack.encode(self.window), has_slots)
             return
         self.counts.refused_messages += 1
         self.last_refusal = reason
-        self.socket.send_multipart([identity, b"refused", reason.encode()])
+        self._answer(identity, b"refused", reason.encode())
 
-    def _objection(self, frames: list[bytes]) -> str:
-        if len(frames) != 2 or frames[0] != b"hello" or len(frames[1]) > 4096:
-            return f"got {_shown(frames)}, wanted a hello of protocol {PROTOCOL_VERSION}"
+    def _answer(self, identity: bytes, *frames: bytes) -> None:
         try:
-            hello = _hello_decoder.decode(frames[1])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return f"hello not understood: {error}"
-        if hello.protocol != PROTOCOL_VERSION:
-            return f"protocol {hello.protocol}, wanted {PROTOCOL_VERSION}; run one version of hebbstream everywhere"
-        if hello.token != self._token:
-            return "wrong token: this edge belongs to another run"
-        if hello.edge != self.name:
+            self.socket.send_multipart([identity, *frames], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return  # a stranger that does not read its answers, or has gone
+
+    def _decode(self, frames: list[zmq.Frame]) -> tuple[Header, Message]:
+        kind = frames[0].buffer[:4] if frames else b""
+        if kind == b"data" and len(frames[0]) == 4:
+            return decode([frame.buffer for frame in frames[1:]])
+        if kind == b"slot" and len(frames) == 1 and len(frames[0]) > 8 and self._slots is not None:
+            buffer = frames[0].buffer
+            return decode([buffer[8:]], slot=self._slots[int.from_bytes(buffer[4:8], "little")].data)
+        shown = _shown([frame.bytes for frame in frames])
+        raise StreamError(f"edge {self.name}: the sender sent {shown} where data was wanted")
+
+    def _objection(self, hello: Hello) -> str:
+        if hello.edge != self.name and not self._any_edge:
             return f"this is edge {self.name}, not {hello.edge}"
+        if hello.schema and hello.port.item == self.port.item and hello.schema != schema(self.port.item):
+            return f"{hello.port.item} that are {hello.schema}, wanted {schema(self.port.item)}; run one version"
         if not self.port.accepts(hello.port):
             return f"the stream brings {hello.port}, wanted {self.port}"
         if self._peer is not None:
             return "the edge has its sender already"
         return ""
+
+
+def listen(socket: "zmq.Socket[bytes]", subject: str, endpoint: str, curve: Curve | None) -> str:
+    """Bind a ROUTER so that strangers can do little harm; returns where it really listens.
+
+    A socket file of ours is for its owner alone.
+    """
+    socket.setsockopt(zmq.LINGER, 1000)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    if curve is not None:
+        curve.secure_server(socket)
+    try:
+        socket.bind(endpoint)
+        if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
+            Path(endpoint.removeprefix("ipc://")).chmod(0o600)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise StreamError(f"{subject}: cannot listen at {endpoint}: {error.strerror}; choose a free one") from None
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def understand_hello(frames: list[bytes], token: str) -> Hello | str:
+    """Read a hello; a string says why it is none, or not one of ours."""
+    if len(frames) != 2 or frames[0] != b"hello" or len(frames[1]) > 4096:
+        return f"got {_shown(frames)}, wanted a hello of protocol {PROTOCOL_VERSION}"
+    try:
+        hello = _hello_decoder.decode(frames[1])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return f"hello not understood: {error}"
+    if hello.protocol != PROTOCOL_VERSION:
+        return f"protocol {hello.protocol}, wanted {PROTOCOL_VERSION}; run one version of hebbstream everywhere"
+    if not hmac.compare_digest(hello.token.encode(), token.encode()):
+        return "wrong token: this edge belongs to another run"
+    return hello
+
+
+def _receive(socket: "zmq.Socket[bytes]") -> list[zmq.Frame]:
+    """Return the frames of the next message, none if there is none; without a copy, and without a look at options."""
+    try:
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return []
+    frames = [frame]
+    while frame.more:
+        frame = socket.recv(copy=False)
+        frames.append(frame)
+    return frames
 
 
 def _has_input(socket: "zmq.Socket[bytes]") -> bool:

@@ -6,6 +6,7 @@ do not. The code of a member cannot tell the difference, and neither can its res
 
 import dataclasses
 import math
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from stream.packet import Barrier, End, Mark, Message, Packet
 from stream.pipeline import EdgeSpec, Pipeline, SourceSpec, Speed
 from stream.replay import Replay
 from stream.snapshot import FINAL, Keeper, Kept, Manifest
+from stream.tap import Tap
 
 __all__ = ["Control", "EdgeStatus", "Host", "Status"]
 
@@ -60,6 +62,7 @@ class Status(msgspec.Struct):
     cpu_s: float
     reason: str = ""
     done: bool = False
+    memory_bytes: int = 0  # resident; 0 where the system does not tell
 
 
 class LocalEdge:
@@ -154,6 +157,8 @@ class Host:
         Name of this process, for the status.
     senders, receivers
         Foreign edges, by name.
+    taps
+        Places where outputs can be looked at, by ``member.port``.
     on_status
         Called about five times a second, and at the end.
     interrupted
@@ -182,6 +187,7 @@ class Host:
         node: str = "",
         senders: Mapping[str, Sender] | None = None,
         receivers: Mapping[str, Receiver] | None = None,
+        taps: Mapping[str, Tap] | None = None,
         on_status: Callable[[Status], None] = lambda status: None,
         interrupted: Callable[[], bool] = lambda: False,
         controls: Callable[[], list[Control]] = list,
@@ -196,6 +202,7 @@ class Host:
         self._period: int | None = None  # how many times `_every_us` fit into the stream so far
         self._over = {name for name, part in begin.members.items() if part.ended} if begin is not None else set()
         self._senders, self._receivers = dict(senders or {}), dict(receivers or {})
+        self._taps = dict(taps or {})
         self._on_status, self._interrupted, self._controls = on_status, interrupted, controls
         self._next_status_s = 0.0
         self._origin_ns = 0
@@ -205,7 +212,7 @@ class Host:
         for outlet in self._outlets if begin is not None else ():
             outlet.last_us = begin.members[outlet.spec.name].t_us  # type: ignore[union-attr]
         self._inlets: dict[str, Inlet] = {}
-        self._targets: dict[tuple[str, str], list[LocalEdge | Sender]] = {}
+        self._targets: dict[tuple[str, str], list[LocalEdge | Sender | Tap]] = {}
         self._locals: list[LocalEdge] = []
         self._receiver_targets: dict[str, str] = {}
         for name, member in members.items():
@@ -222,10 +229,13 @@ class Host:
                     self._locals.append(out)
                 else:
                     out = self._senders[edge.name]
-                    out.alive = self._wait
+                    out.alive = self.look_up
                 self._targets.setdefault((source, port), []).append(out)
             elif target in members:
                 self._receiver_targets[edge.name] = edge.target
+        for address, tap in self._taps.items():
+            source, _, port = address.partition(".")
+            self._targets.setdefault((source, port), []).append(tap)
         self._emitters = {name: self._emitter(name) for name in members}
 
     def run(self) -> Status:
@@ -241,6 +251,8 @@ class Host:
             poller.register(sender.socket, zmq.POLLIN)
         for receiver in self._receivers.values():
             poller.register(receiver.socket, zmq.POLLIN)
+        for tap in self._taps.values():
+            poller.register(tap.socket, zmq.POLLIN)
         while not self._has_ended():
             self._heed()
             progressed = any([self._step(outlet) for outlet in self._outlets if not outlet.has_ended])
@@ -258,11 +270,15 @@ class Host:
                 poller.poll(self._patience_ms())
                 for sender in self._senders.values():
                     sender.service()
+                for tap in self._taps.values():
+                    tap.service()
         for sender in self._senders.values():
             # whatever a lossless edge still carries arrives, however long its far end takes; the supervisor watches
             sender.close(timeout_s=math.inf if sender.delivery == "lossless" else 5.0)
         if self._keeper is not None:
             self._keeper.close(finish=True)
+        for tap in self._taps.values():
+            tap.finish()
         status = self.status(done=True)
         self._on_status(status)
         return status
@@ -277,9 +293,11 @@ class Host:
                 EdgeStatus(receiver.name, receiver.counts, receiver.latency.percentiles(), receiver.last_refusal)
                 for receiver in self._receivers.values()
             ),
+            *(EdgeStatus(tap.name, tap.account(), none, tap.last_refusal) for tap in self._taps.values()),
         ]
         statistics = {name: member.statistics() for name, member in self.members.items()}
-        return Status(self.node, self._stream_us, statistics, edges, time.process_time(), self._reason, done)
+        cpu_s, memory = time.process_time(), resident_bytes()
+        return Status(self.node, self._stream_us, statistics, edges, cpu_s, self._reason, done, memory)
 
     def close(self) -> None:
         """Close every member and edge of this process. Idempotent; what members were writing is kept."""
@@ -289,6 +307,8 @@ class Host:
             sender.socket.close()
         for receiver in self._receivers.values():
             receiver.close()
+        for tap in self._taps.values():
+            tap.close()
         for member in self.members.values():
             member.close()
 
@@ -448,7 +468,7 @@ class Host:
 
     def _heed(self) -> None:
         """Between two messages: say how it goes, and do what was asked for."""
-        is_stopping = self._wait()
+        is_stopping = self.look_up()
         for control in self._controls():
             if control.snapshot:
                 self._call_barrier()
@@ -459,7 +479,7 @@ class Host:
         if is_stopping:
             self._stop()
 
-    def _wait(self) -> bool:
+    def look_up(self) -> bool:
         """Say how it goes, also from the middle of a message that waits for credit; raises when all is to be cut off.
 
         Returns
@@ -484,6 +504,15 @@ class Host:
 
 def _nothing() -> None:
     pass
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process holds; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _slices(packet: Packet, outlet: Outlet) -> list[Message]:

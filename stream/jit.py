@@ -28,7 +28,7 @@ import numba
 import numpy as np
 import platformdirs
 
-__all__ = ["cache_root", "kernel", "kernels"]
+__all__ = ["cache_root", "inline_kernel", "inner_kernel", "kernel", "kernels"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -144,11 +144,34 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     ``nogil``: a pipeline in one process can overlap a kernel with ZeroMQ's and the status line's threads.
     No ``fastmath``, not even for gradients: which way the compiler reorders a sum depends on whether a helper was
     inlined, so that a kernel just compiled and the same one loaded from the cache differ in the last bits. Sums that
-    have to be fast say their order themselves (``plasticity.adjoint.lane_sum``).
+    have to be fast say their order themselves (``plasticity.backward.lane_sum``).
+    ``_nrt=False``: a kernel allocates nothing, so nothing needs to be counted. With counting, each array that goes into
+    a helper costs two atomic additions: kernels that pass large NamedTuples on ran three to ten times longer.
     """
+    return _compiled(function)
+
+
+def inner_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function that only other kernels call; as ``kernel``.
+
+    It has no way in from Python, which for a NamedTuple of many arrays takes longer to compile than the function.
+    """
+    return _compiled(function, no_cpython_wrapper=True)
+
+
+def inline_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function into each place where a kernel calls it; as ``inner_kernel``.
+
+    For what is called per event with many arguments: handing over a few arrays costs as much as adding 256 numbers.
+    """
+    return _compiled(function, no_cpython_wrapper=True, forceinline=True)
+
+
+def _compiled(function: Callable[P, R], **options: bool) -> Callable[P, R]:
     if _config.DISABLE_JIT:
         return function
-    dispatcher: Any = numba.njit(error_model="numpy", nogil=True)(function)
+    njit: Any = numba.njit
+    dispatcher = njit(error_model="numpy", nogil=True, _nrt=False, **options)(function)
     path = _module_file(function.__module__)
     if path is not None:  # else: a kernel written in a user's script or a test, compiled for this process alone
         _keep_on_disk(dispatcher, function.__module__, path)

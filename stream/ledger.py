@@ -19,7 +19,8 @@ class EdgeCounts(msgspec.Struct):
     delivered_messages: int = 0
     delivered_items: int = 0
     refused_messages: int = 0  # from peers that are not ours: not part of the stream, so not part of the balance
-    bytes: int = 0
+    waiting_messages: int = 0  # at the sender, of a `live` edge, at this moment
+    bytes: int = 0  # through the socket; payloads in shared memory are not among them
 
 
 class Ledger(NamedTuple):
@@ -45,6 +46,7 @@ class LatencyPercentiles(msgspec.Struct, frozen=True):
     p50_us: float
     p99_us: float
     max_us: float
+    p999_us: float = 0.0
 
 
 class Latency:
@@ -68,7 +70,8 @@ class Latency:
         if not total:
             return LatencyPercentiles(0, 0.0, 0.0, 0.0)
         cumulated = np.cumsum(self.counts)
-        p50, p99 = (
-            math.exp((int(np.searchsorted(cumulated, math.ceil(total * q))) + 0.5) * self.WIDTH) for q in (0.5, 0.99)
+        p50, p99, p999 = (
+            min(self.max_us, math.exp((int(np.searchsorted(cumulated, math.ceil(total * q))) + 0.5) * self.WIDTH))
+            for q in (0.5, 0.99, 0.999)
         )
-        return LatencyPercentiles(total, min(p50, self.max_us), min(p99, self.max_us), self.max_us)
+        return LatencyPercentiles(total, p50, p99, self.max_us, p999)

@@ -44,6 +44,7 @@ from stream.host import Control, Host, Status
 from stream.operator import Operator
 from stream.pipeline import EdgeSpec, Pipeline, Ports, build, ports_of
 from stream.snapshot import Keeper, Kept, Manifest, read_snapshot
+from stream.tap import Tap
 
 __all__ = [
     "Abort",
@@ -59,6 +60,7 @@ __all__ = [
     "Task",
     "Tell",
     "keeper_of",
+    "open_taps",
     "restore_members",
 ]
 
@@ -276,6 +278,7 @@ def host_task(line: Line, task: Task) -> None:
                 member.warm_up()
         line.report(Bound({name: receiver.endpoint for name, receiver in receivers.items()}))
         endpoints: dict[str, str] = line.command().endpoints
+        taps = open_taps(context, pipeline, ports)
         senders = {name: _sender(context, edges[name], ports, task.token, line) for name in endpoints}
         host = Host(
             pipeline,
@@ -283,6 +286,7 @@ def host_task(line: Line, task: Task) -> None:
             node=task.node,
             senders=senders,
             receivers=receivers,
+            taps=taps,
             on_status=lambda status: line.report(Progress(status)),
             interrupted=line.interrupted,
             controls=line.controls,
@@ -309,6 +313,23 @@ def host_task(line: Line, task: Task) -> None:
                 folder.rmdir()
 
 
+def open_taps(context: Any, pipeline: Pipeline, ports: dict[str, Ports]) -> dict[str, Tap]:
+    """Open the taps of the members that are here, by ``member.port``."""
+    taps: dict[str, Tap] = {}
+    try:
+        for spec in pipeline.tap:
+            name, _, port = spec.source.partition(".")
+            if name in ports:
+                there = ports[name].outputs[port]
+                bounds, policy = spec.bounds, spec.policy
+                taps[spec.source] = Tap(context, spec.source, there, spec.endpoint, bounds=bounds, policy=policy)
+    except BaseException:
+        for tap in taps.values():
+            tap.close()
+        raise
+    return taps
+
+
 def _sender(context: Any, edge: EdgeSpec, ports: dict[str, Ports], token: str, line: Line) -> Sender:
     name, _, port = edge.source.partition(".")
 
@@ -322,6 +343,7 @@ def _sender(context: Any, edge: EdgeSpec, ports: dict[str, Ports], token: str, l
         token=token,
         delivery=edge.delivery,
         bounds=edge.bounds,
+        policy=edge.policy,
         window=edge.window,
         alive=alive,
     )

@@ -94,7 +94,7 @@ class Operator(ABC):
         """Take in a packet. Python is entered here once per packet; a kernel walks the items."""
 
     def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
-        """Take in a ``Reset``, ``Label`` or ``Deploy``. The default passes it on to every output."""
+        """Take in a ``Reset``, ``Label``, ``Loss`` or ``Deploy``. The default passes it on to every output."""
         for name in self.outputs:
             emit(name, mark)
 

@@ -43,6 +43,7 @@ __all__ = [
     "Deploy",
     "End",
     "Label",
+    "Loss",
     "Mark",
     "Message",
     "Packet",
@@ -132,6 +133,20 @@ class Barrier(msgspec.Struct, frozen=True, tag="barrier"):
     number: int
 
 
+class Loss(msgspec.Struct, frozen=True, tag="loss"):
+    """Items are missing between the message before this mark and the one behind it.
+
+    Made by an edge that dropped packets, and by whatever else leaves items out of a stream; so a loss stands in the
+    stream at the place where it happened, and a recording of the stream holds what is in it and what is not.
+    """
+
+    t_us: int
+    start_us: int  # of the first packet that is missing
+    packets: int
+    items: int
+    reason: str = "overload"  # "overload": the edge's receiver was too slow; "late": came after its time had gone out
+
+
 class End(msgspec.Struct, frozen=True, tag="end"):
     """The stream is over; ``reason`` says why if it did not simply come to its end."""
 
@@ -139,7 +154,7 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     reason: str = ""
 
 
-Mark: TypeAlias = Reset | Label | Deploy | Barrier | End
+Mark: TypeAlias = Reset | Label | Deploy | Barrier | Loss | End
 Message: TypeAlias = Packet | Mark
 
 

@@ -19,7 +19,8 @@
     [[edge]]
     from = "camera.events"
     to = "learner.events"
-    delivery = "lossless"                  # or "live", with bounds = { messages = 64, bytes = ..., age_us = ... }
+    delivery = "lossless"                  # or "live", with policy = "drop-oldest" | "drop-newest" | "sample",
+                                           # max_count (packets), max_bytes, max_age_ms
 
     [recovery]                             # see ``Recovery``
     snapshot_every_us = 10_000_000
@@ -42,7 +43,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from stream.edge import Bounds, Delivery
+from stream.backlog import Bounds, Policy
+from stream.curve import guard_endpoint
+from stream.edge import Delivery
 from stream.errors import ConfigError, GraphError
 from stream.jit import PACKAGES
 from stream.operator import Operator, Port, Source
@@ -56,6 +59,7 @@ __all__ = [
     "Ports",
     "Recovery",
     "SourceSpec",
+    "TapSpec",
     "build",
     "check",
     "load",
@@ -110,8 +114,19 @@ class EdgeSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename=
     delivery: Delivery = "lossless"
     window: Annotated[int, Meta(ge=1, le=4096)] = 4
     """Most messages in flight between two processes."""
-    bounds: Bounds = Bounds()
-    """What a `live` edge may keep waiting."""
+    policy: Policy = "drop-oldest"
+    """What a `live` edge drops when too much waits; see ``stream.backlog``."""
+    max_count: Annotated[int, Meta(ge=1, le=1 << 20)] = 64
+    """Most messages that a `live` edge keeps waiting."""
+    max_bytes: Annotated[int, Meta(ge=1)] = 16 << 20
+    """Most bytes of items that it keeps waiting."""
+    max_age_ms: Annotated[float, Meta(gt=0)] = 100.0
+    """Longest that it keeps a packet waiting, wall time."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a `live` edge may keep waiting."""
+        return Bounds(self.max_count, self.max_bytes, round(self.max_age_ms * 1000))
 
     @property
     def name(self) -> str:
@@ -133,6 +148,22 @@ class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """A process that says nothing for so long hangs, as does one whose members do not return: it counts as dead."""
 
 
+class TapSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"source": "from"}):
+    """A place where viewers and recorders may look at an output while the pipeline runs; see ``stream.tap``."""
+
+    source: Address
+    endpoint: Annotated[str, Meta(pattern="^(ipc|tcp)://.+$")]
+    policy: Policy = "drop-oldest"
+    max_count: Annotated[int, Meta(ge=1, le=1 << 20)] = 64
+    max_bytes: Annotated[int, Meta(ge=1)] = 16 << 20
+    max_age_ms: Annotated[float, Meta(gt=0)] = 1000.0
+
+    @property
+    def bounds(self) -> Bounds:
+        """What may wait for a viewer."""
+        return Bounds(self.max_count, self.max_bytes, round(self.max_age_ms * 1000))
+
+
 class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A pipeline's description. Nothing is imported or opened before it is built.
 
@@ -152,6 +183,7 @@ class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     source: list[SourceSpec] = []
     operator: list[OperatorSpec] = []
     edge: list[EdgeSpec] = []
+    tap: list[TapSpec] = []
 
     @property
     def members(self) -> list[SourceSpec | OperatorSpec]:
@@ -339,6 +371,11 @@ def check(pipeline: Pipeline, ports: Mapping[str, Ports]) -> None:
         for port in ports[name].inputs:
             if f"{name}.{port}" not in fed:
                 raise GraphError(f'input {name}.{port} has no edge; add an [[edge]] with to = "{name}.{port}"')
+    for tap in pipeline.tap:
+        name, _, port = tap.source.partition(".")
+        if name not in ports or port not in ports[name].outputs:
+            raise GraphError(f"tap of {tap.source}: there is no such output")
+        guard_endpoint(tap.endpoint, curve=None, insecure=False)
     _check_acyclic(pipeline)
 
 
@@ -349,8 +386,8 @@ def source_of(what: str) -> tuple[str, dict[str, Any]]:
     ----------
     what
         ``simulated``; ``camera``, ``camera:SERIAL``; ``udp://HOST:PORT`` (listen for SPIF), ``dv://HOST:PORT`` (DV's
-        network stream); ``-`` (an event file on standard input); or the path of a folder of labelled recordings, of a
-        recorder's file, or of an event file.
+        network stream); ``tap:ENDPOINT`` (an output of a running pipeline); ``-`` (an event file on standard input); or
+        the path of a folder of labelled recordings, of a recorder's file, or of an event file.
 
     Returns
     -------
@@ -368,6 +405,8 @@ def source_of(what: str) -> tuple[str, dict[str, Any]]:
     if what == "camera" or what.startswith("camera:"):
         serial = what.partition(":")[2]
         return "sources.camera.Camera", {"serial": serial} if serial else {}
+    if what.startswith("tap:"):
+        return "stream.tap.TapSource", {"endpoint": what.removeprefix("tap:")}
     if word in ("udp", "dv") and rest:
         host, _, port = rest.rpartition(":")
         if not host or not port.isdigit():

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
 import msgspec
+import zmq
 
 from stream import node as protocol
 from stream.errors import ConfigError, HebbstreamError, RunError, UsageError
@@ -59,11 +60,11 @@ from stream.node import (
     Tell,
 )
 from stream.operator import Operator
-from stream.pipeline import Pipeline, Ports, build, check, ports_of
+from stream.pipeline import EdgeSpec, Pipeline, Ports, build, check, ports_of
 from stream.run_folder import RunFolder, create, reopen
 from stream.snapshot import FINAL, Kept, Manifest, Shelf, read_manifest
 
-__all__ = ["Controls", "OnStatus", "Restart", "RunResult", "result_json", "resume", "run"]
+__all__ = ["Controls", "Interrupts", "OnStatus", "Restart", "RunResult", "result_json", "resume", "run"]
 
 OnStatus: TypeAlias = Callable[[dict[str, Status], str], None]
 """Called with the latest status of each node and a word on what is going on."""
@@ -231,7 +232,7 @@ def _run(
     on_status: OnStatus,
     controls: Controls,
 ) -> RunResult:
-    with _Interrupts() as interrupts:
+    with Interrupts() as interrupts:
 
         def all_controls() -> list[Control]:
             asked, interrupts.snapshots = interrupts.snapshots, 0
@@ -254,7 +255,7 @@ class NodeLost(RunError):
         self.node = node
 
 
-class _Interrupts:
+class Interrupts:
     """Counts Ctrl-C and SIGTERM instead of raising, so that a run can end in its own way; and wishes for snapshots."""
 
     def __init__(self) -> None:
@@ -262,7 +263,7 @@ class _Interrupts:
         self.snapshots = 0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "_Interrupts":
+    def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
@@ -309,7 +310,7 @@ def _run_here(
     folder: RunFolder | None,
     on_status: OnStatus,
     controls: Controls,
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
 ) -> RunResult:
     on_status({}, "building")
     members = build(pipeline, plugins=plugins)
@@ -325,8 +326,11 @@ def _run_here(
             raise RunError("cut off by a second Ctrl-C")
         return interrupts.count > 0
 
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    taps = {}
     try:
-        check(pipeline, {name: ports_of(member) for name, member in members.items()})
+        ports = {name: ports_of(member) for name, member in members.items()}
+        check(pipeline, ports)
         protocol.restore_members(pipeline, members, begin)
         on_status({}, "compiling")
         for member in members.values():
@@ -334,9 +338,11 @@ def _run_here(
                 member.warm_up()
         shelf = _shelf(pipeline, begin)
         keeper = protocol.keeper_of(pipeline, lambda kept: _note_kept(shelf, folder, kept))
+        taps = protocol.open_taps(context, pipeline, ports)
         host = Host(
             pipeline,
             members,
+            taps=taps,
             on_status=note,
             interrupted=interrupted,
             controls=controls,
@@ -356,6 +362,9 @@ def _run_here(
                 keeper.close(finish=False)
         return _finished(shelf, _result(pipeline, latest, time.monotonic() - start_s, begin, shelf=shelf))
     finally:
+        for tap in taps.values():
+            tap.close()
+        context.destroy(linger=200)
         for member in members.values():
             member.close()
 
@@ -434,7 +443,7 @@ class _Supervisor:
         folder: RunFolder | None,
         on_status: OnStatus,
         controls: Controls,
-        interrupts: _Interrupts,
+        interrupts: Interrupts,
     ) -> None:
         self.pipeline, self.on_status, self.controls, self.interrupts = pipeline, on_status, controls, interrupts
         self.plugins, self.begin, self.run_folder = plugins, begin, folder
@@ -652,6 +661,8 @@ class _Supervisor:
                 raise NodeLost(name, f"hangs: its process {process.popen.pid} has said nothing for {silent_s:.1f} s")
             if self.phase != "running" or (name in self.latest and self.latest[name].done):
                 process.worked_s = now_s
+            elif now_s - process.heard_s > 1.5 * protocol.BEAT_S:
+                continue  # no beat: it is the process that is silent, and not (only) its members; wait until it counts
             elif now_s - process.worked_s > (hang_s if name in self.latest else max(hang_s, START_PATIENCE_S)):
                 here = [member.name for member in self.pipeline.members if self.pipeline.node_of(member.name) == name]
                 raise NodeLost(
@@ -751,23 +762,25 @@ def _result(
     ends: dict[str, list[EdgeStatus]] = {edge.name: [] for edge in pipeline.edge}
     for status in latest.values():
         for end in status.edges:
-            ends[end.name].append(end)
+            ends.setdefault(end.name, []).append(end)
     ledgers = []
-    for edge in pipeline.edge:
+    of_taps = [EdgeSpec(source=tap.source, target="tap.any", delivery="live") for tap in pipeline.tap]
+    for edge in [*pipeline.edge, *of_taps]:
+        name = edge.name if edge in pipeline.edge else f"{edge.source} -> tap"
         counts = EdgeCounts()
-        for end in ends[edge.name]:
+        for end in ends.get(name, []):
             for field in EdgeCounts.__struct_fields__:
                 setattr(counts, field, max(getattr(counts, field), getattr(end.counts, field)))
         if reason:
             # cut off: what was in flight is lost, and a loss is never silent
             counts.dropped_messages = counts.sent_messages - counts.delivered_messages
             counts.dropped_items = counts.sent_items - counts.delivered_items
-        before = (begin.ledger.get(edge.name) if begin is not None else None) or EdgeCounts()
+        before = (begin.ledger.get(name) if begin is not None else None) or EdgeCounts()
         for field in EdgeCounts.__struct_fields__:
             setattr(counts, field, getattr(counts, field) + getattr(before, field))
         messages = (counts.sent_messages, counts.delivered_messages, counts.dropped_messages)
         items = (counts.sent_items, counts.delivered_items, counts.dropped_items)
-        ledgers.append(Ledger(edge.name, edge.delivery, messages, items, counts.refused_messages, counts.bytes))
+        ledgers.append(Ledger(name, edge.delivery, messages, items, counts.refused_messages, counts.bytes))
     latency = {name: end.latency for name, both in ends.items() for end in both if end.latency.count}
     members = {name: statistics for status in latest.values() for name, statistics in status.members.items()}
     missing = {name: statistics.get("seconds missing", 0.0) for name, statistics in members.items()}
@@ -799,7 +812,9 @@ def result_json(pipeline: Pipeline, result: RunResult) -> dict[str, Any]:
         "stream_s": result.stream_us / 1e6,
         "members": result.members,
         "ledger": [ledger._asdict() | {"balanced": ledger.is_balanced} for ledger in result.ledgers],
-        "latency_us": {name: {"p50": it.p50_us, "p99": it.p99_us} for name, it in result.latency.items()},
+        "latency_us": {
+            name: {"p50": it.p50_us, "p99": it.p99_us, "p99.9": it.p999_us} for name, it in result.latency.items()
+        },
         "restarts": [msgspec.structs.asdict(restart) for restart in result.restarts],
         "resumed_from": result.resumed_from,
         "snapshots": {

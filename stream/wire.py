@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from stream.errors import StreamError
 from stream.jit import kernel
-from stream.packet import ITEM_DTYPES, Barrier, Deploy, End, Label, Mark, Message, Packet, Reset
+from stream.packet import ITEM_DTYPES, Barrier, Deploy, End, Label, Loss, Mark, Message, Packet, Reset
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -44,6 +44,7 @@ __all__ = [
     "decode",
     "encode",
     "pieces",
+    "schema",
     "warm_up",
 ]
 
@@ -96,7 +97,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sequence: Count
     origin_ns: Count
     dropped: Count
-    body: PacketBody | DeployBody | Reset | Label | Barrier | End
+    body: PacketBody | DeployBody | Reset | Label | Barrier | Loss | End
 
 
 _header_encoder = msgspec.msgpack.Encoder()
@@ -171,8 +172,19 @@ def pieces(packet: Packet) -> Iterator[Packet]:
     yield Packet(items[:0], packet.end_us, packet.end_us, packet.origin_ns)
 
 
-def encode(message: Message, *, stream: str, sequence: int, dropped: int = 0) -> list[Frame]:
+def schema(item: str) -> str:
+    """Say how an item lies on the wire: ``dt <u4, xp <u2, y <u2``; "" for an item that there is not."""
+    fields = WIRE_DTYPES[item].fields if item in WIRE_DTYPES else None
+    return ", ".join(f"{name} {kind[0].str}" for name, kind in fields.items()) if fields else ""
+
+
+def encode(
+    message: Message, *, stream: str, sequence: int, dropped: int = 0, into: NDArray[np.uint8] | None = None
+) -> list[Frame]:
     """Turn a message into frames.
+
+    ``into`` is memory, uint8, shape (any,), where a packet's payload goes if it fits; the header is then the only
+    frame. Otherwise the payload has memory of its own.
 
     Raises
     ------
@@ -188,7 +200,10 @@ def encode(message: Message, *, stream: str, sequence: int, dropped: int = 0) ->
         body = PacketBody(item, message.start_us, message.end_us, len(message.items))
         payload = message.items
         if item in ("events", "spikes"):
-            payload = np.empty(len(message.items), WIRE_DTYPES[item])
+            dtype = WIRE_DTYPES[item]
+            n_bytes = len(message.items) * dtype.itemsize
+            is_placed = into is not None and n_bytes <= len(into)
+            payload = into[:n_bytes].view(dtype) if is_placed else np.empty(len(message.items), dtype)  # type: ignore[index]
             pack = pack_events if item == "events" else pack_spikes
             wrong = pack(message.items, message.start_us, payload)
             if wrong >= 0:
@@ -196,7 +211,12 @@ def encode(message: Message, *, stream: str, sequence: int, dropped: int = 0) ->
                     f"stream {stream}: event at x = {message.items['x'][wrong]} does not fit the wire's 15 bits; "
                     f"crop or downsample the sensor before it leaves the process"
                 )
-        frames = [payload.view(np.uint8).data]
+            if not is_placed:
+                frames = [payload.view(np.uint8).data]
+        elif into is not None and payload.nbytes <= len(into):
+            into[: payload.nbytes] = payload.view(np.uint8)
+        else:
+            frames = [payload.view(np.uint8).data]
     elif isinstance(message, Deploy):
         arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
         body = DeployBody(
@@ -211,8 +231,10 @@ def encode(message: Message, *, stream: str, sequence: int, dropped: int = 0) ->
     return [_header_encoder.encode(header), *frames]
 
 
-def decode(frames: Sequence[bytes | memoryview]) -> tuple[Header, Message]:
+def decode(frames: Sequence[Frame], *, slot: memoryview | None = None) -> tuple[Header, Message]:
     """Turn frames back into a message.
+
+    ``slot`` is memory that begins with a packet's payload; the header is then the only frame.
 
     Returns
     -------
@@ -237,7 +259,7 @@ def decode(frames: Sequence[bytes | memoryview]) -> tuple[Header, Message]:
         )
     body = header.body
     if isinstance(body, PacketBody):
-        return header, _decode_packet(header, body, frames)
+        return header, _decode_packet(header, body, frames if slot is None else [*frames, slot[: _n_bytes(body)]])
     if isinstance(body, DeployBody):
         return header, _decode_deploy(header, body, frames)
     if len(frames) != 1:
@@ -258,6 +280,10 @@ def _item_of(items: NDArray[np.void]) -> str:
     raise StreamError(f"items of type {items.dtype}: wanted one of {', '.join(ITEM_DTYPES)} (stream.packet)")
 
 
+def _n_bytes(body: PacketBody) -> int:
+    return body.count * WIRE_DTYPES[body.item].itemsize if body.item in WIRE_DTYPES else 0
+
+
 def _decode_packet(header: Header, body: PacketBody, frames: Sequence[Any]) -> Packet:
     where = f"stream {header.stream}, message {header.sequence}"
     if body.item not in WIRE_DTYPES:
@@ -268,16 +294,13 @@ def _decode_packet(header: Header, body: PacketBody, frames: Sequence[Any]) -> P
         raise StreamError(f"{where}: {got}, wanted one of {body.count} x {wire_dtype.itemsize} bytes")
     if body.end_us < body.start_us or (body.count and body.end_us == body.start_us):
         raise StreamError(f"{where}: {body.count} items in the span [{body.start_us}, {body.end_us}) us")
-    # as bytes: NumPy copies structured records field by field, ten times slower
-    wire = np.frombuffer(frames[1], np.uint8)
     items = np.empty(body.count, ITEM_DTYPES[body.item])
     if body.item in ("events", "spikes"):
-        # kernels keep one signature: np.frombuffer yields read-only arrays, which Numba takes for another type
-        own = np.empty(body.count, wire_dtype)
-        own.view(np.uint8)[:] = wire
-        wrong = (unpack_events if body.item == "events" else unpack_spikes)(own, body.start_us, body.end_us, items)
+        wire = np.frombuffer(frames[1], wire_dtype)
+        wire.flags.writeable = False  # kernels keep one signature, and bytes are read-only in any case
+        wrong = (unpack_events if body.item == "events" else unpack_spikes)(wire, body.start_us, body.end_us, items)
     else:
-        items.view(np.uint8)[:] = wire
+        items.view(np.uint8)[:] = np.frombuffer(frames[1], np.uint8)
         t = items["t"]
         bad = np.flatnonzero((t < body.start_us) | (t >= body.end_us) | (np.diff(t, prepend=t[:1]) < 0))
         wrong = int(bad[0]) if len(bad) else -1

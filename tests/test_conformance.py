@@ -9,7 +9,33 @@ import pytest
 from numpy.typing import NDArray
 
 from chip.node import ChipNode
+from neurons.adaptive_lif import AdaptiveLIFUnits
+from neurons.convolution import Convolution
+from neurons.current_lif import CurrentLIFUnits
+from neurons.dense import Dense
+from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.graph_file import save_graph
+from neurons.inhibition import Inhibition
+from neurons.integrate_fire import IntegrateFireUnits
+from neurons.izhikevich import IzhikevichUnits
+from neurons.leaky_integrator import LeakyIntegratorUnits
+from neurons.lif import LIFUnits
+from neurons.network import Network
+from neurons.one_to_one import OneToOne
+from neurons.pooling import Pooling
+from neurons.sparse import sparse_of
+from neurons.threshold import ThresholdUnits
+from plasticity.bcm import BCM
+from plasticity.error_modulated import ErrorModulated
+from plasticity.hebbian import Hebbian
 from plasticity.learner import OnlineLearner
+from plasticity.network_learner import NetworkLearner
+from plasticity.oja import Oja
+from plasticity.pair_stdp import PairSTDP
+from plasticity.plastic_network import PlasticNetwork, Rule
+from plasticity.reward_stdp import RewardSTDP
+from plasticity.short_term import ShortTerm
+from plasticity.triplet_stdp import TripletSTDP
 from sources.filter_background import BackgroundActivity
 from sources.filter_contrast import SpatioTemporalContrast, Trail
 from sources.filter_crop import Crop
@@ -23,6 +49,7 @@ from sources.filter_refractory import Refractory
 from sources.filter_time_window import TimeWindow
 from sources.filter_undistort import Undistort
 from stream.errors import ConfigError
+from stream.merge import Merge
 from stream.operator import Operator
 from stream.packet import EVENT_DTYPE, Deploy, Label, Mark, Message, Packet, Reset
 from stream.record import Recorder
@@ -58,7 +85,114 @@ def undistort(folder: Path) -> Undistort:
     return Undistort(width=SIDE, height=SIDE, calibration=str(folder / "lens.json"))
 
 
+MODELS: dict[str, Any] = {
+    "lif": LIFUnits(5000.0),
+    "lif hard, held": LIFUnits(5000.0, v_reset=-0.2, reset="hard", refractory_us=700),
+    "lif driven": LIFUnits(5000.0, v_leak=1.3, reset="hard", refractory_us=130),
+    "current": CurrentLIFUnits(5000.0, 900.0, v_threshold=0.3),
+    "current slow, held": CurrentLIFUnits(5000.0, 8000.0, refractory_us=310),
+    "current equal, hard": CurrentLIFUnits(3000.0, 3000.0, v_threshold=0.6, reset="hard"),
+    "adaptive": AdaptiveLIFUnits(5000.0, 15_000.0),
+    "adaptive quick": AdaptiveLIFUnits(5000.0, 1000.0, adaptation=0.8, refractory_us=50),
+    "integrate": IntegrateFireUnits(),
+    "integrate driven": IntegrateFireUnits(drive_per_us=0.0002, v_reset=-0.3, reset="hard"),
+    "izhikevich": IzhikevichUnits(d=2.0, step_us=500),
+    "threshold": ThresholdUnits(0.3),
+}
+
+
+def network(model: Any, **more: Any) -> Network:
+    """Make a network of every topology: maps, a recurrent layer that sends back, a readout that answers."""
+    rng = np.random.default_rng(1)
+    gain = {IzhikevichUnits: 30.0, CurrentLIFUnits: 2.5}.get(type(model), 1.0)
+
+    def normal(*shape: int) -> NDArray[np.float64]:
+        return rng.normal(0.2 * gain, 0.4 * gain, shape)
+
+    graph = Graph(
+        (SIDE, SIDE, 2),
+        [
+            Population("map", model, (3, 3, 4)),
+            Population("pool", model, (2, 2, 4)),
+            Population("hidden", model, (8,)),
+            Population("scores", LeakyIntegratorUnits(9000.0), (3,)),
+        ],
+        [
+            Projection(INPUT, "map", Convolution(normal(2, 2, 1, 4), (2, 2), groups=2)),
+            Projection("map", "pool", Pooling((2, 2), (1, 1), weight=0.5 * gain)),
+            Projection("pool", "hidden", Dense(normal(16, 8)), 137),
+            Projection(INPUT, "hidden", sparse_of(normal(UNITS, 8) * (rng.random((UNITS, 8)) < 0.1))),
+            Projection("hidden", "hidden", Inhibition(0.3 * gain), 1000),
+            Projection("pool", "pool", OneToOne(-0.2 * gain), 20),
+            Projection("hidden", "scores", Dense(normal(8, 3))),
+        ],
+    )
+    return Network.of(graph, readout="scores", **more)
+
+
+RULES: dict[str, Rule] = {
+    "hebbian": Hebbian(local_rate=0.05),
+    "pair": PairSTDP(a_plus=0.01, a_minus=0.01, w_min=-3.0, w_max=3.0),
+    "triplet": TripletSTDP(w_min=-3.0, w_max=3.0),
+    "oja": Oja(),
+    "bcm": BCM(w_min=-3.0, w_max=3.0),
+    "reward": RewardSTDP(w_min=-3.0, w_max=3.0),
+    "error": ErrorModulated(),
+}
+
+
+def learning_graph() -> Graph:
+    model = LIFUnits(tau_mem_us=300.0)
+    rng = np.random.default_rng(1)
+    return Graph(
+        (SIDE, SIDE, 2),
+        [
+            Population("map", model, (2, 2, 3)),
+            Population("pool", model, (1, 1, 3)),
+            Population("hidden", model, (8,)),
+            Population("scores", LeakyIntegratorUnits(), (3,)),
+        ],
+        [
+            Projection(INPUT, "map", Convolution(rng.normal(0.2, 0.4, (3, 3, 2, 3)), (2, 2))),
+            Projection("map", "pool", Pooling((2, 2), (2, 2))),
+            Projection("map", "hidden", Dense(rng.normal(0.2, 0.4, (12, 8))), 137),
+            Projection("pool", "hidden", sparse_of(rng.normal(0, 0.4, (3, 8)) * (rng.random((3, 8)) < 0.6)), 50),
+            Projection("hidden", "hidden", Inhibition(0.3), 1000),
+            Projection("hidden", "scores", Dense(rng.normal(0, 1, (8, 3)))),
+        ],
+    )
+
+
+def plastic(rule: Rule) -> PlasticNetwork:
+    """Make a network in which every topology learns."""
+    ways = [(INPUT, "map"), ("map", "hidden"), ("pool", "hidden"), ("hidden", "scores")]
+    return PlasticNetwork.of(
+        learning_graph(),
+        rules=dict.fromkeys(ways, rule),
+        terminals={(INPUT, "map"): ShortTerm()},
+        readout="scores",
+    )
+
+
+def network_learner(folder: Path, *, plastic: bool = False, **more: Any) -> NetworkLearner:
+    """Make one that learns everywhere, by local rules and tired terminals too, if it is ``plastic``."""
+    path = folder / "net.safetensors"
+    save_graph(path, learning_graph())
+    ways = [("input", "map"), ("map", "hidden"), ("hidden", "scores")]
+    rules: list[dict[str, Any]] = []
+    if plastic:
+        rules = [{"source": a, "target": b, "rule": "Hebbian"} for a, b in ways]
+        rules.append({"source": "input", "target": "map", "rule": "ShortTerm"})
+    return NetworkLearner(path=str(path), readout="scores", rules=rules, weight_rate=0.05, **more)
+
+
 MAKERS: dict[str, Callable[[Path], Operator]] = {
+    "network learner": lambda folder: network_learner(folder),
+    "network learner, short windows": lambda folder: network_learner(folder, window_events=37),
+    "network learner, all": lambda folder: network_learner(folder, plastic=True, learn=("weights", "rules", "times")),
+    "network learner, by the clock": lambda folder: network_learner(
+        folder, plastic=True, correction_period_us=200_000, optimiser="sgd"
+    ),
     "learner GP": lambda folder: learner("GP"),
     "learner LP": lambda folder: learner("LP"),
     "learner HP": lambda folder: learner("HP", deploy_every=2),
@@ -80,8 +214,15 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "trail": lambda folder: Trail(width=SIDE, height=SIDE, window_us=5000),
     "time window": lambda folder: TimeWindow(width=SIDE, height=SIDE, duration_us=3000, period_us=7000),
     "undistort": undistort,
+    "merge": lambda folder: Merge(inputs=["events"], width=SIDE, height=SIDE, lateness_us=3000),
+    **{f"plastic {name}": lambda folder, rule=rule: plastic(rule) for name, rule in RULES.items()},
     "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
 }
+
+for name, model in MODELS.items():
+    MAKERS[f"network {name}"] = lambda folder, model=model: network(model)
+    if not isinstance(model, IzhikevichUnits):
+        MAKERS[f"network {name}, phases"] = lambda folder, model=model: network(model, discipline="phase", phase_us=700)
 
 
 @pytest.fixture(params=MAKERS)
@@ -250,6 +391,7 @@ def test_marks_pass_in_order(make: Callable[[], Operator]) -> None:
             marks[port].append(message)
 
     feed(operator, stream(), note)
+    operator.on_end(note)  # one that sorts by time holds the last ones until then
     wanted = [message for message in stream() if isinstance(message, Reset | Label)]
     assert all(passed == wanted for passed in marks.values())
     operator.close()

@@ -5,6 +5,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sources.recordings import make_recordings
 from stream.jit import cache_root
@@ -12,16 +15,15 @@ from stream.jit import cache_root
 README = Path(__file__).parents[1] / "README.md"
 
 
-def block(language: str) -> str:
-    found = re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(found) == 1
-    return str(found[0])
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def test_the_pipeline_and_the_python_of_the_readme_run(tmp_path: Path) -> None:
     make_recordings(tmp_path / "recordings", train_per_class=2, test_per_class=1, seed=1)
-    (tmp_path / "digits.toml").write_text(block("toml"))
-    (tmp_path / "readme.py").write_text(block("python"))
+    (described,), (running, network, training) = blocks("toml"), blocks("python")
+    (tmp_path / "digits.toml").write_text(described)
+    (tmp_path / "readme.py").write_text(running)
     environment = {**os.environ, "HOME": str(tmp_path), "HEBBSTREAM_CACHE": str(cache_root())}
     done = subprocess.run(
         [sys.executable, "-P", "readme.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
@@ -31,6 +33,15 @@ def test_the_pipeline_and_the_python_of_the_readme_run(tmp_path: Path) -> None:
     assert 0 <= float(accuracy) <= 1
     assert balanced == "True"
     assert (tmp_path / "runs" / "digits.hbs").stat().st_size > 1000
+
+    names: dict[str, Any] = {}
+    exec(network, names)
+    assert 100 < len(names["spikes"]) < 20_000
+    assert np.ptp(names["weight"]) > 0.5, "weights were learned"
+    exec(training, names)
+    assert names["loss"] > 0
+    assert names["answer"].shape == (3,)
+    assert names["correction"].n_steps == 1
 
 
 def test_every_command_of_the_readme_exists() -> None:

@@ -46,12 +46,13 @@ class Neurons:
         return clip(x, low, high)
 
     def step(self, current):
-        """Return spikes and the values asked for."""
+        """Return spikes and the values asked for, whole."""
         p = self.p
         fired, values = [], []
         for j in range(self.n):
             self.r = register(self.r)
-            threshold = p["v_threshold"] + self.theta[j] + random_mask(self.r, p["mask"], self.width)
+            m = random_mask(self.r, p["mask"], self.width)
+            threshold = p["v_threshold"] + self.theta[j] + m
             if threshold < p["floor"]:
                 threshold = p["floor"]
             v = self.v[j]
@@ -87,7 +88,12 @@ class Neurons:
             elif self.rest[j] > 0:
                 self.rest[j] -= 1
             fired.append(int(spike))
-            values.append(before_reset if p["fire_type"] == 0 else v)
+            low_byte = m % 256
+            values.append(
+                {0: before_reset, 1: v, 2: before_reset, 3: v, 4: None, 6: m, 7: low_byte - 256 * (low_byte > 127)}[
+                    p["fire_type"]
+                ]
+            )
         if p["window_enabled"]:
             self.window = 0 if self.window == p["window_length"] else (self.window + 1) % 256
         return fired, values
@@ -116,16 +122,41 @@ def path(start, end, x_first=True):
     return links
 
 
-class Chip:
-    """Cores as dictionaries: axon_values, adds, n_axons, n_neurons, weight, bias, soma, routes, value_bits, place.
+def digits(value, payload):
+    """Write a value to the base 2^payload with digits from -base/2 to base/2 - 1; the lowest first."""
+    base, found = 2**payload, []
+    while value:
+        digit = value % base
+        if digit >= base // 2:
+            digit -= base
+        found.append(digit)
+        value = (value - digit) // base
+    return found
 
-    ``routes`` of a core: (neuron, target core or None, axon or output line). ``inputs``: (unit, core, axon).
+
+def values_range(bits, kind):
+    if kind == "ternary":
+        return -1, 1
+    if kind == "unsigned":
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+class Chip:
+    """Cores as dictionaries.
+
+    axon_values, adds, n_axons, n_neurons, weight, bias, soma, table, bits, kind, place, and forward, None or (keeps,
+    dx, dy); ``routes`` of a core: (neuron, dx, dy, axon, port, steps), port one of core, out, flagged, x, y.
+    ``inputs``: (unit, core, axon).
     """
 
-    def __init__(self, cores, inputs, n_outputs, width, payload, macs, overhead, phase_clocks, x_first=True):
+    def __init__(
+        self, cores, inputs, n_outputs, *, width, payload, macs, overhead, phase_clocks, x_first=True, chip=(12, 13)
+    ):
         self.cores, self.inputs, self.width = cores, inputs, width
         self.payload, self.macs, self.overhead, self.phase_clocks = payload, macs, overhead, phase_clocks
-        self.x_first = x_first
+        self.x_first, self.chip = x_first, chip
+        self.at = {core["place"]: number for number, core in enumerate(cores)}
         self.somas = [Neurons(core["soma"], core["n_neurons"], width) for core in cores]
         self.axons = [[0] * core["n_axons"] for core in cores]
         self.arrived = [0] * len(cores)
@@ -146,25 +177,78 @@ class Chip:
         axons[core][axon] = clip(total, INT_LOW, INT_HIGH)
         arrived[core] += 1
 
+    def follow(self, place, dx, dy, port, steps):
+        """Return the ways that a packet and its copies take, and the cores that keep one."""
+        here = (place[0] + dx, place[1] + dy)
+        ways, kept = [path(place, here, self.x_first)], []
+        if port in ("x", "y"):
+            kept.append(self.at[here])
+            for _ in range(abs(steps)):
+                unit = 1 if steps > 0 else -1
+                beyond = (here[0] + unit, here[1]) if port == "x" else (here[0], here[1] + unit)
+                ways.append(path(here, beyond, self.x_first))
+                here = beyond
+                kept.append(self.at[here])
+            return ways, kept
+        while port == "flagged" and self.cores[self.at[here]]["forward"] is not None:
+            keeps, fx, fy = self.cores[self.at[here]]["forward"]
+            if keeps:
+                kept.append(self.at[here])
+            beyond = (here[0] + fx, here[1] + fy)
+            ways.append(path(here, beyond, self.x_first))
+            here = beyond
+        return ways, [*kept, self.at[here]]
+
+    def packets(self, core, lines, values):
+        """Count the packets in which the values of one destination's lines travel."""
+        bits = core["bits"]
+        if bits > self.payload:
+            return sum(sum(digit != 0 for digit in digits(values[line[0]], self.payload)) for line in lines)
+        together, n_packets = self.payload // bits, 0
+        diagonals = {}
+        for neuron, _, _, axon, _, _ in lines:
+            diagonals.setdefault(neuron - axon, []).append(neuron)
+        for neurons in diagonals.values():
+            begun = None
+            packet = []
+            for neuron in [*sorted(neurons), None]:
+                if begun is None or neuron != begun + 1 or len(packet) == together:
+                    n_packets += any(packet)
+                    packet = []
+                    # a new stretch begins its packets anew; a full packet is followed by the next
+                if neuron is not None:
+                    packet.append(values[neuron])
+                begun = neuron
+        return n_packets
+
     def phase(self, units):
-        """Run one phase on the input lines that fired in it (with repeats). Returns its counts and spikes."""
+        """Run one phase on the input lines that fired in it (with repeats). Returns its counts, spikes and loads."""
         count = dict.fromkeys(
-            ("spikes_in", "merged", "spikes_out", "packets", "hops", "synaptic_ops", "zeros", "overflows"), 0
-        )
+            (
+                "spikes_in", "merged", "spikes_out", "packets", "copies", "hops", "crossings", "synaptic_ops", "zeros",
+                "overflows",
+            ),
+            0,
+        )  # fmt: skip
         links = {}
 
-        def send(way, n):
-            count["packets"] += n
-            for link in way:
-                links[link] = links.get(link, 0) + n
-                count["hops"] += n
+        def send(ways, n):
+            count["packets"] += n * len(ways)
+            count["copies"] += n * (len(ways) - 1)
+            for way in ways:
+                for start, end in way:
+                    links[start, end] = links.get((start, end), 0) + n
+                    count["hops"] += n
+                    if start is not None and end is not None:
+                        on = [(x // self.chip[0], y // self.chip[1]) for x, y in (start, end)]
+                        count["crossings"] += n * (on[0] != on[1])
 
         count["merged"] += len(units) - len(set(units))
         for unit in dict.fromkeys(units):
             for line, core, axon in self.inputs:
                 if line == unit:
                     count["spikes_in"] += 1
-                    send(["in", *path((0, 0), self.cores[core]["place"], self.x_first)], 1)
+                    send([[(None, (0, 0)), *path((0, 0), self.cores[core]["place"], self.x_first)]], 1)
                     self.put(self.axons, self.arrived, core, axon, 1, count)
         later = [[0] * core["n_axons"] for core in self.cores]
         later_arrived = [0] * len(self.cores)
@@ -199,37 +283,50 @@ class Chip:
                             count["synaptic_ops"] += 1
             if self.arrived[c]:
                 clocks = max(clocks, -(-macs // self.macs) + self.overhead)
-            soma = self.somas[c]
-            soma.overflows = 0
-            fired, values = soma.step(current)
-            count["overflows"] += soma.overflows
-            spiking = core["soma"]["fire_type"] == 4
+            kind_of_output, shift = core["soma"]["fire_type"], core["soma"]["cut_shift"]
+            fired = [0] * n
+            if kind_of_output == 8:
+                half = len(core["table"]) // 2
+                # a list's index from the end is the two's complement that the chip means
+                values = [core["table"][clip(u // 2**shift, -half, half - 1)] for u in current]
+            else:
+                soma = self.somas[c]
+                soma.overflows = 0
+                fired, values = soma.step(current)
+                count["overflows"] += soma.overflows
+            spiking = kind_of_output == 4
             if spiking:
                 count["spikes_out"] += sum(fired)
                 spikes += [(c, j) for j in range(n) if fired[j]]
-            for neuron, target, axon in core["routes"]:
-                value = fired[neuron] if spiking else values[neuron]
-                if value == 0:
-                    if not spiking and self.arrived[c]:
-                        count["zeros"] += 1
-                    continue
-                n_packets = 1
-                if not spiking:
-                    half = 2 ** (core["value_bits"] - 1)
-                    value = clip(value, -half, half - 1)
-                    n_packets = -(-core["value_bits"] // self.payload)
-                if target is None:
-                    send([*path(core["place"], (0, 0), self.x_first), "out"], n_packets)
-                    self.output[axon] = value
+            else:
+                low, high = values_range(core["bits"], core["kind"])
+                if kind_of_output in (2, 3):
+                    values = [v // 2**shift for v in values]
                 else:
-                    send(path(core["place"], self.cores[target]["place"], self.x_first), n_packets)
-                    self.put(later, later_arrived, target, axon, value, count)
-            if not spiking:
-                half = 2 ** (core["value_bits"] - 1)
-                count["overflows"] += sum(not -half <= value < half for value in values)
+                    count["overflows"] += sum(not low <= v <= high for v in values)
+                values = [clip(v, low, high) for v in values]
+            destinations = dict.fromkeys(tuple(line[k] for k in (1, 2, 4, 5)) for line in core["routes"])
+            for way in destinations:
+                lines = [line for line in core["routes"] if tuple(line[k] for k in (1, 2, 4, 5)) == way]
+                dx, dy, port, steps = way
+                if port == "out":
+                    ways, targets = [[*path(core["place"], (0, 0), self.x_first), ((0, 0), None)]], []
+                else:
+                    ways, targets = self.follow(core["place"], dx, dy, port, steps)
+                send(ways, sum(fired[line[0]] for line in lines) if spiking else self.packets(core, lines, values))
+                for neuron, _, _, axon, _, _ in lines:
+                    value = fired[neuron] if spiking else values[neuron]
+                    if value == 0:
+                        if not spiking and self.arrived[c]:
+                            count["zeros"] += 1
+                        continue
+                    if port == "out":
+                        self.output[axon] = value
+                    for target in targets:
+                        self.put(later, later_arrived, target, axon, value, count)
         self.axons, self.arrived = later, later_arrived
         self.score = [s + o for s, o in zip(self.score, self.output, strict=True)]
         count["busiest_link"] = max(links.values(), default=0)
         count["clocks"] = max(clocks, count["busiest_link"])
-        count["overruns"] = int(count["clocks"] > self.phase_clocks)
-        return count, spikes
+        count["overruns"] = int(count["clocks"] > self.phase_clocks > 0)
+        return count, spikes, {ends: n for ends, n in links.items() if n}

@@ -20,8 +20,8 @@ from chip.compiler import (
     report,
     reweigh,
 )
-from chip.grid import DONE, new_state, run_phases
-from chip.profile import load_profile
+from chip.grid import DONE, new_state, probe, run_phases
+from chip.profile import load_profile, shipped_profiles
 from stream.errors import CapacityError, ConfigError
 from stream.packet import PHASE_DTYPE, SPIKE_DTYPE
 
@@ -66,7 +66,7 @@ def run_grid(program, inputs):
     incoming = np.zeros(len(unit), SPIKE_DTYPE)
     incoming["t"], incoming["unit"] = phase * 1000 + 7, unit
     spikes, rows, progress = np.empty(500_000, SPIKE_DTYPE), np.empty(100, PHASE_DTYPE), np.zeros(3, np.int64)
-    state = new_state(program.grid, PROFILE.n_links, program.n_outputs, 1000, 1000)
+    state = new_state(program.grid, 1000, 1000)
     assert run_phases(program.grid, state, incoming, len(inputs) * 1000, True, spikes, rows, progress) == DONE
     found = [(int(t) // 1000 - 1, int(unit)) for t, unit in spikes[: progress[1]].tolist()]
     return found, state.score, state
@@ -91,14 +91,14 @@ def test_split_and_placed_anyhow_equals_the_whole(sizes, seed):
             assert got_spikes == found
         assert got_score.tolist() == score.tolist()
         last = [k for k, part in enumerate(compiled.parts) if part.layer == len(layers) - 1 and part.holds_neurons]
-        assert np.concatenate([state.soma.v[k] for k in last])[: sizes[-1]].tolist() == v.tolist()
+        assert np.concatenate([probe(compiled.grid, state, k).v for k in last]).tolist() == v.tolist()
 
 
 def test_digit_network_takes_ten_axon_groups():
     program = compile_network(random_network(np.random.default_rng(0), (2312, 200, 10)), PROFILE)
     assert len(program.cores) == 12
     assert sum(not part.holds_neurons for part in program.parts) == 10
-    assert program.grid.value_packets.tolist() == [3] * 10 + [4, 4]  # 24 and 28 bits in payloads of 8
+    assert program.grid.cores["value_bits"].tolist() == [24] * 10 + [28, 28]
     words = report(program)
     assert words["cores used"] == 12
     assert words["weight bytes used"] == 2312 * 200 + 200 * 10
@@ -116,8 +116,7 @@ def test_reweighing_equals_compiling_anew():
     program = compile_network(first, PROFILE)
     n_bytes = reweigh(program, second)
     anew = compile_network(second, PROFILE)
-    got, wanted = [(*compiled.grid.synapses, *compiled.grid.soma) for compiled in (program, anew)]
-    for one, other in zip(got, wanted, strict=True):
+    for one, other in zip(program.grid, anew.grid, strict=True):
         assert np.array_equal(one, other)
     assert n_bytes == 300 * 270 + 270 * 4 + 3 * 16  # two groups of hidden neurons and the readout: three somas
     with pytest.raises(ConfigError, match="compile the network anew"):
@@ -191,6 +190,33 @@ def test_deploy_arrays_are_checked():
         float_layers({})
 
 
+@pytest.mark.parametrize("name", shipped_profiles())
+def test_every_number_of_a_profile_says_where_it_comes_from(name):
+    profile = load_profile(name)
+    for field in set(profile.__struct_fields__) - {"name"}:
+        quantity = getattr(profile, field)
+        assert len(quantity.source) > 10, field
+        assert (quantity.value == 0) >= (quantity.confidence == "unknown"), field
+    assert profile.name == name
+    assert profile.n_cores == {"tianjic-2019": 156, "tianjicx": 160}[name]
+    assert profile.shortest_phase_us == {"tianjic-2019": 17, "tianjicx": 1}[name]
+
+
+def test_the_larger_core_of_the_other_profile_holds_a_layer_whole():
+    layers = random_network(np.random.default_rng(5), (600, 200, 10))
+    profile = load_profile("tianjicx")
+    program = compile_network(layers, profile)
+    assert len(program.cores) == 2  # 600 x 200 bytes fit one core of 144 KiB
+    inputs = np.random.default_rng(6).random((9, 600)) < 0.1
+    found, score, _ = run_grid(program, inputs)
+    # the same network over ten small cores is a phase later, and says the same
+    later, _, _ = run_grid(compile_network(layers, PROFILE), np.concatenate([inputs, np.zeros((1, 600), bool)]))
+    assert [(phase + 1, unit) for phase, unit in found if phase < 9] == [pair for pair in later if pair[0] < 10]
+    assert len(found) > 20
+    assert score.any()
+    assert "estimated power low mW" not in report(program)  # nothing public
+
+
 def test_profiles_are_strict(tmp_path):
     mine = tmp_path / "mine.toml"
     shipped = (Path(chip.profile.__file__).parent / "profiles" / "tianjic-2019.toml").read_text()
@@ -200,10 +226,11 @@ def test_profiles_are_strict(tmp_path):
         ("[payload_bits]", "[payload_bites]", "unknown field"),
         ("value = 5050", 'value = "many"', "Expected `int`"),
         ('confidence = "chosen"', 'confidence = "sure"', "Invalid enum value"),
+        ("value = [8]", "value = [20]", "table_address_bits"),
         ("value = 8\n", "value = 4\n", "weight_bits is 4, wanted 8"),
     ]:
         mine.write_text(shipped.replace(old, new, 1))
         with pytest.raises(ConfigError, match=message):
             load_profile(mine)
-    with pytest.raises(ConfigError, match="wanted one of tianjic-2019"):
+    with pytest.raises(ConfigError, match="wanted one of tianjic-2019, tianjicx, or the path"):
         load_profile("loihi")

@@ -252,7 +252,7 @@ def test_strict_overflow_names_core_and_phase():
     node, seen = ChipNode(width=2, height=2), Collector()
     node.on_mark("events", Deploy(0, 1, arrays), seen)
     assert node.state is not None
-    node.state.soma.v[0, 0] = 2**27 - 100
+    node.state.soma.v[0] = 2**27 - 100
     with pytest.raises(CapacityError, match=r"core 0 at \(0, 0\), layer0 0:8 to 0:1, phase 0 since the last reset"):
         node.on_packet("events", packet_of(np.array([(0, 0, 0, 0), (2000, 0, 0, 0)], EVENT_DTYPE)), seen)
 

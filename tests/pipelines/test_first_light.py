@@ -68,7 +68,7 @@ def described(
             EdgeSpec(source=f"{first}.events", target="learner.events"),
             EdgeSpec(source="learner.forward", target="chip.events"),
             EdgeSpec(source="learner.answers", target="recorder.learner"),
-            EdgeSpec(source="learner.spikes", target="recorder.hidden"),
+            EdgeSpec(source="learner.hidden", target="recorder.hidden"),
             EdgeSpec(source="chip.answers", target="recorder.chip"),
             EdgeSpec(source="chip.spikes", target="recorder.chip_spikes"),
             EdgeSpec(source="chip.phases", target="recorder.phases"),
@@ -129,7 +129,7 @@ def test_something_happens_at_every_joint(whole: Outcome) -> None:
     assert phases["hops"].sum() > phases["packets"].sum()
     assert whole.result.members["learner"]["corrections"] == 20
     assert whole.result.members["chip"]["deploys"] >= 3
-    assert {"learner.hidden.weight", "learner.hidden_state.hebb"} <= whole.state.keys()
+    assert {"learner.weight", "learner.fast"} <= whole.state.keys()
     assert np.frombuffer(whole.state["learner.hidden_state.hebb"], np.float32).any()
 
 

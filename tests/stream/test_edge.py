@@ -1,5 +1,7 @@
 """Edges over real sockets: order, credit, an exact ledger, and strangers kept out."""
 
+import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +11,18 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
 
+from stream.backlog import Backlog, Policy
+from stream.curve import Curve, guard_endpoint, make_keys
 from stream.edge import Bounds, Hello, Receiver, Sender
-from stream.errors import StreamError
+from stream.errors import ConfigError, StreamError
+from stream.ledger import EdgeCounts
 from stream.operator import Port
-from stream.packet import EVENT_DTYPE, End, Label, Message, Packet
-from stream.wire import PROTOCOL_VERSION, encode
+from stream.packet import EVENT_DTYPE, End, Label, Loss, Message, Packet
+from stream.slots import Slots
+from stream.wire import PROTOCOL_VERSION, Header, PacketBody, encode
 
 PORT = Port("events", 10, 10)
 NAME = "a.out -> b.in"
@@ -190,6 +198,7 @@ def test_what_still_waits_when_a_live_edge_closes_is_counted(
         ({"token": "other"}, "another run"),
         ({"edge": "x.y -> z.w"}, "this is edge"),
         ({"protocol": 99}, "protocol 99, wanted 1"),
+        ({"schema": "dt <u8, x <u4"}, "events that are dt <u8, x <u4, wanted dt <u4, xp <u2, y <u2"),
         ({"port": Port("spikes")}, "brings spikes, wanted events 10x10"),
         ({"port": Port("events", 640, 480)}, "brings events 640x480, wanted events 10x10"),
     ],
@@ -318,4 +327,328 @@ def test_zero_copy_stall_size(context: "zmq.Context[zmq.Socket[bytes]]", endpoin
     sender.close(timeout_s=30)
     consumer.join(30)
     assert receiver.counts.delivered_items == 3000 * 8192
+    receiver.close()
+
+
+# Live edges
+
+
+@pytest.mark.parametrize("policy", ["drop-oldest", "drop-newest", "sample"])
+def test_what_a_live_edge_drops_is_told_where_it_is_missing(
+    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str, policy: Policy
+) -> None:
+    receiver = Receiver(context, NAME, PORT, endpoint, token="t", window=2)
+    gate = threading.Event()
+    consumer = Consumer(receiver, lambda message: gate.wait(10) and None)
+    bounds = Bounds(messages=6, age_us=10**9)
+    sender = Sender(context, NAME, PORT, token="t", delivery="live", bounds=bounds, policy=policy)
+    sender.connect(receiver.endpoint)
+    for index in range(60):
+        sender.put(packet(10 * index))
+        counts = sender.counts
+        # exact at any time, not only at the end
+        left = counts.sent_messages - counts.dropped_messages
+        assert left == sender.acknowledged + sender.in_flight + counts.waiting_messages
+        assert counts.waiting_messages <= 6
+    gate.set()
+    sender.put(End(600))
+    sender.close()
+    consumer.join(10)
+    assert consumer.failure is None
+    missing, last = 0, 0
+    before: Message | None = None
+    for message in consumer.got:
+        if isinstance(message, Loss):
+            missing += message.items
+            assert message.items == 10 * message.packets
+            if policy != "sample":  # one gap at a time: from where it begins to the next message
+                assert (message.start_us, message.t_us - message.start_us) == (last, message.items)
+        elif isinstance(message, Packet):
+            first = int(message.items["t"][0])
+            assert first == last or isinstance(before, Loss)  # no gap without a mark
+            last = message.end_us
+        before = message
+    delivered = receiver.counts.delivered_items
+    assert sender.counts.sent_items == 600 == delivered + missing == delivered + sender.counts.dropped_items
+    assert sender.counts.sent_messages == receiver.counts.delivered_messages + sender.counts.dropped_messages
+    starts = [int(message.items["t"][0]) for message in consumer.got if isinstance(message, Packet)]
+    if policy == "drop-oldest":
+        assert starts[-5:] == [550, 560, 570, 580, 590]  # the end takes a place too
+    if policy == "drop-newest":
+        assert starts == [10 * index for index in range(len(starts))]
+    if policy == "sample":
+        gaps = np.diff(starts[2:])  # two were on their way before anything waited
+        assert max(starts) > 400
+        assert len(gaps) >= 2
+        assert len(set(gaps.tolist())) == 1  # evenly
+    receiver.close()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.integers(0, 3)), max_size=60),
+    st.sampled_from(["drop-oldest", "drop-newest", "sample"]),
+    st.integers(1, 5),
+    st.integers(13, 800),
+)
+def test_a_backlog_accounts_for_everything(
+    steps: list[tuple[int, bool, int]], policy: Policy, messages: int, n_bytes: int
+) -> None:
+    counts = EdgeCounts()
+    backlog = Backlog(Bounds(messages, n_bytes, 10**9), policy, counts)
+    items = told = got = marks = t = 0
+    for n, is_mark, pops in steps:
+        backlog.put(Label(t, 1, 0) if is_mark else packet(t, n))
+        items += 0 if is_mark else n
+        marks += is_mark
+        t += n
+        backlog.trim()
+        waiting = [entry.message for entry in backlog._entries]
+        n_packets = sum(isinstance(message, Packet) for message in waiting)
+        assert len(backlog) == counts.waiting_messages
+        assert n_packets == 0 or (len(backlog) <= messages and backlog.n_bytes <= n_bytes)
+        for _ in range(min(pops, len(backlog))):
+            message = backlog.pop()
+            told += message.items if isinstance(message, Loss) else 0
+            got += len(message.items) if isinstance(message, Packet) else 0
+            marks -= isinstance(message, Label)
+    backlog.put(End(t))
+    while len(backlog):
+        message = backlog.pop()
+        told += message.items if isinstance(message, Loss) else 0
+        got += len(message.items) if isinstance(message, Packet) else 0
+        marks -= isinstance(message, Label)
+    assert items == got + told == got + counts.dropped_items
+    assert marks == 0
+
+
+# A proxy that spoils things
+
+
+@pytest.mark.parametrize("fault", ["delay", "drop", "duplicate", "swap", "truncate", "cut"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_a_proxy_spoils_is_noticed_and_what_came_before_is_right(
+    context: "zmq.Context[zmq.Socket[bytes]]", tmp_path: Path, fault: str, seed: int
+) -> None:
+    receiver = Receiver(context, NAME, PORT, f"ipc://{tmp_path}/back", token="t", window=8)
+    consumer = Consumer(receiver)
+    front, back = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    front.bind(f"ipc://{tmp_path}/front")
+    back.connect(receiver.endpoint)
+    victim = int(np.random.default_rng(seed).integers(3, 30))
+    is_over = threading.Event()
+
+    def proxy() -> None:
+        identity, n, held = b"", 0, list[bytes]()
+        while not is_over.is_set():
+            if front.poll(5):
+                identity, *frames = front.recv_multipart()
+                n += 1
+                if n == victim:
+                    if fault == "delay":
+                        time.sleep(0.2)
+                    elif fault == "drop":
+                        continue
+                    elif fault == "duplicate":
+                        back.send_multipart(frames)
+                    elif fault == "swap":
+                        held = frames
+                        continue
+                    elif fault == "truncate":
+                        frames[-1] = frames[-1][:-3]
+                    else:
+                        frames = [frames[0][:4]]
+                back.send_multipart(frames)
+                if held:
+                    back.send_multipart(held)
+                    held = []
+            while back.poll(0):
+                front.send_multipart([identity, *back.recv_multipart()])
+
+    thread = threading.Thread(target=proxy, daemon=True)
+    thread.start()
+    sender = Sender(context, NAME, PORT, token="t", shared=seed == 0)
+    sender.connect(f"ipc://{tmp_path}/front")
+
+    def alive() -> None:
+        if consumer.failure is not None:
+            raise StreamError("the receiver has given up")
+
+    sender.alive = alive
+    sent = [packet(10 * index) for index in range(40)]
+    try:
+        for message in [*sent, End(400)]:
+            sender.put(message)
+    except StreamError:
+        pass
+    consumer.join(10)
+    assert (consumer.failure is None) == (fault == "delay")
+    got = [message for message in consumer.got if isinstance(message, Packet)]
+    assert len(got) == (40 if fault == "delay" else victim - 2 + (fault == "duplicate"))  # the hello came first
+    for left, right in zip(sent, got, strict=False):
+        assert left.items.tobytes() == right.items.tobytes()
+    is_over.set()
+    thread.join(5)
+    sender.close(timeout_s=0.1)
+    front.close(linger=0)
+    back.close(linger=0)
+    receiver.close()
+
+
+# Shared memory
+
+
+def test_payloads_go_through_shared_memory_and_leave_nothing(
+    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str
+) -> None:
+    if not hasattr(os, "memfd_create"):
+        pytest.skip("this system has no anonymous files in memory")
+    before = set(os.listdir("/proc/self/fd"))
+    for shared in (True, False):
+        receiver = Receiver(context, NAME, PORT, endpoint + ("s" if "ipc" in endpoint else ""), token="t", window=4)
+        consumer = Consumer(receiver)
+        sender = Sender(context, NAME, PORT, token="t", shared=shared)
+        sender.connect(receiver.endpoint)
+        sent = [packet(10 * index, 1 + index % 10) for index in range(300)]
+        for message in [*sent, packet(3000, 200_000), End(300_000)]:  # the last packet is larger than a slot
+            sender.put(message)
+        sender.close()
+        consumer.join(10)
+        for left, right in zip(sent, consumer.got, strict=False):
+            assert isinstance(right, Packet)
+            assert right.items.tobytes() == left.items.tobytes()
+        assert receiver.counts.delivered_items == sum(len(it.items) for it in sent) + 200_000
+        assert (receiver.counts.bytes < 8 * 200_000 + 300 * 140) == shared  # the headers, and the large one
+        receiver.close()
+    assert not any("memfd:hebbstream" in os.readlink(f"/proc/self/fd/{fd}") for fd in _new_fds(before))
+
+
+def _new_fds(before: set[str]) -> list[str]:
+    return [fd for fd in os.listdir("/proc/self/fd") if fd not in before and Path(f"/proc/self/fd/{fd}").is_symlink()]
+
+
+def test_a_peer_cannot_make_us_map_what_it_likes(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * (2 << 20))
+    with file.open("rb") as opened:
+        assert Slots.open(f"/proc/{os.getpid()}/fd/{opened.fileno()}") is None  # not sealed: it could be cut
+    for place in ("/etc/passwd", "/proc/1/fd/0/../../mem", "/proc/self/fd/0", "", "/proc/99999999/fd/3"):
+        assert Slots.open(place) is None
+
+
+def test_a_slot_that_is_not_there_is_an_error(context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> None:
+    receiver = Receiver(context, NAME, PORT, endpoint, token="t")
+    consumer = Consumer(receiver)
+    sender = Sender(context, NAME, PORT, token="t")
+    sender.connect(receiver.endpoint)
+    huge = PacketBody("events", 0, 10**9, 1 << 22)
+    header = msgspec.msgpack.encode(Header(PROTOCOL_VERSION, NAME, 0, 0, 0, huge))
+    sender.socket.send(b"slot" + (2**32 - 1).to_bytes(4, "little") + header)
+    consumer.join(10)
+    assert "wanted" in str(consumer.failure)
+    sender.socket.close()
+    receiver.close()
+
+
+# Keys
+
+
+def test_only_known_keys_come_in(context: "zmq.Context[zmq.Socket[bytes]]", tmp_path: Path) -> None:
+    """The good key works, although the socket has a ZAP domain of its own; three bad peers stay out."""
+    for name in ("server", "friend", "stranger"):
+        make_keys(tmp_path / name, name)
+    allow = tmp_path / "allowed"
+    allow.mkdir()
+    shutil.copy(tmp_path / "friend" / "friend.key", allow)
+    ours = Curve(tmp_path / "server" / "server.key_secret", allow=allow)
+    receiver = Receiver(context, NAME, PORT, "tcp://127.0.0.1:*", token="", curve=ours)
+    consumer = Consumer(receiver)
+    server_key = tmp_path / "server" / "server.key"
+    wrong_server = tmp_path / "friend" / "friend.key"
+    others = zmq.Context()
+    for secret, public in (("stranger", server_key), ("friend", wrong_server), (None, None)):
+        curve = Curve(tmp_path / secret / f"{secret}.key_secret", server=public) if secret else None
+        bad = Sender(others, NAME, PORT, token="", curve=curve)
+        with pytest.raises(StreamError, match="does it know this node's key"):
+            bad.connect(receiver.endpoint, timeout_s=0.4)
+        bad.socket.close()
+    good = Sender(
+        others, NAME, PORT, token="", curve=Curve(tmp_path / "friend" / "friend.key_secret", server=server_key)
+    )
+    good.connect(receiver.endpoint)
+    good.put(packet(0))
+    good.put(End(10))
+    good.close()
+    consumer.join(10)
+    assert receiver.counts.delivered_items == 10
+    receiver.close()
+    ours.close()
+    others.destroy(linger=0)
+
+
+def test_keys_that_are_none_or_in_the_open(tmp_path: Path) -> None:
+    public, secret = make_keys(tmp_path, "me")
+    assert secret.stat().st_mode & 0o077 == 0
+    with pytest.raises(ConfigError, match="there is one already"):
+        make_keys(tmp_path, "me")
+    with pytest.raises(ConfigError, match="holds no secret key"):
+        Curve(public)
+    with pytest.raises(ConfigError, match="no .key file there"):
+        Curve(secret, allow=tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="hebbstream keys"):
+        Curve(tmp_path / "nobody.key_secret")
+    secret.chmod(0o644)
+    with pytest.raises(ConfigError, match="others may read it"):
+        Curve(secret)
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:7000", "tcp://*:7000", "tcp://192.168.1.3:7000", "tcp://[::]:1"])
+def test_listening_elsewhere_wants_keys_or_insistence(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="--insecure"):
+        guard_endpoint(endpoint, curve=None, insecure=False)
+    guard_endpoint(endpoint, curve=None, insecure=True)
+    for close in ("tcp://127.0.0.1:7000", "tcp://[::1]:7000", "ipc:///tmp/x"):
+        guard_endpoint(close, curve=None, insecure=False)
+    for wrong in ("udp://127.0.0.1:1", "nonsense", "tcp://"):
+        with pytest.raises(ConfigError, match="wanted ipc://PATH or tcp://HOST:PORT"):
+            guard_endpoint(wrong, curve=None, insecure=True)
+
+
+def test_a_flood_of_strangers_and_slow_handshakes_leave_time_for_work(
+    context: "zmq.Context[zmq.Socket[bytes]]",
+) -> None:
+    import socket
+
+    receiver = Receiver(context, NAME, PORT, "tcp://127.0.0.1:*", token="t")
+    consumer = Consumer(receiver)
+    host, port = receiver.endpoint.removeprefix("tcp://").split(":")
+    slow = [socket.create_connection((host, int(port)), timeout=2) for _ in range(30)]
+    for one in slow:
+        one.sendall(b"\xff\x00\x00")  # the beginning of a greeting, and then nothing
+    sender = Sender(context, NAME, PORT, token="t")
+    sender.connect(receiver.endpoint)
+    others = zmq.Context()
+    flood = [others.socket(zmq.DEALER) for _ in range(10)]
+    for index, one in enumerate(flood):
+        one.connect(receiver.endpoint)
+        for _ in range(300):
+            one.send_multipart([b"hello", b"rubbish"] if index % 2 else [b"ack", b"\xff" * 8])
+    start = time.monotonic()
+    for index in range(100):
+        sender.put(packet(10 * index))
+    sender.put(End(1000))
+    sender.close()
+    consumer.join(10)
+    assert time.monotonic() - start < 5
+    assert consumer.failure is None
+    assert receiver.counts.delivered_items == 1000
+    assert receiver.counts.refused_messages > 0
+    others.destroy(linger=0)
+    for one in slow:
+        one.close()
+    receiver.close()
+
+
+def test_a_socket_file_is_for_its_owner_alone(context: "zmq.Context[zmq.Socket[bytes]]", tmp_path: Path) -> None:
+    receiver = Receiver(context, NAME, PORT, f"ipc://{tmp_path}/e", token="t")
+    assert (tmp_path / "e").stat().st_mode & 0o777 == 0o600
     receiver.close()

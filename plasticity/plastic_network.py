@@ -1,0 +1,556 @@
+"""Networks whose weights change as the stream runs through them: ``neurons.network.Network`` with local rules.
+
+::
+
+    network = PlasticNetwork.of(
+        graph,
+        rules={("input", "hidden"): PairSTDP(a_plus=0.01), ("hidden", "out"): RewardSTDP()},
+        terminals={("input", "hidden"): ShortTerm(depletion=0.3)},
+    )
+    network.run(events)
+    network.reward(0.5)
+    learned = network.learned()  # a Graph, to be saved
+
+Rules stand in files of their own: ``hebbian``, ``pair_stdp``, ``triplet_stdp``, ``oja``, ``bcm``, ``reward_stdp``,
+``error_modulated``; tired terminals in ``short_term``. A homeostatic threshold is the slow adaptation of
+``AdaptiveLIFUnits``. Any projection of the kinds dense, sparse, one-to-one (with a weight for each) and convolution
+(one group) may have a rule, several at once, delays and recurrence included. How rules are carried out, and in which
+order: ``plasticity.rules``.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurons.convolution import Convolution
+from neurons.dense import Dense
+from neurons.engine import DIRECT, DIRECT_END, FIRST, IS_READ, LOGGED, N_LOG, PLASTIC, TARGET, UNITS, WEIGHT
+from neurons.graph import Graph, Projection, n_units, shape_of
+from neurons.network import BEFORE_ALL_US, DONE_US, Discipline, Network, Precision
+from neurons.one_to_one import OneToOne
+from neurons.sparse import Sparse
+from plasticity.bcm import BCM, bcm_share
+from plasticity.error_modulated import ErrorModulated
+from plasticity.hebbian import ADD, BLEND, LINEAR, MASK, SOFTMAX, TANH, Hebbian
+from plasticity.oja import Oja
+from plasticity.pair_stdp import PairSTDP
+from plasticity.reward_stdp import RewardSTDP
+from plasticity.rules import (
+    A3_POST,
+    A3_PRE,
+    A_POST,
+    A_PRE,
+    BCM_RULE,
+    ERROR_MODULATED,
+    FAST_MAX,
+    FIRST_FAST,
+    FIRST_POST,
+    FIRST_PRE,
+    FIRST_ROW,
+    FIRST_SIGNAL,
+    FORM,
+    HAS_SHORT_TERM,
+    HEBBIAN,
+    MIXING,
+    N_NUMBER_COLUMNS,
+    N_PLACE_COLUMNS,
+    N_PRE,
+    NEAREST,
+    OJA,
+    PAIR_STDP,
+    POST_TERM,
+    RATE,
+    RENEW_AFTER_TAUS,
+    REWARD,
+    REWARD_STDP,
+    RULE,
+    SHARE,
+    STATIC,
+    TAU_FAST,
+    TAU_X,
+    TAU_X2,
+    TAU_Y,
+    TAU_Y2,
+    TRIPLET_STDP,
+    W_MAX,
+    W_MIN,
+    Memory,
+    Table,
+    note,
+    plastic_run,
+    renew,
+)
+from plasticity.short_term import ShortTerm
+from plasticity.triplet_stdp import TripletSTDP
+from stream.errors import ConfigError
+from stream.operator import Snapshot
+
+__all__ = ["PlasticNetwork", "Rule"]
+
+Rule: TypeAlias = Hebbian | PairSTDP | TripletSTDP | Oja | BCM | RewardSTDP | ErrorModulated
+Ends: TypeAlias = tuple[str, str]
+
+NUMBERS = {Hebbian: HEBBIAN, PairSTDP: PAIR_STDP, TripletSTDP: TRIPLET_STDP, Oja: OJA, BCM: BCM_RULE}
+NUMBERS |= {RewardSTDP: REWARD_STDP, ErrorModulated: ERROR_MODULATED}
+FORMS = {"add": ADD, "blend": BLEND, "mask": MASK}
+POST_TERMS = {"tanh": TANH, "linear": LINEAR, "softmax": SOFTMAX}
+ROOM = 4096  # notes of a log; it grows
+
+
+def _numbers_of(rule: Rule | None) -> NDArray[np.float64]:
+    """Return the row of ``Table.number``; time constants that a rule does not have never let anything decay."""
+    number = np.zeros(N_NUMBER_COLUMNS)
+    number[[TAU_X, TAU_X2, TAU_Y, TAU_Y2, TAU_FAST]] = np.inf
+    number[[W_MIN, W_MAX, FAST_MAX]] = -np.inf, np.inf, np.inf
+    match rule:
+        case PairSTDP() | RewardSTDP():
+            number[[A_PRE, A_POST, TAU_X, TAU_Y]] = rule.a_minus, rule.a_plus, rule.tau_plus_us, rule.tau_minus_us
+            number[[W_MIN, W_MAX]] = rule.w_min, rule.w_max
+            if isinstance(rule, RewardSTDP):
+                number[[RATE, TAU_FAST]] = rule.rate, rule.tau_eligibility_us
+            else:
+                number[NEAREST] = rule.nearest
+        case TripletSTDP():
+            number[[A_PRE, A_POST, A3_PRE, A3_POST]] = rule.a2_minus, rule.a2_plus, rule.a3_minus, rule.a3_plus
+            number[[TAU_X, TAU_X2, TAU_Y, TAU_Y2]] = rule.tau_plus_us, rule.tau_x_us, rule.tau_minus_us, rule.tau_y_us
+            number[[W_MIN, W_MAX]] = rule.w_min, rule.w_max
+        case Oja():
+            number[[RATE, TAU_X, TAU_Y]] = rule.rate, rule.tau_pre_us, rule.tau_post_us
+        case BCM():
+            number[[RATE, TAU_Y, TAU_Y2]] = rule.rate, rule.tau_post_us, rule.tau_theta_us
+            number[SHARE] = bcm_share(rule.tau_post_us, rule.tau_theta_us)
+            number[[W_MIN, W_MAX]] = rule.w_min, rule.w_max
+        case ErrorModulated():
+            number[[RATE, TAU_X, W_MIN, W_MAX]] = rule.rate, rule.tau_pre_us, rule.w_min, rule.w_max
+        case Hebbian():
+            number[[TAU_FAST, FAST_MAX]] = rule.tau_hebb_us, rule.hebb_max
+            number[MIXING] = rule.mixing if rule.mixed != "blend" else 0.0
+    return number
+
+
+def _read_rule(table: dict[str, Any]) -> tuple[Ends, Rule | ShortTerm]:
+    """Make a rule of a table of a pipeline file."""
+    known: dict[str, Any] = {it.__name__: it for it in (*NUMBERS, ShortTerm)}
+    ends = table.pop("source", ""), table.pop("target", "")
+    name = table.pop("rule", "")
+    if not all(ends) or name not in known:
+        raise ConfigError(
+            f"rule {name!r} of {ends[0]} > {ends[1]}: wanted source, target, and rule: {', '.join(known)}"
+        )
+    if strange := table.keys() - set(known[name]._fields):
+        raise ConfigError(
+            f"{name} of {ends[0]} > {ends[1]}: there is no {', '.join(sorted(strange))}; it has "
+            f"{', '.join(known[name]._fields)}"
+        )
+    return ends, known[name](**table)
+
+
+def _check_rule(ends: Ends, rule: Rule | ShortTerm) -> None:
+    subject = f"{type(rule).__name__} of {ends[0]} > {ends[1]}"
+    for name, value in rule._asdict().items():
+        if name.startswith("tau_") and not np.all(np.asarray(value) > 0):
+            raise ConfigError(f"{subject}: {name} is {value}, wanted a time above 0 us")
+        if isinstance(value, (int, float)) and math.isnan(value):
+            raise ConfigError(f"{subject}: {name} is not a number")
+    if isinstance(rule, BCM) and rule.tau_post_us == 2 * rule.tau_theta_us:
+        raise ConfigError(
+            f"{subject}: tau_post_us is twice tau_theta_us, for which there is no formula; move one a bit"
+        )
+    if isinstance(rule, Hebbian):
+        for name, known in (("mixed", FORMS), ("post", POST_TERMS)):
+            if getattr(rule, name) not in known:
+                raise ConfigError(f"{subject}: {name} is {getattr(rule, name)!r}, wanted one of {', '.join(known)}")
+        if (rule.mixed == "mask") != (rule.mask is not None):
+            raise ConfigError(f"{subject}: a mask goes with mixed = 'mask', and only with it")
+
+
+def _spread(value: Any, n: int, subject: str) -> NDArray[np.float64]:
+    array = np.asarray(value, np.float64)
+    if array.shape not in ((), (n,)):
+        raise ConfigError(f"{subject}: got shape {array.shape}, wanted a number or one for each of {n} units")
+    return np.broadcast_to(array, (n,))
+
+
+class PlasticNetwork(Network):
+    """A network with local rules.
+
+    Parameters
+    ----------
+    path
+        A network file, written by ``neurons.graph_file.save_graph``. From Python: :meth:`of`.
+    rules
+        One table for each plastic projection: ``source``, ``target``, ``rule`` (a rule's name, such as ``PairSTDP``, or
+        ``ShortTerm``), and that rule's parameters.
+    readout, precision
+        As for ``neurons.network.Network``.
+    reset_local
+        Whether a ``Reset`` clears fast changes and tired terminals; False carries them along the stream.
+
+    Raises
+    ------
+    ConfigError
+        If the file, the network or a rule is not in order, or one does not fit the other.
+
+    Notes
+    -----
+    A ``Reset`` mark puts potentials, traces and (see ``reset_local``) fast changes to rest; weights stay as they have
+    been learned.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        rules: list[dict[str, Any]],
+        readout: str = "",
+        precision: Precision = "float32",
+        reset_local: bool = True,
+    ) -> None:
+        super().__init__(path=path, readout=readout, precision=precision)
+        learning: dict[Ends, Rule] = {}
+        terminals: dict[Ends, ShortTerm] = {}
+        for table in rules:
+            ends, rule = _read_rule(dict(table))
+            if ends in (terminals if isinstance(rule, ShortTerm) else learning):
+                raise ConfigError(f"rule of {ends[0]} > {ends[1]}: got two of a kind, wanted one")
+            if isinstance(rule, ShortTerm):
+                terminals[ends] = rule
+            else:
+                learning[ends] = rule
+        self._set_up_rules(learning, terminals, reset_local)
+
+    @classmethod
+    def of(
+        cls,
+        graph: Graph,
+        *,
+        rules: Mapping[Ends, Rule] | None = None,
+        terminals: Mapping[Ends, ShortTerm] | None = None,
+        discipline: Discipline = "event",
+        phase_us: int = 1000,
+        readout: str = "",
+        precision: Precision = "float32",
+        reset_local: bool = True,
+    ) -> "PlasticNetwork":
+        """Make one.
+
+        Parameters
+        ----------
+        graph
+            The network; its weights are where learning begins.
+        rules, terminals
+            By (source, target).
+        discipline, phase_us, readout, precision
+            As for ``Network``; local rules want ``event``.
+        reset_local
+            As above.
+
+        Raises
+        ------
+        ConfigError
+            If the graph or a rule is not in order, or one does not fit the other.
+        """
+        network = cls.__new__(cls)
+        network._set_up(graph, discipline, phase_us, readout, precision)
+        network._set_up_rules(dict(rules or {}), dict(terminals or {}), reset_local)
+        return network
+
+    # -- from rules to tables ------------------------------------------------------------------------------------------
+
+    def _set_up_rules(self, rules: dict[Ends, Rule], terminals: dict[Ends, ShortTerm], reset_local: bool) -> None:
+        if self._program.phase_us > 0 and (rules or terminals):
+            raise ConfigError("local rules read potentials at every spike; run the network with discipline 'event'")
+        projections = list(self.graph.projections)
+        ways: dict[Ends, int] = {}
+        for ends, wanted in [*rules.items(), *terminals.items()]:
+            found = [q for q, it in enumerate(projections) if (it.source, it.target) == ends]
+            if len(found) != 1:
+                raise ConfigError(f"rule of {ends[0]} > {ends[1]}: got {len(found)} such projections, wanted one")
+            _check_rule(ends, wanted)
+            ways[ends] = found[0]
+            self._check_topology(ends, projections[found[0]], rules.get(ends))
+        n_ways, n_populations = len(projections), len(self._names)
+        place = np.full((n_ways, N_PLACE_COLUMNS), -1, np.int64)
+        number = np.zeros((n_ways, N_NUMBER_COLUMNS))
+        parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("rate", "sliding", "terminal", "share")}
+        n_pre_all = n_post_all = n_fast = n_rows = 0
+        for ends, q in sorted(ways.items(), key=lambda item: item[1]):
+            rule, terminal = rules.get(ends), terminals.get(ends)
+            projection = projections[q]
+            n_pre, n_post = (n_units(shape_of(self.graph, name)) for name in ends)
+            n_weights = np.size(self._weights(q))
+            row_length = shape_of(self.graph, ends[1])[2] if isinstance(projection.topology, Convolution) else 0
+            number[q] = _numbers_of(rule)
+            low, high = number[q, [W_MIN, W_MAX]]
+            if n_weights and not (low <= np.min(self._weights(q)) and np.max(self._weights(q)) <= high):
+                raise ConfigError(
+                    f"rule of {ends[0]} > {ends[1]}: weights begin at {np.min(self._weights(q)):g} to "
+                    f"{np.max(self._weights(q)):g}, wanted {low:g} to {high:g}; widen w_min and w_max or clip them"
+                )
+            place[q] = 0
+            place[q, [FIRST_PRE, FIRST_POST, FIRST_FAST, FIRST_ROW]] = n_pre_all, n_post_all, n_fast, n_rows
+            place[q, [RULE, N_PRE]] = NUMBERS[type(rule)] if rule is not None else STATIC, n_pre
+            place[q, HAS_SHORT_TERM] = terminal is not None
+            rate, sliding = 0.0, 0.0
+            if isinstance(rule, Hebbian):
+                place[q, [FORM, POST_TERM]] = FORMS[rule.mixed], POST_TERMS[rule.post]
+                rate, sliding = rule.local_rate, rule.sliding_threshold
+                part = rule.mask if rule.mixed == "mask" else rule.mixing if rule.mixed == "blend" else None
+                if part is not None:
+                    part = np.broadcast_to(np.asarray(part, np.float64), np.shape(self._weights(q)))
+                    while sum(map(len, parts["share"])) < n_fast:
+                        parts["share"].append(np.zeros(n_fast - sum(map(len, parts["share"]))))
+                    parts["share"].append(part.reshape(-1))
+            subject = f"rule of {ends[0]} > {ends[1]}"
+            parts["rate"].append(_spread(rate, n_pre, subject))
+            parts["sliding"].append(_spread(sliding, n_post, subject))
+            columns = [_spread(value, n_pre, subject) for value in (terminal or ShortTerm())]
+            parts["terminal"].append(np.stack(columns, axis=1))
+            n_pre_all, n_post_all = n_pre_all + n_pre, n_post_all + n_post
+            if isinstance(rule, Hebbian | RewardSTDP):
+                n_fast += n_weights
+                n_rows += n_weights // row_length if row_length else n_pre
+            else:
+                n_rows += n_weights // row_length if row_length else n_pre
+            self._program.projection[q, PLASTIC] = 1
+            if rule is not None and not isinstance(rule, Hebbian):  # that one asks for potentials, not for who fired
+                self._program.population[self._program.projection[q, TARGET], LOGGED] = 1
+        front = self._program.front
+        targets = {int(self._program.projection[q, TARGET]) for q in ways.values()}
+        if front >= 0 and int(self._program.projection[front, TARGET]) in targets:
+            self._program = self._program._replace(front=-1)  # the fast loop neither writes a log nor reads a rule
+        for row in self._program.population:
+            ways_out = self._program.links[row[DIRECT] : row[DIRECT_END]]
+            if np.any(self._program.projection[ways_out, PLASTIC]):
+                row[IS_READ] = 0
+        real = self._program.weight.dtype.type
+
+        def joined(name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+            return np.concatenate([np.zeros(shape), *parts[name]])
+
+        renew_us = np.full(n_populations, 2**60, np.int64)
+        for q in ways.values():
+            p = self._program.projection[q, TARGET]
+            tau_us = number[q, TAU_X]
+            if np.isfinite(tau_us):
+                renew_us[p] = min(renew_us[p], int(RENEW_AFTER_TAUS * tau_us))
+        self._ways = ways
+        self._rules = rules
+        self._terminals = terminals
+        self._table = Table(
+            place,
+            number,
+            renew_us,
+            joined("rate", (0,)).astype(real),
+            joined("sliding", (0,)).astype(real),
+            joined("share", (0,)).astype(real),
+            np.ascontiguousarray(joined("terminal", (0, 5))),
+        )
+        n_all = len(self.state.v)
+        longest = int(max(self._program.population[:, UNITS]))
+        self._memory = Memory(
+            x=np.zeros((2, n_pre_all)),
+            x_us=np.zeros(n_pre_all, np.int64),
+            seen=np.zeros(n_pre_all, np.int64),
+            y=np.zeros((2, n_post_all), real),
+            y_us=np.zeros(n_ways, np.int64),
+            consumed=np.zeros(n_ways, np.int64),
+            note=np.zeros((n_ways, 2, ROOM)),
+            value=np.zeros((n_populations, ROOM)),
+            fast=np.zeros(n_fast, real),
+            fast_us=np.zeros(n_rows, np.int64),
+            fatigue=np.ones((n_pre_all, 2)),
+            signal=np.zeros((8, n_all), real),
+            row=np.zeros((2, longest), real),
+        )
+        self.state = self.state._replace(
+            log_us=np.zeros((n_populations, ROOM), np.int64), log_unit=np.zeros((n_populations, ROOM), np.int64)
+        )
+        self._n_signals = 0
+        self._resets_local = reset_local
+        self._rest_at(0)
+
+    def _check_topology(self, ends: Ends, projection: Projection, rule: Rule | None) -> None:
+        it = projection.topology
+        subject = f"rule of {ends[0]} > {ends[1]}"
+        if not isinstance(it, Dense | Sparse | Convolution | OneToOne):
+            raise ConfigError(f"{subject}: a {type(it).__name__} has one number for all; join them by Dense or Sparse")
+        if isinstance(it, OneToOne) and np.ndim(it.weight) == 0:
+            raise ConfigError(f"{subject}: its one weight stands for all units; give OneToOne a weight for each")
+        if isinstance(it, Convolution) and it.groups != 1:
+            raise ConfigError(f"{subject}: a convolution with {it.groups} groups; one projection for each group learns")
+        if isinstance(rule, Hebbian) and rule.post == "softmax" and not isinstance(it, Dense):
+            raise ConfigError(f"{subject}: softmax is over all units that a spike reaches; that wants Dense")
+
+    def _weights(self, q: int) -> NDArray[Any]:
+        match self.graph.projections[q].topology:
+            case Dense(weight) | Convolution(weight) | OneToOne(weight) | Sparse(weight=weight):
+                return np.asarray(weight)
+            case _:
+                return np.zeros(0)
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    def _run(self, spikes: NDArray[np.void], first: int, until_us: int) -> tuple[int, int, int]:
+        return plastic_run(self._program, self.state, self._table, self._memory, spikes, first, until_us, self._out)
+
+    def _lengthen_log(self) -> None:
+        super()._lengthen_log()
+        more = self.state.log_us.shape[1] - self._memory.value.shape[1]
+        self._memory = self._memory._replace(
+            note=np.pad(self._memory.note, [(0, 0), (0, 0), (0, more)]),
+            value=np.pad(self._memory.value, [(0, 0), (0, more)]),
+        )
+
+    def _rest_at(self, t_us: int) -> None:
+        super()._rest_at(t_us)
+        if not hasattr(self, "_memory"):
+            return
+        memory = self._memory
+        for array in (memory.x, memory.y, memory.consumed, memory.seen):
+            array.fill(0)
+        memory.y_us.fill(t_us)
+        self._n_signals = 0
+        if self._resets_local or self._clock[DONE_US] == BEFORE_ALL_US:
+            memory.fast.fill(0)
+            memory.fast_us.fill(t_us)
+            memory.x_us.fill(t_us)  # a tired terminal recovers from its last spike on
+            memory.fatigue[:, 0] = 1.0
+            memory.fatigue[:, 1] = self._table.terminal[:, 2]
+
+    def _start(self, t_us: int) -> None:
+        for p in range(len(self._names)):  # what is noted has happened
+            if self._program.population[p, LOGGED]:
+                renew(self._program, self.state, self._table, self._memory, p)
+        super()._start(t_us)
+
+    def reward(self, value: float, population: str | None = None) -> None:
+        """Reward all synapses, or those that lead to one population, at the time run up to."""
+        for p, name in enumerate(self._names):
+            if self._program.population[p, LOGGED] and population in (None, name):
+                self._note(p, REWARD, float(value))
+
+    def signal(self, population: str, error: NDArray[Any]) -> None:
+        """Send a learning signal to a population at the time run up to.
+
+        Parameters
+        ----------
+        population
+            Its name.
+        error
+            Shape of the population: positive where the potential should have been lower.
+        """
+        p = self._names.index(population)
+        row = self._program.population[p]
+        units = slice(int(row[FIRST]), int(row[FIRST] + row[UNITS]))
+        theta = self._program.theta[units] + self._rest[units].astype(self.state.v.dtype)
+        distance = np.abs(self.potentials(population).reshape(-1) - theta)
+        widths = [
+            rule.width
+            for ends, rule in self._rules.items()
+            if ends[1] == population and isinstance(rule, ErrorModulated)
+        ]
+        if len(set(widths)) != 1:
+            raise ConfigError(f"signal to {population}: got widths {widths} of its ErrorModulated rules, wanted one")
+        if self._n_signals == len(self._memory.signal):
+            renew(self._program, self.state, self._table, self._memory, p)
+            if all(
+                self.state.progress[other, N_LOG] == 0
+                for other in range(len(self._names))
+                if self._program.population[other, LOGGED]
+            ):
+                self._n_signals = 0
+            else:
+                self._memory = self._memory._replace(signal=np.concatenate([self._memory.signal] * 2))
+        error = np.asarray(error, self.state.v.dtype).reshape(-1)
+        self._memory.signal[self._n_signals, units] = np.where(distance < widths[0], error, 0)
+        self._note(p, FIRST_SIGNAL - self._n_signals, 0.0)
+        self._n_signals += 1
+
+    def _note(self, p: int, unit: int, value: float) -> None:
+        while self.state.progress[p, N_LOG] >= self.state.log_us.shape[1]:
+            self._lengthen_log()
+        note(self.state, self._memory, p, int(self._clock[0]), unit, value)
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _renewed(self) -> tuple[Any, Memory]:
+        """Return copies of the weights and the rules' memory with nothing left to be done."""
+        program = self._program._replace(weight=self._program.weight.copy())
+        memory = Memory(**{name: array.copy() for name, array in self._memory._asdict().items()})
+        state = self.state._replace(progress=self.state.progress.copy())
+        for p in range(len(self._names)):
+            if program.population[p, LOGGED]:
+                renew(program, state, self._table, memory, p)
+        return program.weight, memory
+
+    def weights(self, source: str, target: str) -> NDArray[Any]:
+        """Return the weights of a projection at the time run up to, in the shape they were given; changes nothing."""
+        q = self._ways[source, target]
+        weight, _ = self._renewed()
+        shape = np.shape(self._weights(q))
+        first = int(self._program.projection[q, WEIGHT])
+        values: NDArray[Any] = weight[first : first + math.prod(shape)].reshape(shape)
+        return values
+
+    def learned(self) -> Graph:
+        """Return the network with the weights as they are now."""
+        projections = list(self.graph.projections)
+        for (source, target), q in self._ways.items():
+            weight = self.weights(source, target)
+            topology: Any = projections[q].topology
+            projections[q] = projections[q]._replace(topology=topology._replace(weight=weight))
+        return self.graph._replace(projections=projections)
+
+    # -- the contract --------------------------------------------------------------------------------------------------
+
+    def _kept(self) -> Snapshot:
+        kept = super()._kept()
+        memory = self._memory
+        names = ("x", "x_us", "seen", "y", "y_us", "consumed", "fast", "fast_us", "fatigue")
+        return kept | {name: getattr(memory, name) for name in names} | {"weight": self._program.weight}
+
+    def _notes(self, n: int) -> Snapshot:
+        """Return views of the first n notes of each log."""
+        state, memory = self.state, self._memory
+        return {
+            "log_us": state.log_us[:, :n],
+            "log_unit": state.log_unit[:, :n],
+            "value": memory.value[:, :n],
+            "note": memory.note[:, :, :n],
+        }
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of the whole state, notes that rows have still to go through included."""
+        n_log = self.state.progress[:, N_LOG]
+        notes = {name: array.copy() for name, array in self._notes(int(n_log.max())).items()}
+        for p in range(len(self._names)):  # what stood there before counts for nothing
+            for name in ("log_us", "log_unit", "value"):
+                notes[name][p, n_log[p] :] = 0
+        for q, n in enumerate(self._memory.consumed):
+            notes["note"][q, :, n:] = 0
+        return super().snapshot() | notes | {"signal": self._memory.signal[: self._n_signals].copy()}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over a state; ConfigError, and no change, if it is that of another network."""
+        snapshot = dict(snapshot)
+        given = {name: np.asarray(snapshot.pop(name, np.zeros(()))) for name in (*self._notes(0), "signal")}
+        n = given["log_us"].shape[-1] if given["log_us"].ndim else -1
+        wanted = {name: (*array.shape[:-1], n) for name, array in self._notes(0).items()}
+        n_signals = given["signal"].shape[0] if given["signal"].ndim else -1
+        wanted["signal"] = (n_signals, self._memory.signal.shape[1])
+        for name, shape in wanted.items():
+            if given[name].shape != shape or n < 0:
+                raise ConfigError(f"snapshot of a PlasticNetwork: {name} has shape {given[name].shape}, wanted {shape}")
+        super().restore(snapshot)
+        while self.state.log_us.shape[1] < n:
+            self._lengthen_log()
+        for name, array in self._notes(n).items():
+            array[...] = given[name]
+        if n_signals > len(self._memory.signal):
+            self._memory = self._memory._replace(signal=given["signal"].astype(self._memory.signal.dtype))
+        self._memory.signal[:n_signals] = given["signal"]
+        self._n_signals = n_signals

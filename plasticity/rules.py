@@ -1,0 +1,711 @@
+"""Weights that change event by event: one kernel beside ``neurons.engine`` for every rule on every topology.
+
+The engine runs a network up to a spike that is to go through a *plastic* projection and hands it over. Here its row of
+weights is brought up to date, added, and changed; then the engine goes on.
+
+Rows wait
+---------
+What a *postsynaptic* spike does to its column of weights would touch one number in every row, as far apart in memory as
+rows are. So it is only noted, in the population's log, and a row goes through the notes it has missed when it is next
+needed: in the order in which they happened, each at its own time. Nobody can see the difference, and a row is in the
+nearest cache when it happens. Rewards and learning signals, which concern all synapses, are notes too. When a log has
+grown long or old, all rows go through it and it begins anew.
+
+Kernels of a convolution are shared by many inputs. There a note is worked off before the next spike goes through.
+
+Order
+-----
+At a presynaptic spike at t: notes up to now; the row is added (as it is before this spike changes it); the row changes;
+units that are above threshold fire; the presynaptic trace grows. Rows that reach several groups of units go group by
+group. A unit that fires at t, by this spike or a later one, fires after it.
+
+Everything waits for something in the stream, nothing for a packet's end: the result does not depend on the cut.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurons.engine import (
+    AWAITED,
+    AWAITED_PRE,
+    BUSY,
+    CHANNELS,
+    CONVOLUTION,
+    CROSSES,
+    DELAY_US,
+    DENSE,
+    FIRST,
+    GROUP,
+    IDLE,
+    INSIDE,
+    IS_DELIVERED,
+    LOGGED,
+    N_DELAYED,
+    N_HEAP,
+    N_LOG,
+    N_OUT,
+    N_QUEUE,
+    N_TAPE,
+    NOW_US,
+    ONE_TO_ONE,
+    PAD_X,
+    PAD_Y,
+    PLASTIC,
+    PLASTIC_SPIKE,
+    ROWS,
+    SIZE_X,
+    SIZE_Y,
+    SOURCE,
+    SOURCE_CHANNELS,
+    SOURCE_WIDTH,
+    SPAN_LAST,
+    SPARSE,
+    STRIDE_X,
+    STRIDE_Y,
+    SYNAPSES,
+    TAPE_STOP,
+    TARGET,
+    TIME,
+    TOPOLOGY,
+    UNITS,
+    WEIGHT,
+    WIDTH,
+    WINDOWS_X,
+    WINDOWS_Y,
+    Program,
+    State,
+    add_row,
+    begin,
+    fire_reached,
+    rouse,
+    run,
+)
+from plasticity.bcm import bcm_pre
+from plasticity.error_modulated import error_modulated_signal
+from plasticity.hebbian import hebbian_read, hebbian_write
+from plasticity.oja import oja_post
+from plasticity.pair_stdp import pair_stdp_post, pair_stdp_pre
+from plasticity.reward_stdp import reward_stdp_reward
+from plasticity.short_term import short_term_amplitude
+from stream.jit import inline_kernel, inner_kernel, kernel
+
+# rules; STATIC: weights stay (the projection has tired terminals only)
+STATIC, HEBBIAN, PAIR_STDP, TRIPLET_STDP, OJA, BCM_RULE, REWARD_STDP, ERROR_MODULATED = range(8)
+
+# columns of Table.place
+RULE, FIRST_PRE, FIRST_POST, FIRST_FAST, FIRST_ROW, N_PRE, FORM, POST_TERM, HAS_SHORT_TERM = range(9)
+N_PLACE_COLUMNS = 9
+
+# columns of Table.number
+(
+    A_PRE,
+    A_POST,
+    A3_PRE,
+    A3_POST,
+    TAU_X,
+    TAU_X2,
+    TAU_Y,
+    TAU_Y2,
+    TAU_FAST,
+    W_MIN,
+    W_MAX,
+    NEAREST,
+    RATE,
+    SHARE,
+    MIXING,
+    FAST_MAX,
+    WIDTH_OF_PSI,
+) = range(17)
+N_NUMBER_COLUMNS = 17
+
+# what a log's unit says that is no unit: a reward, or -2 - the row of Memory.signal
+REWARD = -1
+FIRST_SIGNAL = -2
+
+ZERO: Any = np.int64(0)  # typed: for a literal, Numba would compile another copy of what takes it
+ONE: Any = np.int64(1)
+NONE: Any = np.int64(-1)
+typed: Any = np.int64
+
+RENEW_AT = 2048  # notes
+RENEW_AFTER_TAUS = 100.0  # of the shortest presynaptic trace
+REBASE_AFTER_TAUS = 20.0  # of the shortest postsynaptic trace
+
+
+class Table(NamedTuple):
+    """What the rules of a network are; one row for each projection."""
+
+    place: NDArray[np.int64]  # int64, shape (n_projections, 9)
+    number: NDArray[np.float64]  # float64, shape (n_projections, 17)
+    renew_us: NDArray[np.int64]  # int64, shape (n_populations,): age at which a log begins anew
+    local_rate: NDArray[Any]  # real, shape (n_all_pre,)
+    sliding: NDArray[Any]  # real, shape (n_all_post,)
+    share: NDArray[Any]  # real, shape (n_fast,) or (0,): mixing or mask, for each synapse
+    terminal: NDArray[np.float64]  # float64, shape (n_all_pre, 5): ``plasticity.short_term``
+
+
+class Memory(NamedTuple):
+    """Where the rules stand."""
+
+    x: NDArray[np.float64]  # float64, shape (2, n_all_pre): presynaptic traces right after ``x_us``
+    x_us: NDArray[np.int64]  # int64, shape (n_all_pre,): last spike
+    seen: NDArray[np.int64]  # int64, shape (n_all_pre,): notes that the row has been through
+    y: NDArray[Any]  # real, shape (2, n_all_post): postsynaptic traces, as they would be at ``y_us``
+    y_us: NDArray[np.int64]  # int64, shape (n_projections,)
+    consumed: NDArray[np.int64]  # int64, shape (n_projections,): notes that are in ``y``
+    note: NDArray[np.float64]  # float64, shape (n_projections, 2, room): what is left of x since the first note; its y
+    value: NDArray[np.float64]  # float64, shape (n_populations, room): rewards
+    fast: NDArray[Any]  # real, shape (n_fast,): hebb, eligibility
+    fast_us: NDArray[np.int64]  # int64, shape (n_rows,)
+    fatigue: NDArray[np.float64]  # float64, shape (n_all_pre, 2): terminals
+    signal: NDArray[Any]  # real, shape (room, n_all_units): learning signals times psi
+    row: NDArray[Any]  # real, shape (2, longest row): scratch
+
+
+# -- notes -------------------------------------------------------------------------------------------------------------
+
+
+@inner_kernel
+def _synapse(program: Program, q: int, pre: int, post: int) -> Any:
+    """Find the weight from ``pre`` to ``post``; -1 if there is none. Not for convolutions."""
+    way = program.projection[q]
+    kind = way[TOPOLOGY]
+    if kind == DENSE:
+        return way[WEIGHT] + pre * program.population[way[TARGET], UNITS] + post
+    if kind == ONE_TO_ONE:
+        return way[WEIGHT] + pre if pre == post else NONE
+    low: Any = program.links[way[ROWS] + pre]
+    high: Any = program.links[way[ROWS] + pre + 1]
+    end: Any = high
+    while low < high:  # a row's units ascend
+        middle = (low + high) // 2
+        if program.links[way[SYNAPSES] + middle] < post:
+            low = middle + 1
+        else:
+            high = middle
+    if low < end and program.links[way[SYNAPSES] + low] == post:
+        return way[WEIGHT] + low
+    return NONE
+
+
+@inline_kernel
+def _span(program: Program, q: int, pre: int) -> Any:
+    """Return where a row of weights begins, and how many there are. Not for convolutions."""
+    way = program.projection[q]
+    kind = way[TOPOLOGY]
+    if kind == DENSE:
+        n: Any = program.population[way[TARGET], UNITS]
+        return way[WEIGHT] + pre * n, n
+    if kind == ONE_TO_ONE:
+        return way[WEIGHT] + pre, np.int64(1)
+    first: Any = program.links[way[ROWS] + pre]
+    return way[WEIGHT] + first, program.links[way[ROWS] + pre + 1] - first
+
+
+@inner_kernel
+def _windows(program: Program, q: int, pre: int) -> tuple[int, int, int, int, int, int, int]:
+    """Find the windows of a convolution that hold a unit of its source.
+
+    Returns
+    -------
+    oy_first, oy_last, ox_first, ox_last, y, x, c
+        Sites of the target, inclusive; the unit's place, padding included, and its channel.
+    """
+    way, links = program.projection[q], program.links
+    pixel, c = pre // way[SOURCE_CHANNELS], pre % way[SOURCE_CHANNELS]
+    y, x = pixel // way[SOURCE_WIDTH], pixel % way[SOURCE_WIDTH]
+    row, column = way[WINDOWS_Y] + 3 * y, way[WINDOWS_X] + 3 * x
+    return links[row], links[row + 1], links[column], links[column + 1], y + way[PAD_Y], x + way[PAD_X], c
+
+
+@inner_kernel
+def _post_change(table: Table, program: Program, q: int, s: int, rule: int, x: float, y: float) -> None:
+    """Let a postsynaptic spike change one weight; x: the presynaptic trace now; y: see ``Memory.note``."""
+    real = program.weight.dtype.type
+    number = table.number[q]
+    w = program.weight
+    if rule == PAIR_STDP:
+        w[s] = pair_stdp_post(w[s], real(number[A_POST] * x), real(number[W_MAX]))
+    elif rule == TRIPLET_STDP:
+        w[s] = pair_stdp_post(w[s], real((number[A_POST] + number[A3_POST] * y) * x), real(number[W_MAX]))
+    elif rule == OJA:
+        w[s] = oja_post(w[s], real(number[RATE] * x), real(number[RATE] * y))
+
+
+@inner_kernel
+def _decay_row(memory: Memory, at: int, n: int, row: int, tau_us: float, t_us: int) -> None:
+    """Bring a row of ``fast`` to ``t_us``."""
+    real = memory.fast.dtype.type
+    dt_us = np.float64(t_us - memory.fast_us[row])
+    memory.fast_us[row] = t_us
+    if dt_us == 0.0:
+        return
+    factor, tiny, zero = real(math.exp(-dt_us / tau_us)), real(1e-30), real(0.0)
+    here = memory.fast[at : at + n]
+    for j in range(n):
+        kept = here[j] * factor
+        here[j] = kept if abs(kept) > tiny else zero
+
+
+@inner_kernel
+def _trace(memory: Memory, m: int, i: int, t_us: int, tau_us: float) -> Any:
+    """Return a presynaptic trace at ``t_us``."""
+    return memory.x[m, i] * math.exp(-np.float64(t_us - memory.x_us[i]) / tau_us)
+
+
+@inner_kernel
+def _post_kernel(program: Program, state: State, table: Table, memory: Memory, q: int, k: int) -> None:
+    """Let a postsynaptic spike change the kernel of a convolution."""
+    way = program.projection[q]
+    p = way[TARGET]
+    row = program.population[p]
+    number = table.number[q]
+    t_us: Any = state.log_us[p, k]
+    post: Any = state.log_unit[p, k]
+    y_value = memory.note[q, 1, k]
+    c_out, c_in = row[CHANNELS], way[SOURCE_CHANNELS]
+    site = post // c_out
+    top, left = site // row[WIDTH] * way[STRIDE_Y] - way[PAD_Y], site % row[WIDTH] * way[STRIDE_X] - way[PAD_X]
+    height = table.place[q, N_PRE] // (way[SOURCE_WIDTH] * c_in)
+    for ky in range(max(0, -top), min(way[SIZE_Y], height - top)):
+        for kx in range(max(0, -left), min(way[SIZE_X], way[SOURCE_WIDTH] - left)):
+            for c in range(c_in):
+                pre = ((top + ky) * way[SOURCE_WIDTH] + left + kx) * c_in + c
+                i = table.place[q, FIRST_PRE] + pre
+                x = _trace(memory, ZERO, i, t_us, number[TAU_X])
+                kernel_row = (ky * way[SIZE_X] + kx) * c_in + c
+                if table.place[q, RULE] == REWARD_STDP:
+                    at_fast: Any = table.place[q, FIRST_FAST] + kernel_row * c_out
+                    row_fast: Any = table.place[q, FIRST_ROW] + kernel_row
+                    _decay_row(memory, at_fast, c_out, row_fast, number[TAU_FAST], t_us)
+                    memory.fast[at_fast + post % c_out] += memory.fast.dtype.type(number[A_POST] * x)
+                else:
+                    s = way[WEIGHT] + kernel_row * c_out + post % c_out
+                    _post_change(table, program, q, s, table.place[q, RULE], x, y_value)
+
+
+@inner_kernel
+def _note_kernel(program: Program, state: State, table: Table, memory: Memory, q: int, k: int) -> None:
+    """Let a reward or a learning signal change the kernel of a convolution."""
+    way, number, place = program.projection[q], table.number[q], table.place[q]
+    p = way[TARGET]
+    row = program.population[p]
+    real = program.weight.dtype.type
+    t_us: Any = state.log_us[p, k]
+    unit: Any = state.log_unit[p, k]
+    bounds = real(number[W_MIN]), real(number[W_MAX])
+    c_out: Any = row[CHANNELS]
+    c_in = way[SOURCE_CHANNELS]
+    if unit == REWARD and place[RULE] == REWARD_STDP:
+        for r in range(way[SIZE_Y] * way[SIZE_X] * c_in):
+            at_fast: Any = place[FIRST_FAST] + r * c_out
+            _decay_row(memory, at_fast, c_out, place[FIRST_ROW] + r, number[TAU_FAST], t_us)
+            gain = real(number[RATE] * memory.value[p, k])
+            at: Any = way[WEIGHT] + r * c_out
+            reward_stdp_reward(program.weight, at, c_out, memory.fast, at_fast, gain, bounds)
+    if unit > FIRST_SIGNAL or place[RULE] != ERROR_MODULATED:
+        return
+    for pre in range(place[N_PRE]):
+        i: Any = place[FIRST_PRE] + pre
+        if memory.x[0, i] == 0.0:
+            continue
+        x_now = real(number[RATE] * _trace(memory, ZERO, i, t_us, number[TAU_X]))
+        oy_first, oy_last, ox_first, ox_last, y, x, c = _windows(program, q, typed(pre))
+        for oy in range(oy_first, oy_last + 1):
+            for ox in range(ox_first, ox_last + 1):
+                tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
+                at_tap: Any = way[WEIGHT] + (tap * c_in + c) * c_out
+                first: Any = row[FIRST] + (oy * row[WIDTH] + ox) * c_out
+                signal = memory.signal[FIRST_SIGNAL - unit]
+                error_modulated_signal(program.weight, at_tap, c_out, signal, first, x_now, bounds)
+
+
+@inline_kernel
+def _consume(program: Program, state: State, table: Table, memory: Memory, q: int) -> None:
+    """Take the notes into the postsynaptic traces of a projection."""
+    p = program.projection[q, TARGET]
+    n_log: Any = state.progress[p, N_LOG]
+    if memory.consumed[q] == n_log:
+        return
+    real = memory.y.dtype.type
+    number, place = table.number[q], table.place[q]
+    rule = place[RULE]
+    first, n = place[FIRST_POST], program.population[p, UNITS]
+    anchor_us = state.log_us[p, 0]
+    shortest_us = min(number[TAU_Y], number[TAU_Y2])
+    for k in range(memory.consumed[q], n_log):
+        t_us: Any = state.log_us[p, k]
+        unit: Any = state.log_unit[p, k]
+        memory.note[q, 0, k] = math.exp(-np.float64(t_us - anchor_us) / number[TAU_X])
+        memory.note[q, 1, k] = 0.0
+        if unit < 0:
+            if program.projection[q, TOPOLOGY] == CONVOLUTION:
+                _note_kernel(program, state, table, memory, q, typed(k))
+            continue
+        since_us: Any = np.float64(t_us - memory.y_us[q])
+        if since_us > REBASE_AFTER_TAUS * shortest_us:
+            _rebase(memory, q, first, n, number[TAU_Y], number[TAU_Y2], t_us)
+            since_us = 0.0
+        growth, growth_2 = math.exp(since_us / number[TAU_Y]), math.exp(since_us / number[TAU_Y2])
+        j = first + unit
+        if rule == BCM_RULE:
+            before = np.float64(memory.y[0, j]) / growth
+            memory.y[0, j] += real(growth)
+            after = np.float64(memory.y[0, j]) / growth
+            memory.y[1, j] += real(number[SHARE] * (before * before - after * after) * growth_2)
+            continue
+        if rule == TRIPLET_STDP:
+            memory.note[q, 1, k] = np.float64(memory.y[1, j]) / growth_2
+            memory.y[1, j] += real(growth_2)
+        memory.y[0, j] = real(growth) if number[NEAREST] != 0.0 else memory.y[0, j] + real(growth)
+        if rule == OJA:
+            memory.note[q, 1, k] = np.float64(memory.y[0, j]) / growth
+        if program.projection[q, TOPOLOGY] == CONVOLUTION:
+            _post_kernel(program, state, table, memory, q, typed(k))
+    memory.consumed[q] = n_log
+
+
+@inner_kernel
+def _rebase(memory: Memory, q: int, first: int, n: int, tau_us: float, tau_2_us: float, t_us: int) -> None:
+    """Let the postsynaptic traces be those of ``t_us``."""
+    real = memory.y.dtype.type
+    dt_us = np.float64(t_us - memory.y_us[q])
+    factor, factor_2 = real(math.exp(-dt_us / tau_us)), real(math.exp(-dt_us / tau_2_us))
+    tiny, zero = real(1e-30), real(0.0)
+    for j in range(first, first + n):
+        kept, kept_2 = memory.y[0, j] * factor, memory.y[1, j] * factor_2
+        memory.y[0, j] = kept if abs(kept) > tiny else zero
+        memory.y[1, j] = kept_2 if abs(kept_2) > tiny else zero
+    memory.y_us[q] = t_us
+
+
+@inline_kernel
+def _catch_up(program: Program, state: State, table: Table, memory: Memory, q: int, pre: int) -> None:
+    """Let a row of weights go through the notes it has missed; they are consumed already. Not for convolutions."""
+    way, number, place = program.projection[q], table.number[q], table.place[q]
+    p = way[TARGET]
+    i = place[FIRST_PRE] + pre
+    k_0, k_1 = memory.seen[i], state.progress[p, N_LOG]
+    rule = place[RULE]
+    memory.seen[i] = k_1
+    if k_0 == k_1 or rule in (STATIC, HEBBIAN, BCM_RULE):
+        return
+    at: Any
+    n: Any
+    at, n = _span(program, q, pre)
+    real = program.weight.dtype.type
+    # notes hold what is left of x since the first of them
+    x = memory.x[0, i] * math.exp(np.float64(memory.x_us[i] - state.log_us[p, 0]) / number[TAU_X])
+    w = program.weight
+    if rule == PAIR_STDP and way[TOPOLOGY] == DENSE:
+        units, left, row_w = state.log_unit[p], memory.note[q, 0], w[at : at + n]
+        gain, highest = number[A_POST] * x, real(number[W_MAX])
+        for k in range(k_0, k_1):
+            post: Any = np.uint64(units[k])  # an index that cannot be negative takes less to compute
+            if post < np.uint64(n):  # else: a reward
+                row_w[post] = pair_stdp_post(row_w[post], real(gain * left[k]), highest)
+        return
+    bounds = real(number[W_MIN]), real(number[W_MAX])
+    at_fast = place[FIRST_FAST] + at - way[WEIGHT]
+    row = place[FIRST_ROW] + pre
+    for k in range(k_0, k_1):
+        unit: Any = state.log_unit[p, k]
+        t_us: Any = state.log_us[p, k]
+        x_now = x * memory.note[q, 0, k]
+        if rule == REWARD_STDP:
+            # the row's own time is not moved for every note, but before numbers grow too large
+            if np.float64(t_us - memory.fast_us[row]) > 10.0 * number[TAU_FAST]:
+                _decay_row(memory, at_fast, n, row, number[TAU_FAST], t_us)
+            since = np.float64(t_us - memory.fast_us[row]) / number[TAU_FAST]
+            if unit == REWARD:
+                gain_r = real(number[RATE] * memory.value[p, k] * math.exp(-since))
+                reward_stdp_reward(w, at, n, memory.fast, at_fast, gain_r, bounds)
+            elif unit >= 0:
+                s = _synapse(program, q, pre, unit)
+                if s >= 0:
+                    memory.fast[at_fast + s - at] += real(number[A_POST] * x_now * math.exp(since))
+        elif rule == ERROR_MODULATED:
+            if unit <= FIRST_SIGNAL:
+                _signal_row(program, table, memory, q, at, n, pre, FIRST_SIGNAL - unit, x_now, bounds)
+        elif unit >= 0:
+            s = _synapse(program, q, pre, unit)
+            if s >= 0:
+                _post_change(table, program, q, s, rule, x_now, memory.note[q, 1, k])
+
+
+@inner_kernel
+def _signal_row(
+    program: Program,
+    table: Table,
+    memory: Memory,
+    q: int,
+    at: int,
+    n: int,
+    pre: int,
+    index: int,
+    x: float,
+    bounds: Any,
+) -> None:
+    """Let a learning signal change a row."""
+    way = program.projection[q]
+    first = program.population[way[TARGET], FIRST]
+    gain = program.weight.dtype.type(table.number[q, RATE] * x)
+    signal = memory.signal[index]
+    if way[TOPOLOGY] == DENSE:
+        error_modulated_signal(program.weight, at, n, signal, first, gain, bounds)
+        return
+    for s in range(at, at + n):
+        unit: Any = typed(pre)
+        if way[TOPOLOGY] == SPARSE:
+            unit = program.links[way[SYNAPSES] + s - way[WEIGHT]]
+        error_modulated_signal(program.weight, typed(s), ONE, signal, first + unit, gain, bounds)
+
+
+@kernel
+def renew(program: Program, state: State, table: Table, memory: Memory, p: int) -> None:
+    """Let everything that leads to a population go through its log, and begin that anew."""
+    for q in range(len(program.projection)):
+        place = table.place[q]
+        if program.projection[q, TARGET] != p or place[RULE] < 0:
+            continue
+        _consume(program, state, table, memory, typed(q))
+        if program.projection[q, TOPOLOGY] != CONVOLUTION:
+            for pre in range(place[N_PRE]):
+                _catch_up(program, state, table, memory, typed(q), typed(pre))
+        memory.consumed[q] = 0
+        for i in range(place[FIRST_PRE], place[FIRST_PRE] + place[N_PRE]):
+            memory.seen[i] = 0
+    state.progress[p, N_LOG] = 0
+
+
+@kernel
+def note(state: State, memory: Memory, p: int, t_us: int, unit: int, value: float) -> None:
+    """Add a reward or a learning signal to a log, in which there is room."""
+    n_log: Any = state.progress[p, N_LOG]
+    state.log_us[p, n_log] = t_us
+    state.log_unit[p, n_log] = unit
+    memory.value[p, n_log] = value
+    state.progress[p, N_LOG] += 1
+
+
+# -- a presynaptic spike -----------------------------------------------------------------------------------------------
+
+
+@inline_kernel
+def _reach(
+    program: Program,
+    state: State,
+    table: Table,
+    memory: Memory,
+    q: int,
+    pre: int,
+    row: int,
+    a: int,
+    n: int,
+    at: int,
+    amplitude: float,
+    t_us: int,
+    out: Any,
+) -> None:
+    """Deliver to units a to a + n - 1, all or a part of one time group, through ``weight[at:at + n]``, and learn."""
+    way, number, place = program.projection[q], table.number[q], table.place[q]
+    p = way[TARGET]
+    rule = place[RULE]
+    real = program.weight.dtype.type
+    w, scratch = program.weight, memory.row[0]
+    i = place[FIRST_PRE] + pre
+    at_fast = place[FIRST_FAST] + at - way[WEIGHT]
+    scaled = real(amplitude)
+    if rule == HEBBIAN:
+        left = math.exp(-np.float64(t_us - memory.fast_us[row]) / number[TAU_FAST])
+        hebbian_read(w, at, memory.fast, table.share, at_fast, n, left, place[FORM], number[MIXING], scratch)
+        if amplitude != 1.0:
+            for j in range(n):
+                scratch[j] *= scaled
+        reached = add_row(program, state, p, a, n, scratch, ZERO, t_us, out)
+        hebbian_write(
+            memory.fast,
+            at_fast,
+            n,
+            state.v,
+            program.population[p, FIRST] + a,
+            program.theta,
+            table.sliding,
+            place[FIRST_POST] + a,
+            amplitude * np.float64(table.local_rate[i]),
+            number[FAST_MAX],
+            place[POST_TERM],
+            memory.row[1],
+        )
+        fire_reached(program, state, p, a, n, reached, t_us, out)
+        return
+    if amplitude != 1.0:
+        for j in range(n):
+            scratch[j] = w[at + j] * scaled
+        reached = add_row(program, state, p, a, n, scratch, ZERO, t_us, out)
+    else:
+        reached = add_row(program, state, p, a, n, w, at, t_us, out)
+    since_us = np.float64(t_us - memory.y_us[q])
+    left_y, left_y2 = math.exp(-since_us / number[TAU_Y]), math.exp(-since_us / number[TAU_Y2])
+    first_y = place[FIRST_POST] + a
+    low = real(number[W_MIN])
+    if rule == PAIR_STDP:
+        pair_stdp_pre(w, at, n, memory.y[0], first_y, real(number[A_PRE] * left_y), low)
+    elif rule == TRIPLET_STDP:
+        x_2 = _trace(memory, ONE, i, t_us, number[TAU_X2])
+        pair_stdp_pre(w, at, n, memory.y[0], first_y, real((number[A_PRE] + number[A3_PRE] * x_2) * left_y), low)
+    elif rule == BCM_RULE:
+        bounds = low, real(number[W_MAX])
+        bcm_pre(
+            w,
+            at,
+            n,
+            memory.y[0],
+            memory.y[1],
+            first_y,
+            real(left_y),
+            real(left_y2),
+            real(number[SHARE]),
+            real(number[RATE]),
+            bounds,
+        )
+    elif rule == REWARD_STDP:
+        change = real(number[A_PRE] * left_y)
+        for j in range(n):
+            memory.fast[at_fast + j] -= change * memory.y[0, first_y + j]
+    fire_reached(program, state, p, a, n, reached, t_us, out)
+
+
+@inline_kernel
+def _deliver(
+    program: Program, state: State, table: Table, memory: Memory, q: int, pre: int, t_us: int, out: Any
+) -> None:
+    """Deliver a spike through a plastic projection."""
+    way, number, place = program.projection[q], table.number[q], table.place[q]
+    p = way[TARGET]
+    target = program.population[p]
+    rouse(program, state, q, pre, t_us)
+    n_log = state.progress[p, N_LOG]
+    if n_log > 0 and (n_log >= RENEW_AT or t_us - state.log_us[p, 0] > table.renew_us[p]):
+        renew(program, state, table, memory, p)
+    _consume(program, state, table, memory, q)
+    i = place[FIRST_PRE] + pre
+    kind = way[TOPOLOGY]
+    dt_us = np.float64(t_us - memory.x_us[i])
+    amplitude = 1.0
+    if place[HAS_SHORT_TERM]:
+        amplitude = short_term_amplitude(memory.fatigue, table.terminal, i, dt_us)
+    size: Any = target[GROUP]
+    if kind == CONVOLUTION:
+        oy_first, oy_last, ox_first, ox_last, y, x, c = _windows(program, q, pre)
+        n_out: Any = target[CHANNELS]
+        for oy in range(oy_first, oy_last + 1):
+            for ox in range(ox_first, ox_last + 1):
+                site = (oy * target[WIDTH] + ox) * n_out
+                tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
+                kernel_row = tap * way[SOURCE_CHANNELS] + c
+                row: Any = place[FIRST_ROW] + kernel_row
+                at: Any = way[WEIGHT] + kernel_row * n_out
+                if place[RULE] == REWARD_STDP:
+                    at_fast = place[FIRST_FAST] + at - way[WEIGHT]
+                    _decay_row(memory, at_fast, n_out, row, number[TAU_FAST], t_us)
+                size = min(size, n_out)
+                for a in range(0, n_out, size):
+                    _reach(program, state, table, memory, q, pre, row, site + a, size, at + a, amplitude, t_us, out)
+                memory.fast_us[row] = t_us
+    else:
+        _catch_up(program, state, table, memory, q, pre)
+        first: Any
+        n: Any
+        first, n = _span(program, q, pre)
+        row = place[FIRST_ROW] + pre
+        if place[RULE] == REWARD_STDP:
+            _decay_row(memory, place[FIRST_FAST] + first - way[WEIGHT], n, row, number[TAU_FAST], t_us)
+        if kind == DENSE:
+            for a in range(0, n, size):
+                _reach(program, state, table, memory, q, pre, row, typed(a), size, first + a, amplitude, t_us, out)
+        else:
+            for s in range(first, first + n):
+                unit: Any = pre
+                if kind == SPARSE:
+                    unit = program.links[way[SYNAPSES] + s - way[WEIGHT]]
+                _reach(program, state, table, memory, q, pre, row, unit, ONE, typed(s), amplitude, t_us, out)
+        memory.fast_us[row] = t_us
+    is_nearest = number[NEAREST] != 0.0
+    memory.x[0, i] = 1.0 if is_nearest else memory.x[0, i] * math.exp(-dt_us / number[TAU_X]) + 1.0
+    memory.x[1, i] = memory.x[1, i] * math.exp(-dt_us / number[TAU_X2]) + 1.0
+    memory.x_us[i] = t_us
+
+
+@inner_kernel
+def _plastic_front(
+    program: Program, state: State, table: Table, memory: Memory, q: int, items: Any, first: int, out: Any
+) -> Any:
+    """Run input events through the input's one projection, q, as long as nothing else happens.
+
+    As the engine and ``_deliver`` do it in turns, but without asking, between silent events, whether there is anything
+    else to do. Stops when a cascade has begun, and before anything that is not so simple. Returns the first item not
+    yet handled.
+    """
+    book, progress = state.book, state.progress
+    p = program.projection[q, TARGET]
+    row = program.population[p]
+    # a spike now and one after a soft reset, for each unit that a row reaches
+    most = 2 * row[UNITS]
+    k: Any = np.int64(first)
+    book[N_QUEUE] = 0
+    while k < len(items):
+        t: Any = np.int64(items[k]["t"])
+        if book[N_HEAP] > 0 and state.heap[0, TIME] <= t:
+            return k
+        if book[N_OUT] + most > len(out) or most > len(state.queue):
+            return k
+        if row[LOGGED] and progress[p, N_LOG] + most > state.log_us.shape[1]:
+            return k
+        if len(state.tape) > 0 and (book[N_TAPE] >= book[TAPE_STOP] or book[N_TAPE] + most + 1 > len(state.tape)):
+            return k
+        if book[N_HEAP] + most * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2 > len(state.heap):
+            return k
+        pre: Any = np.int64(items[k]["unit"])
+        _deliver(program, state, table, memory, q, pre, t, out)
+        k += 1
+        n_fired: Any = book[N_QUEUE]
+        if n_fired > 0:
+            begin(state.book, state.progress, t, INSIDE)
+            book[N_QUEUE] = progress[p, SPAN_LAST] = n_fired
+            return k
+    return k
+
+
+@kernel
+def plastic_run(
+    program: Program, state: State, table: Table, memory: Memory, items: Any, first: int, until_us: int, out: Any
+) -> tuple[int, int, int]:
+    """Run through ``items[first:]``; as ``neurons.engine.run``, for a network whose weights change.
+
+    ``program.weight`` of plastic projections is written to, as ``state`` and ``memory`` are.
+    """
+    k: Any = np.int64(first)
+    only: Any = NONE  # the input's one projection, if it is plastic and has no delay
+    n_from_input = 0
+    for q in range(len(program.projection)):
+        if program.projection[q, SOURCE] < 0:
+            n_from_input += 1
+            if program.projection[q, PLASTIC] and program.projection[q, DELAY_US] == 0:
+                only = typed(q)
+    if n_from_input != 1:
+        only = NONE
+    while True:
+        n_out: Any
+        code: Any
+        if only >= 0 and state.book[BUSY] == IDLE:
+            k = _plastic_front(program, state, table, memory, only, items, k, out)
+        k, n_out, code = run(program, state, items, k, until_us, out)
+        if code != PLASTIC_SPIKE:
+            return k, n_out, code
+        book = state.book
+        _deliver(program, state, table, memory, book[AWAITED], book[AWAITED_PRE], book[NOW_US], out)
+        book[IS_DELIVERED] = 1

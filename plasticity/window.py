@@ -1,0 +1,352 @@
+"""Windows of a stream, taped as a network runs through them, and the gradients of a loss over each.
+
+::
+
+    network = PlasticNetwork.of(graph, rules={("input", "hidden"): Hebbian()})
+    window = TapedWindow(network)
+    network.run(events, until_us=end_us)
+    window.walk_back({"scores": d_scores})         # dL / d(time average of the leaky integrators "scores")
+    window.gradients.weight ...                    # added up over windows, until they are taken
+    window.begin()
+
+Memory
+------
+The tape takes 40 bytes an event or spike. Where rows are needed (see ``plasticity.backward``), 4 bytes more for each
+synaptic operation of the window, 8 with local rules: 3 MB for 4,000 events on 200 units. A window that grows beyond
+``window_events`` entries is cut there: the gradient begins anew from the state carried on, and what came before counts
+as given. So memory has a bound whatever the stream; what is paid for it is that no error is sent back over a cut.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurons.engine import (
+    ADAPTIVE_LIF,
+    ANCHOR_US,
+    ARRIVAL,
+    CROSSES,
+    DENSE,
+    FIRED,
+    FIRST,
+    FIRST_GROUP,
+    GROUP,
+    INTEGRATE_FIRE,
+    IZHIKEVICH,
+    KIND,
+    LEAKY_INTEGRATOR,
+    LIF,
+    MODEL,
+    N_HEAP,
+    N_TAPE,
+    ONE_TO_ONE,
+    PLACE,
+    POOLING,
+    REFRACTORY_US,
+    SPARSE,
+    TARGET,
+    TOPOLOGY,
+    UNIFORM,
+    UNIT_OF,
+    UNITS,
+    WHAT,
+    WHERE,
+)
+from plasticity.backward import (
+    FAST_SIGMOID,
+    RECTANGLE,
+    SPIKES,
+    Gradients,
+    Links,
+    Options,
+    Rows,
+    Standing,
+    Walk,
+    count_rows,
+    link,
+    replay,
+    walk_back,
+)
+from plasticity.plastic_network import PlasticNetwork
+from plasticity.rules import HAS_SHORT_TERM, HEBBIAN, RULE, STATIC
+from stream.errors import ConfigError
+
+__all__ = ["Surrogate", "TapedWindow"]
+
+Surrogate = Literal["spikes", "rectangle", "fast sigmoid"]
+NUMBERS = {"spikes": SPIKES, "rectangle": RECTANGLE, "fast sigmoid": FAST_SIGMOID}
+
+
+class TapedWindow:
+    """The tape of a network, and what is needed to walk it back.
+
+    Parameters
+    ----------
+    network
+        Its tape is switched on; the first window begins where it stands.
+    surrogate, width
+        What stands in for the derivative of a spike, see ``plasticity.backward``; the width in units of the potential.
+    times
+        Whether derivatives by time constants of membranes are wanted (they need rows).
+    window_events
+        Entries of a tape after which a window is cut.
+
+    Attributes
+    ----------
+    gradients : plasticity.backward.Gradients
+        Added to by ``walk_back``.
+    n_cut : int
+        Windows that were cut.
+
+    Raises
+    ------
+    ConfigError
+        If the network has units or rules through which no gradient leads.
+    """
+
+    def __init__(
+        self,
+        network: PlasticNetwork,
+        *,
+        surrogate: Surrogate = "spikes",
+        width: float = np.inf,
+        times: bool = False,
+        window_events: int = 65_536,
+    ) -> None:
+        if surrogate not in get_args(Surrogate):
+            raise ConfigError(f"surrogate: got {surrogate!r}, wanted one of {', '.join(get_args(Surrogate))}")
+        if surrogate != "spikes" and not 0 < width < np.inf:
+            raise ConfigError(f"surrogate {surrogate}: width is {width}, wanted a finite number above 0")
+        if window_events < 1:
+            raise ConfigError(f"window_events: got {window_events}, wanted 1 or more")
+        self.network = network
+        program, table = network._program, network._table
+        self._check(program, table)
+        row = program.population
+        real = program.weight.dtype
+        one_by_one = np.isin(program.projection[:, TOPOLOGY], [POOLING, SPARSE, ONE_TO_ONE])
+        block = np.where(row[:, CROSSES] > 0, 1, row[:, GROUP])
+        block[program.projection[one_by_one, TARGET]] = 1
+        n_blocks = row[:, UNITS] // block
+        self._block = np.stack([block, np.cumsum(n_blocks) - n_blocks], axis=1)
+        self._is_hebbian = bool(np.any(table.place[:, RULE] == HEBBIAN))
+        has_terminals = bool(np.any((table.place[:, RULE] >= 0) & (table.place[:, HAS_SHORT_TERM] > 0)))
+        self._has_rows = self._is_hebbian or has_terminals or times or surrogate != "spikes"
+        self._has_w = self._has_rows and bool(np.any(row[:, MODEL] == ADAPTIVE_LIF))
+        self._surrogate, self._width = NUMBERS[surrogate], float(width)
+        self._window_events = int(window_events)
+        targets = row[program.projection[:, TARGET]]
+        passive = np.isin(targets[:, MODEL], [LIF, INTEGRATE_FIRE, LEAKY_INTEGRATOR]) & (targets[:, CROSSES] == 0)
+        alike = (targets[:, UNIFORM] == 1) & (targets[:, REFRACTORY_US] == 0)
+        whole = block[program.projection[:, TARGET]] == targets[:, UNITS]
+        self._is_plain = passive & alike & whole & (program.projection[:, TOPOLOGY] == DENSE)
+        self._is_plain &= not self._has_rows and program.phase_us == 0
+        self.n_cut = 0
+        n_all, n_pre = len(network.state.v), len(table.local_rate)
+        n_fast, n_rows = len(network._memory.fast), len(network._memory.fast_us)
+        longest = int(max(row[:, UNITS]))
+        self.gradients = Gradients(
+            weight=np.zeros_like(program.weight),
+            tau=np.zeros(n_all, real),
+            tau_2=np.zeros(n_all, real),
+            sliding=np.zeros_like(table.sliding),
+            local_rate=np.zeros(n_pre),
+            share=np.zeros_like(table.share),
+            mixing=np.zeros(len(program.projection)),
+            tau_fast=np.zeros(len(program.projection)),
+            terminal=np.zeros((n_pre, 5)),
+        )
+        self._walk = Walk(
+            lam=np.zeros(n_all, real),
+            lam_w=np.zeros(n_all, real),
+            source=np.zeros(n_all),
+            t_us=np.zeros(n_blocks.sum(), np.int64),
+            early_us=np.zeros(n_blocks.sum()),
+            worth=np.zeros(0),
+            mu=np.zeros(n_fast, real),
+            mu_us=np.zeros(n_rows, np.int64),
+            is_live=np.zeros(n_rows, np.bool_),
+            terminal=np.zeros((n_pre, 2)),
+            terminal_us=np.zeros(n_pre),
+            held_us=np.zeros(n_all, np.int64),
+            lag_us=np.zeros(n_all),
+            scratch=np.zeros((3, longest), real),
+            peek=np.zeros(n_all, real),
+            would=np.zeros(n_all),
+        )
+        n_cursor = len(program.projection) + 2 * len(row)
+        self._links = Links(
+            cause=np.zeros(0, np.int64),
+            touch=np.zeros(0, np.int64),
+            held_us=np.zeros(0, np.int64),
+            lag_us=np.zeros(0),
+            after=np.zeros(0, np.int64),
+            cursor=np.zeros(n_cursor, np.int64),
+        )
+        self._rows = Rows(
+            at=np.zeros(0, np.int64),
+            u=np.zeros(0, real),
+            w=np.zeros(0, real),
+            hebb=np.zeros(0, real),
+            terminal=np.zeros((0, 3)),
+        )
+        self._skip = np.zeros(len(program.projection), np.int64)
+        network.on_window(self._cut, self._window_events)
+        self._start = self._standing()
+        self._here = self._standing()
+        self.begin()
+
+    def _check(self, program: Any, table: Any) -> None:
+        network = self.network
+        for p, name in enumerate(network._names):
+            if program.population[p, MODEL] == IZHIKEVICH:
+                raise ConfigError(
+                    f"population '{name}': no gradient leads through Izhikevich's units; use leaky or adaptive ones"
+                )
+        for q, place in enumerate(table.place):
+            if place[RULE] not in (-1, STATIC, HEBBIAN):
+                it = network.graph.projections[q]
+                raise ConfigError(
+                    f"rule of {it.source} > {it.target}: gradients lead through Hebbian and ShortTerm alone; let this "
+                    f"projection learn by its local rule, in a network of its own"
+                )
+
+    # -- where a window begins -----------------------------------------------------------------------------------------
+
+    def _standing(self) -> Standing:
+        """Return a copy of where the network stands."""
+        network = self.network
+        state, memory = network.state, network._memory
+        times = []
+        for row, (block, _) in zip(network._program.population, self._block, strict=True):
+            groups = state.t_us[row[FIRST_GROUP] : row[FIRST_GROUP] + row[UNITS] // row[GROUP]]
+            times.append(np.repeat(groups, row[GROUP] // block))
+        return Standing(
+            v=state.v.copy(),
+            w=state.w.copy(),
+            t_us=np.concatenate(times),
+            held_us=state.held_us.copy(),
+            lag_us=state.lag_us.copy(),
+            fast=memory.fast.copy(),
+            fast_us=memory.fast_us.copy(),
+            fatigue=memory.fatigue.copy(),
+            x_us=memory.x_us.copy(),
+        )
+
+    def begin(self) -> None:
+        """Begin a window where the network stands; what is on the tape is dropped."""
+        state = self.network.state
+        for kept, now in zip(self._start, self._standing(), strict=True):
+            kept[...] = now
+        heap = state.heap[: state.book[N_HEAP]]
+        on_their_way = heap[heap[:, KIND] == ARRIVAL, WHERE]
+        self._skip[:] = np.bincount(on_their_way, minlength=len(self._skip))
+        state.book[N_TAPE] = 0
+
+    def _cut(self) -> None:
+        self.n_cut += int(self.n_entries >= self._window_events)
+        self.begin()
+
+    # -- the walk ------------------------------------------------------------------------------------------------------
+
+    @property
+    def n_entries(self) -> int:
+        """Entries of the tape so far."""
+        return int(self.network.state.book[N_TAPE])
+
+    def spikes(self, population: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the units of a population that fired in this window, in order, and where they stand on the tape."""
+        tape = self.network.state.tape[: self.n_entries]
+        p = self.network._names.index(population)
+        at = np.flatnonzero((tape[:, WHAT] >= FIRED) & (tape[:, WHAT] <= FIRED + 1) & (tape[:, PLACE] == p))
+        return tape[at, UNIT_OF], at
+
+    def walk_back(
+        self,
+        d_average: Mapping[str, NDArray[Any]] | None = None,
+        *,
+        d_potential: Mapping[str, NDArray[Any]] | None = None,
+        d_spike: Mapping[str, Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[Any]]] | None = None,
+    ) -> None:
+        """Add the gradients of a loss over this window.
+
+        Parameters
+        ----------
+        d_average
+            For leaky integrators: derivative of the loss by ``network.averages(name)``.
+        d_potential
+            Derivative by ``network.potentials(name)``, as they are now.
+        d_spike
+            For spiking populations: from the units that fired, and their times (us), the derivative by each spike.
+        """
+        network, walk = self.network, self._walk
+        program, state = network._program, network.state
+        n_tape, end_us = self.n_entries, int(network._clock[0])
+        span_us = max(end_us - int(network._clock[2]), 1)
+        for array in (walk.lam, walk.lam_w, walk.source, walk.early_us):
+            array.fill(0)
+        walk.t_us.fill(end_us)
+        self._make_room(n_tape)
+        walk, links, rows = self._walk, self._links, self._rows
+        walk.worth[:n_tape] = 0.0
+        for name, values in (d_average or {}).items():
+            row = self._row(name)
+            if row[MODEL] != LEAKY_INTEGRATOR:
+                raise ConfigError(f"population '{name}' has no time average; only leaky integrators have")
+            walk.source[row[FIRST] : row[FIRST] + row[UNITS]] = np.reshape(values, -1) / span_us
+        for name, values in (d_potential or {}).items():
+            row = self._row(name)
+            walk.lam[row[FIRST] : row[FIRST] + row[UNITS]] = np.reshape(values, -1)
+        for name, worth_of in (d_spike or {}).items():
+            units, at = self.spikes(name)
+            walk.worth[at] = worth_of(units, state.tape[at, 0])
+        walk.held_us[:], walk.lag_us[:] = self._start.held_us, self._start.lag_us
+        skip = self._skip.copy()
+        link(program, state.tape, state.taped, n_tape, walk.held_us, walk.lag_us, skip, links)
+        anchor_us = int(state.book[ANCHOR_US])
+        options = Options(self._surrogate, self._width, self._has_rows, self._block, anchor_us, self._is_plain)
+        table = network._table
+        if self._has_rows:
+            for kept, now in zip(self._here, self._start, strict=True):
+                kept[...] = now
+            replay(program, table, options, state.tape, state.taped, n_tape, links, self._here, rows, walk.scratch)
+        walk_back(
+            program,
+            table,
+            options,
+            state.tape,
+            state.taped,
+            n_tape,
+            links,
+            rows,
+            self._start,
+            walk,
+            self.gradients,
+        )
+
+    def _row(self, name: str) -> NDArray[np.int64]:
+        row: NDArray[np.int64] = self.network._program.population[self.network._names.index(name)]
+        return row
+
+    def _make_room(self, n_tape: int) -> None:
+        links, rows, walk = self._links, self._rows, self._walk
+        if n_tape > len(links.cause):
+            room = 2 * n_tape
+            ints = (np.zeros(room, np.int64) for _ in range(4))
+            names = ("cause", "touch", "held_us", "after")
+            self._links = links._replace(**dict(zip(names, ints, strict=True)), lag_us=np.zeros(room))
+            self._walk = walk._replace(worth=np.zeros(room))
+            rows = rows._replace(at=np.zeros(room, np.int64), terminal=np.zeros((room, 3)))
+        if self._has_rows:
+            wanted = count_rows(self.network._program, self.network.state.tape, n_tape)
+            if wanted > len(rows.u):
+                room = wanted + wanted // 2
+                real = rows.u.dtype
+                rows = rows._replace(
+                    u=np.zeros(room, real),
+                    w=np.zeros(room if self._has_w else 0, real),
+                    hebb=np.zeros(room if self._is_hebbian else 0, real),
+                )
+        self._rows = rows

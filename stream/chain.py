@@ -1,0 +1,216 @@
+r"""One node by hand: a source or an operator in a terminal of its own, chained to others by addresses.
+
+::
+
+    hebbstream node simulated --out tcp://127.0.0.1:7001
+    hebbstream node sources.filter_refractory.Refractory --params '{...}' \
+        --in tcp://127.0.0.1:7001 --out tcp://127.0.0.1:7002
+    hebbstream node stream.record.Recorder --params '{"path": "out.hbs", "ports": {"events": "events"}}' \
+        --in tcp://127.0.0.1:7002
+
+Start them in any order: who sends waits until who receives is there, and nothing flows until the whole chain stands.
+``--in`` listens, ``--out`` connects. What does not fit (protocol, item type, sensor size, token, keys) is refused with
+words at both ends. The nodes talk the protocol of ``stream.edge``; a peer in another language may take any place.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from stream import wire
+from stream.curve import Curve, guard_endpoint
+from stream.edge import Receiver, Sender
+from stream.errors import ConfigError, HebbstreamError, RunError
+from stream.host import Host, Status
+from stream.jit import PACKAGES
+from stream.operator import Operator, Port, Source
+from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec, Speed, build, source_of
+
+__all__ = ["run_node"]
+
+
+def run_node(
+    what: str,
+    *,
+    params: dict[str, Any] | None = None,
+    inputs: tuple[str, ...] = (),
+    outputs: tuple[str, ...] = (),
+    token: str = "",
+    window: int = 16,
+    live: bool = False,
+    speed: Speed = "max",
+    wait_s: float = float("inf"),
+    key: Path | None = None,
+    allow: Path | None = None,
+    server_key: Path | None = None,
+    insecure: bool = False,
+    plugins: tuple[str, ...] = (),
+    on_status: Callable[[Status], None] = lambda status: None,
+    on_ready: Callable[[dict[str, str]], None] = lambda endpoints: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Status:
+    """Run one source or operator until its stream ends.
+
+    Parameters
+    ----------
+    what
+        ``module.Class``, or what ``stream.pipeline.source_of`` understands.
+    params
+        Of the class.
+    inputs, outputs
+        Addresses, ``ENDPOINT`` or ``PORT=ENDPOINT``; the first form where there is only one port.
+    token
+        What both ends of each edge have to say; "" for none.
+    window, live
+        Most messages in flight; drop the oldest instead of waiting.
+    speed
+        Of a source: stream seconds per second, or as fast as possible.
+    wait_s
+        How long to wait for who receives.
+    key, allow, server_key
+        See ``stream.curve``: own secret key; folder of keys that may connect here; key of the one connected to.
+    insecure
+        Listen beyond this machine without keys.
+    plugins
+        As for ``stream.pipeline.build``.
+    on_status, interrupted
+        As for ``stream.host.Host``.
+    on_ready
+        Called with the endpoints where it listens, by port.
+
+    Returns
+    -------
+    Status
+        The last one, with the counts of this node's ends.
+
+    Raises
+    ------
+    ConfigError
+        If something does not fit; nothing was started.
+    StreamError
+        If a peer refuses, does not answer, or breaks the protocol. ``error.status`` is the Status up to there.
+    """
+    pipeline, spec = _described(what, params or {}, speed, plugins)
+    curve = Curve(key, allow=allow, server=server_key) if key is not None else None
+    if curve is None and (allow is not None or server_key is not None):
+        raise ConfigError("--allow and --server-key need a key of this node's own; give --key FILE.key_secret")
+    member: Source | Operator = build(pipeline, plugins=plugins)[spec.name]
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    receivers: dict[str, Receiver] = {}
+    host: Host | None = None
+    try:
+        into = _addresses(inputs, member.inputs if isinstance(member, Operator) else {}, "--in", spec.kind)
+        out = _addresses(outputs, member.outputs, "--out", spec.kind)
+        for port in into:
+            guard_endpoint(into[port], curve=curve, insecure=insecure)
+        missing = [port for port in member.inputs if port not in into] if isinstance(member, Operator) else []
+        if missing:
+            raise ConfigError(f"{spec.kind}: nothing comes in at {', '.join(missing)}; give --in {missing[0]}=ENDPOINT")
+        delivery: Any = "live" if live else "lossless"
+        for port in into:
+            pipeline.edge.append(EdgeSpec(source=f"upstream.{port}", target=f"{spec.name}.{port}"))
+        for port in out:
+            pipeline.edge.append(EdgeSpec(source=f"{spec.name}.{port}", target=f"downstream.{port}", delivery=delivery))
+        edges = {edge.name: edge for edge in pipeline.edge}
+        for name, edge in edges.items():
+            port = edge.target.partition(".")[2]
+            if edge.source.startswith("upstream."):
+                assert isinstance(member, Operator)
+                mine, endpoint = member.inputs[port], into[port]
+                receivers[name] = Receiver(
+                    context, name, mine, endpoint, token=token, window=window, any_edge=True, curve=curve
+                )
+        on_ready({edges[name].target.partition(".")[2]: receiver.endpoint for name, receiver in receivers.items()})
+        wire.warm_up()
+        if isinstance(member, Operator):
+            member.warm_up()
+
+        def alive() -> None:
+            if interrupted():
+                raise RunError("stopped before the chain stood")
+
+        senders: dict[str, Sender] = {}
+        for name, edge in edges.items():
+            port = edge.source.partition(".")[2]
+            if name not in receivers:
+                there = member.outputs[port]
+                senders[name] = Sender(
+                    context,
+                    name,
+                    there,
+                    token=token,
+                    delivery=delivery,
+                    window=window,
+                    curve=curve if server_key is not None else None,
+                    alive=alive,
+                )
+        host = Host(
+            pipeline,
+            {spec.name: member},
+            senders=senders,
+            receivers=receivers,
+            on_status=on_status,
+            interrupted=interrupted,
+        )
+        for sender in senders.values():
+            sender.alive = alive  # the host's looks after a stream that flows
+        for name, sender in senders.items():
+            sender.connect(out[edges[name].source.partition(".")[2]], timeout_s=wait_s)
+            sender.alive = host.look_up
+        return host.run()
+    except HebbstreamError as error:
+        if host is not None:
+            error.status = host.status()  # type: ignore[attr-defined]
+        raise
+    finally:
+        if host is not None:
+            host.close()
+        for receiver in receivers.values():
+            receiver.close()
+        member.close()
+        if curve is not None:
+            curve.close()
+        context.destroy(linger=1000)
+
+
+def _described(
+    what: str, params: dict[str, Any], speed: Speed, plugins: tuple[str, ...]
+) -> tuple[Pipeline, SourceSpec | OperatorSpec]:
+    """Say what is to run, as a pipeline of one."""
+    module, _, name = what.rpartition(".")
+    is_class = module.split(".")[0] in (*PACKAGES, *plugins) and name.isidentifier() and not Path(what).exists()
+    if not is_class:
+        kind, own = source_of(what)
+        source = SourceSpec(name="node", kind=kind, params={**own, **params}, speed=speed)
+        return Pipeline(name="node", source=[source]), source
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"node {what}: {error}; check the spelling") from None
+    if isinstance(found, type) and issubclass(found, Source):
+        source = SourceSpec(name="node", kind=what, params=params, speed=speed)
+        return Pipeline(name="node", source=[source]), source
+    spec = OperatorSpec(name="node", kind=what, params=params)
+    return Pipeline(name="node", operator=[spec]), spec
+
+
+def _addresses(words: tuple[str, ...], ports: Mapping[str, Port], option: str, kind: str) -> dict[str, str]:
+    """Read ``PORT=ENDPOINT`` or, where there is only one port, ``ENDPOINT``."""
+    found: dict[str, str] = {}
+    for word in words:
+        port, is_named, endpoint = word.partition("=")
+        if not is_named or "://" in port:
+            if len(ports) != 1:
+                raise ConfigError(f"{option} {word}: {kind} has {', '.join(ports) or 'none'}; say {option} PORT={word}")
+            port, endpoint = next(iter(ports)), word
+        if port not in ports:
+            raise ConfigError(f"{option} {word}: {kind} has no '{port}'; it has {', '.join(ports) or 'none'}")
+        if port in found:
+            raise ConfigError(f"{option} {word}: '{port}' has an address already")
+        if not endpoint.startswith(("ipc://", "tcp://")):
+            raise ConfigError(f"{option} {word}: wanted ipc://PATH or tcp://HOST:PORT")
+        found[port] = endpoint
+    return found
