@@ -279,6 +279,8 @@ class Host:
             tap.finish()
         if self._keeper is not None:
             self._keeper.close(finish=True)
+        for tap in self._taps.values():
+            tap.finish()
         status = self.status(done=True)
         self._on_status(status)
         return status
@@ -502,6 +504,10 @@ class Host:
         return int(np.clip((min(dues) - time.monotonic()) * 1000, 0, idle_ms if idle_ms == 1 else 50))
 
 
+def _nothing() -> None:
+    pass
+
+
 def resident_bytes() -> int:
     """Return how much memory this process holds; 0 where the system does not tell."""
     try:
@@ -509,10 +515,6 @@ def resident_bytes() -> int:
             return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _nothing() -> None:
-    pass
 
 
 def _slices(packet: Packet, outlet: Outlet) -> list[Message]:

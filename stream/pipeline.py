@@ -134,6 +134,20 @@ class EdgeSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename=
         return f"{self.source} -> {self.target}"
 
 
+class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a run does about nodes that die or hang; restarts need a run directory."""
+
+    snapshot_every_us: Annotated[int, Meta(ge=1)] | None = None
+    """Stream time between two snapshots. None: 10 s in a run directory, and elsewhere only where sources mark them."""
+    keep: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """Complete snapshots that are kept. None: 3 in a run directory, and elsewhere all."""
+    restarts: Annotated[int, Meta(ge=0)] = 5
+    """Restarts within ``within_s`` seconds after which the run gives up."""
+    within_s: Annotated[float, Meta(gt=0)] = 60.0
+    hang_s: Annotated[float, Meta(ge=1)] = 30.0
+    """A process that says nothing for so long hangs, as does one whose members do not return: it counts as dead."""
+
+
 class TapSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"source": "from"}):
     """A place where viewers and recorders may look at an output while the pipeline runs; see ``stream.tap``."""
 
@@ -148,20 +162,6 @@ class TapSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={
     def bounds(self) -> Bounds:
         """What may wait for a viewer."""
         return Bounds(self.max_count, self.max_bytes, round(self.max_age_ms * 1000))
-
-
-class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a run does about nodes that die or hang; restarts need a run directory."""
-
-    snapshot_every_us: Annotated[int, Meta(ge=1)] | None = None
-    """Stream time between two snapshots. None: 10 s in a run directory, and elsewhere only where sources mark them."""
-    keep: Annotated[int, Meta(ge=1, le=10_000)] | None = None
-    """Complete snapshots that are kept. None: 3 in a run directory, and elsewhere all."""
-    restarts: Annotated[int, Meta(ge=0)] = 5
-    """Restarts within ``within_s`` seconds after which the run gives up."""
-    within_s: Annotated[float, Meta(gt=0)] = 60.0
-    hang_s: Annotated[float, Meta(ge=1)] = 30.0
-    """A process that says nothing for so long hangs, as does one whose members do not return: it counts as dead."""
 
 
 class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

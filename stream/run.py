@@ -336,9 +336,9 @@ def _run_here(
         for member in members.values():
             if isinstance(member, Operator):
                 member.warm_up()
-        taps = protocol.open_taps(context, pipeline, ports)
         shelf = _shelf(pipeline, begin)
         keeper = protocol.keeper_of(pipeline, lambda kept: _note_kept(shelf, folder, kept))
+        taps = protocol.open_taps(context, pipeline, ports)
         host = Host(
             pipeline,
             members,
@@ -661,8 +661,8 @@ class _Supervisor:
                 raise NodeLost(name, f"hangs: its process {process.popen.pid} has said nothing for {silent_s:.1f} s")
             if self.phase != "running" or (name in self.latest and self.latest[name].done):
                 process.worked_s = now_s
-            elif now_s - process.heard_s > 2 * protocol.BEAT_S:
-                continue  # it is silent altogether: above, a moment from now
+            elif now_s - process.heard_s > 1.5 * protocol.BEAT_S:
+                continue  # no beat: it is the process that is silent, and not (only) its members; wait until it counts
             elif now_s - process.worked_s > (hang_s if name in self.latest else max(hang_s, START_PATIENCE_S)):
                 here = [member.name for member in self.pipeline.members if self.pipeline.node_of(member.name) == name]
                 raise NodeLost(
@@ -775,7 +775,7 @@ def _result(
             # cut off: what was in flight is lost, and a loss is never silent
             counts.dropped_messages = counts.sent_messages - counts.delivered_messages
             counts.dropped_items = counts.sent_items - counts.delivered_items
-        before = (begin.ledger.get(edge.name) if begin is not None else None) or EdgeCounts()
+        before = (begin.ledger.get(name) if begin is not None else None) or EdgeCounts()
         for field in EdgeCounts.__struct_fields__:
             setattr(counts, field, getattr(counts, field) + getattr(before, field))
         messages = (counts.sent_messages, counts.delivered_messages, counts.dropped_messages)

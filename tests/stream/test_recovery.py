@@ -1,4 +1,4 @@
-"""Runs that survive: nodes killed or stopped, supervisors killed, full disks, lost cameras; the same bits each time."""
+"""Runs that survive: nodes killed or stopped, supervisors killed, disks full, cameras lost; always the same bits."""
 
 import importlib.util
 import json

@@ -172,9 +172,8 @@ def main() -> None:
             done += kills
             events = [entry["event"] for entry in log(run)]
             print(
-                f"seed {seed}: {kills} kills, {events.count('restart')} restarts, "
-                f"{events.count('resume')} resumes, {events.count('snapshot')} snapshots, the same bits "
-                f"({done} kills, {time.monotonic() - start_s:.0f} s)",
+                f"seed {seed}: {kills} kills, {events.count('restart')} restarts, {events.count('resume')} resumes, "
+                f"{events.count('snapshot')} snapshots, same bits ({done} kills, {time.monotonic() - start_s:.0f} s)",
                 flush=True,
             )
             seed += 1
