@@ -54,7 +54,7 @@ def described(recordings: Path, *, speed: float | str = "max") -> Pipeline:
             EdgeSpec(source="camera.events", target="learner.events"),
             EdgeSpec(source="learner.forward", target="chip.events"),
             EdgeSpec(source="learner.answers", target="recorder.learner"),
-            EdgeSpec(source="learner.spikes", target="recorder.hidden"),
+            EdgeSpec(source="learner.hidden", target="recorder.hidden"),
             EdgeSpec(source="chip.answers", target="recorder.chip"),
             EdgeSpec(source="chip.spikes", target="recorder.chip_spikes"),
             EdgeSpec(source="chip.phases", target="recorder.phases"),
