@@ -161,6 +161,8 @@ class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     transport: Literal["ipc", "tcp"] = "ipc"
     snapshots: str | None = None
     """Folder for what `barrier` marks ask to be kept; None keeps nothing."""
+    taps: str | None = None
+    """Folder in which every output gets a tap, called ``MEMBER.PORT``; None opens none but those listed."""
     source: list[SourceSpec] = []
     operator: list[OperatorSpec] = []
     edge: list[EdgeSpec] = []
