@@ -3,7 +3,7 @@
 PYTHON ?= $(firstword $(foreach version,3.11 3.13 3.12,$(shell command -v python$(version) >/dev/null 2>&1 && python$(version) -c 'import sys' 2>/dev/null && echo python$(version))) python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard setup.cfg pyproject.toml README.md LICENSE stream/*.py stream/pipelines/*.toml sources/*.py neurons/*.py plasticity/*.py chip/*.py chip/profiles/*.toml)
+SOURCES := $(wildcard setup.cfg pyproject.toml README.md LICENSE stream/*.py stream/pipelines/*.toml stream/page/* sources/*.py neurons/*.py plasticity/*.py chip/*.py chip/profiles/*.toml)
 
 .PHONY: help install demo test check bench build clean
 

@@ -32,6 +32,7 @@ from chip.compiler import (
     reweigh,
 )
 from chip.grid import DONE, FULL, GridState, clear, fault, new_state, run_phases, spike_room
+from chip.mesh import link_ends, plane_of
 from chip.profile import load_profile
 from neurons.encode import check_events, n_input_units, read_only, unit_of
 from stream.errors import ConfigError
@@ -329,6 +330,34 @@ class ChipNode(Operator):
                 array[...] = snapshot[name]
             self._install(program, state)
         self._book.view("<i8")[:] = snapshot["book"]
+
+    def look(self, what: str) -> Snapshot:
+        """Show what cores and links have done so far.
+
+        Returns
+        -------
+        dict of str to array
+            ``cores`` int32 (n_cores, 3): x, y, layer; ``core_ops``, ``core_packets`` int64 (n_cores,), running totals;
+            ``links`` int32 (n_links, 4): from x, y to x, y (-1: the host); ``link_total`` int64 (n_links,); ``plane``
+            int32 (2,): width and height in cores; ``scores`` float32 (n_classes,).
+        """
+        if what != "state" or self.program is None or self.state is None:
+            return {}
+        program, state = self.program, self.state
+        plane = plane_of(self.profile)
+        cores = [(x, y, part.layer) for (x, y), part in zip(program.positions, program.parts, strict=True)]
+        ends = [link_ends(plane, int(link)) for link in program.grid.links]
+        links = [(*(start or (-1, -1)), *(stop or (-1, -1))) for start, stop in ends]
+        scale = max(1.0, float(state.clock["phase"][0])) / program.layers[-1].scale
+        return {
+            "cores": np.array(cores, np.int32).reshape(-1, 3),
+            "core_ops": state.core_ops.copy(),
+            "core_packets": state.core_packets.copy(),
+            "links": np.array(links, np.int32).reshape(-1, 4),
+            "link_total": state.link_total.copy(),
+            "plane": np.array([plane.width, plane.height], np.int32),
+            "scores": (state.score / scale).astype(np.float32),
+        }
 
     def statistics(self) -> dict[str, float]:
         """Return running counts."""

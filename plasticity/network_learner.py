@@ -26,6 +26,7 @@ first one, after ``deploy_every`` corrections, and before anything that may not 
 A layer with a Hebbian rule is deployed as its synapses weigh there, fast change included.
 """
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ from stream.packet import SPIKE_DTYPE, Deploy, Label, Mark, Packet, Reset
 
 __all__ = ["NetworkLearner"]
 
+MOST_FIELDS, MOST_SIDE = 24, 48  # units and pixels a side that a viewer is shown
 N_RECENT = 100  # taught labels that the running accuracy and loss look back on
 # places of the counts
 IS_TEACHING, N_LABELS, N_SUMMED, NEXT_US, N_CUT, N_DEPLOYED, N_SINCE_DEPLOY, HAS_DRIFTED, N_COUNTS = range(9)
@@ -121,6 +123,7 @@ class NetworkLearner(PlasticNetwork):
         self._counts = np.zeros(N_COUNTS, np.int64)
         self._counts[IS_TEACHING] = 1
         self._recent = np.zeros((2, N_RECENT))  # right or wrong; loss
+        self._stepped_us: deque[int] = deque(maxlen=256)  # for viewers alone, so no part of a snapshot
         self._chain = self._chain_of_layers() if deploy_every else []
         if deploy_every:
             (port,) = self.inputs.values()
@@ -171,6 +174,7 @@ class NetworkLearner(PlasticNetwork):
         elif isinstance(mark, Label):
             if self._is_due(mark):
                 self.correction.step()
+                self._stepped_us.append(mark.t_us)
                 self._counts[N_SINCE_DEPLOY] += 1
             self.correction.window.begin()
 
@@ -304,6 +308,38 @@ class NetworkLearner(PlasticNetwork):
             self._lengthen_tape(n)
         self.state.tape[:n], self.state.taped[:n] = tape, taped
         self.state.book[N_TAPE] = n
+
+    def look(self, what: str) -> Snapshot:
+        """Show scores and the times of the last corrections; or, as "weights", receptive fields of some units.
+
+        Returns
+        -------
+        dict of str to array
+            "state": ``scores`` float32 (n_classes,), ``corrections_us`` float64 (up to 256,). "weights": for the first
+            dense layer behind an image, ``fields`` and, where a Hebbian rule acts, ``hebb``: float32 (units, height,
+            width, 2), units spread evenly over the layer, pixels thinned out to ``MOST_SIDE``.
+        """
+        if what == "state":
+            scores = self.averages(self._names[self._readout]).ravel().astype(np.float32)
+            return {"scores": scores, "corrections_us": np.array(self._stepped_us, np.float64)}
+        shape = tuple(self.graph.inputs)
+        first = next((it for it in self.graph.projections if it.source == INPUT), None)
+        if what != "weights" or first is None or not isinstance(first.topology, Dense) or len(shape) != 3:
+            return {}
+        q = self.graph.projections.index(first)
+        weight = self._weight_of(q, self._program.weight)
+        units = np.unique(np.linspace(0, weight.shape[1] - 1, MOST_FIELDS).astype(int))
+        step = -(-max(shape[0], shape[1]) // MOST_SIDE)
+
+        def thinned(values: NDArray[Any]) -> NDArray[np.float32]:
+            fields = values[:, units].T.reshape(len(units), *shape)[:, ::step, ::step]
+            return np.ascontiguousarray(fields, np.float32)
+
+        fields = {"fields": thinned(weight)}
+        if isinstance(self._rules.get((first.source, first.target)), Hebbian):
+            at = int(self._table.place[q, FIRST_FAST])
+            fields["hebb"] = thinned(self._memory.fast[at : at + weight.size].reshape(weight.shape))
+        return fields
 
     def statistics(self) -> dict[str, float]:
         """Return counts; ``accuracy`` and ``loss`` are those of the last 100 taught labels."""

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,8 @@ from stream.train import train
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream.host import Status
+    from stream.host import Control, Status
+    from stream.keys import Keys
     from stream.ledger import LatencyPercentiles
     from stream.pipeline import Pipeline, SourceSpec
     from stream.run import RunResult
@@ -56,6 +58,7 @@ Raw = Annotated[bool, typer.Option("--raw", help="Bits as stored: no inversion, 
 Columns = Annotated[str, typer.Option(help="Order of columns in text and arrays, such as xypt.")]
 TimeUnit = Annotated[str, typer.Option(help="Of text, arrays, HDF5: auto, s, ms, us, ns.")]
 Content = Annotated[str, typer.Option(help="Which of several: a bag's topic, an HDF5 group, an AEDAT 2 chip.")]
+View = Annotated[bool, typer.Option("--view", help="Show it in a browser while it runs; see the command view.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing while it runs.")]
 
 
@@ -66,6 +69,7 @@ def demo(
     transport: Transport = None,
     speed: Annotated[str, typer.Option(help="'max', or stream seconds per second of wall time.")] = "max",
     small: Annotated[bool, typer.Option(help="A tenth of the recordings: a look in a few seconds.")] = False,
+    view: View = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -84,7 +88,7 @@ def demo(
     for operator in pipeline.operator:
         if operator.kind == "stream.record.Recorder":
             operator.params["path"] = str(out / "recording.hbs")
-    _run(pipeline, console, one_process=one_process, transport=transport, as_json=as_json, quiet=quiet)
+    _run(pipeline, console, one_process=one_process, transport=transport, view=view, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -121,6 +125,7 @@ def run(
     ] = None,
     summary: Annotated[Path | None, typer.Option(help="Write the summary, with the ledger, to this JSON file.")] = None,
     plugin: Plugin = None,
+    view: View = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -165,6 +170,7 @@ def run(
         metrics=metrics,
         log=log,
         summary=summary,
+        view=view,
         as_json=as_json,
         quiet=quiet,
     )
@@ -279,6 +285,48 @@ def top(
 
 
 @app.command()
+def view(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="A run's process number or name, or taps (ipc://..., tcp://...).")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; beyond this machine only with --token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8765,
+    token: Annotated[str, typer.Option(envvar="HEBBSTREAM_VIEW_TOKEN", help="What a browser has to bring.")] = "",
+    tap_token: Annotated[str, typer.Option(help="What the taps ask for, if they do.")] = "",
+    any_port: Annotated[bool, typer.Option("--any-port", help="If the port is taken, take the next free one.")] = False,
+    until: Annotated[int, typer.Option(help="End when this process has gone.", hidden=True)] = 0,
+) -> None:
+    """Show a running pipeline in a browser; slows nothing. Give no name for the newest run. Ctrl-C ends it."""
+    import time
+
+    from stream.errors import ConfigError
+    from stream.observe import is_alive
+    from stream.run import Interrupts
+    from stream.view import Page, Watcher
+
+    wanted = list(what or [])
+    endpoints = [word for word in wanted if word.startswith(("ipc://", "tcp://"))]
+    if len(wanted) > 1 and len(endpoints) != len(wanted):
+        raise ConfigError(f"view {' '.join(wanted)}: wanted one run, or taps (ipc://... or tcp://...)")
+    watcher = Watcher("" if endpoints or not wanted else wanted[0], endpoints, token=tap_token)
+    page: Page | None = None
+    try:
+        for number in range(port, port + (20 if any_port and port else 1)):
+            with contextlib.suppress(ConfigError) if any_port and number < port + 19 else contextlib.nullcontext():
+                page = Page(watcher, host=host, port=number, token=token)
+                break
+        assert page is not None
+        print(f"hebbstream: page at {page.address}", file=sys.stderr, flush=True)
+        with Interrupts() as interrupts:
+            while not interrupts.count and not (until and not is_alive(until)):
+                time.sleep(0.1)
+    finally:
+        if page is not None:
+            page.close()
+        watcher.close()
+
+
+@app.command()
 def check(
     pipeline: Annotated[Path, typer.Argument(help="A pipeline file (TOML).")],
     plugin: Plugin = None,
@@ -390,6 +438,7 @@ def replay(
     duration: Duration = None,
     loop: Loop = None,
     size: Size = None,
+    view: View = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -398,7 +447,9 @@ def replay(
     spec = pipeline.source[0]
     spec.speed, spec.seekable = _speed(speed), what != "-"
     _part(spec, start, duration, loop)
-    _run(pipeline, _console(to_stderr=as_json), one_process=True, transport=None, as_json=as_json, quiet=quiet)
+    _run(
+        pipeline, _console(to_stderr=as_json), one_process=True, transport=None, view=view, as_json=as_json, quiet=quiet
+    )
 
 
 @app.command()
@@ -688,6 +739,7 @@ def _run(
     metrics: int | None = None,
     log: Path | None = None,
     summary: Path | None = None,
+    view: bool = False,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -701,13 +753,23 @@ def _run(
     _set_transport(pipeline, transport)
     failure: HebbstreamError | None = None
     result: RunResult | None
+    if view:
+        pipeline.taps = tempfile.mkdtemp(prefix="hebbstream-view-")  # only its owner can enter it
+        for spec in pipeline.source:
+            is_live = spec.kind.startswith(LIVE_SOURCES) or spec.params.get("path") == "-"
+            spec.seekable = spec.seekable or not is_live
     observer = Observer(pipeline, metrics=metrics, log=log)
     if observer.address:
         print(f"hebbstream: metrics at {observer.address}", file=sys.stderr, flush=True)
-    with observer, Keys(pipeline) as keys, StatusView(pipeline, console, keys, quiet=quiet) as view:
+    with (
+        observer,
+        Keys(pipeline) as keys,
+        StatusView(pipeline, console, keys, quiet=quiet) as status_view,
+        _shown(pipeline, keys) as controls,
+    ):
 
         def on_status(statuses: dict[str, Any], phase: str) -> None:
-            view(statuses, phase)
+            status_view(statuses, phase)
             observer(statuses, phase)
 
         try:
@@ -718,7 +780,7 @@ def _run(
                 restore=restore,
                 directory=folder,
                 on_status=on_status,
-                controls=keys,
+                controls=controls,
             )
         except HebbstreamError as error:
             failure, result = error, getattr(error, "result", None)
@@ -738,6 +800,37 @@ def _run(
         raise failure
     if result is not None and result.reason and not result.was_stopped:
         raise RunError(f"a source ended early: {result.reason}; what came before was processed and kept")
+
+
+LIVE_SOURCES = ("sources.camera.", "sources.udp.", "sources.dv_network.", "sources.aestream_source.", "stream.tap.")
+
+
+@contextlib.contextmanager
+def _shown(pipeline: "Pipeline", keys: "Keys") -> "Iterator[Callable[[], list[Control]]]":
+    """Open a desk for a run that is looked at, and the page in a process of its own; yields who tells controls."""
+    import shutil
+    import subprocess
+
+    from stream.desk import Desk
+
+    if pipeline.taps is None:
+        yield keys
+        return
+    folder = Path(pipeline.taps)
+    desk = Desk(keys, folder)
+    pid = str(os.getpid())
+    command = [sys.executable, "-P", "-m", "stream", "view", pid, "--any-port", "--until", pid]
+    page = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0)
+    try:
+        yield desk
+    finally:
+        page.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            page.wait(5)
+        page.kill()
+        page.wait()
+        desk.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as_json: bool) -> dict[str, Any]:

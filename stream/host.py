@@ -5,6 +5,7 @@ do not. The code of a member cannot tell the difference, and neither can its res
 """
 
 import dataclasses
+import functools
 import math
 import resource
 import time
@@ -17,15 +18,17 @@ import numpy as np
 import zmq
 
 from stream.edge import Receiver, Sender
+from stream.errors import ConfigError
 from stream.ledger import EdgeCounts, Latency, LatencyPercentiles
 from stream.operator import Emit, Operator, Source
-from stream.packet import Barrier, End, Mark, Message, Packet
+from stream.packet import Barrier, Deploy, End, Mark, Message, Packet
 from stream.pipeline import EdgeSpec, Pipeline, SourceSpec, Speed
+from stream.record import Recorder
 from stream.replay import Replay
 from stream.snapshot import FINAL, Keeper, Kept, Manifest
 from stream.tap import Tap
 
-__all__ = ["Control", "EdgeStatus", "Host", "Status"]
+__all__ = ["Control", "EdgeStatus", "Host", "SourceStatus", "Status"]
 
 STATUS_PERIOD_S = 0.2
 STOPPED = "stopped"  # the reason of an ``End`` that nothing but a wish to stop has caused
@@ -41,6 +44,20 @@ class Control(msgspec.Struct, tag=True):
     seek_by_us: int = 0  # from where it stands
     snapshot: bool = False  # take one now
     barrier: int = 0  # by the supervisor: the number of a barrier that every source is to let through now
+    loop: bool | None = None  # begin again at the end, for ever
+    record: str | None = None  # write what the sources give to PATH-SOURCE.hbs; "" ends that
+
+
+class SourceStatus(msgspec.Struct):
+    """How a source is played."""
+
+    speed: Speed
+    is_paused: bool
+    can_seek: bool
+    position_us: int  # after its first time, if it can seek
+    is_looping: bool
+    recording: str  # path; "" if none is made
+    has_ended: bool
 
 
 class EdgeStatus(msgspec.Struct):
@@ -63,6 +80,7 @@ class Status(msgspec.Struct):
     reason: str = ""
     done: bool = False
     memory_bytes: int = 0  # resident; 0 where the system does not tell
+    sources: dict[str, SourceStatus] = {}
 
 
 class LocalEdge:
@@ -114,6 +132,8 @@ class Outlet:
         self.is_paused = False
         self.steps = 0
         self.has_ended = False
+        self.recorder: Recorder | None = None
+        self.fault = ""
 
     def due_s(self, message: Message) -> float:
         """Return the wall time at which a message may leave: a camera hands a packet over at its end."""
@@ -136,12 +156,54 @@ class Outlet:
             self.speed = control.speed
         self.steps += control.steps if self.is_paused else 0
         self.start = None  # the pace begins anew with the next message
+        if control.loop is not None and isinstance(self.source, Replay):
+            self.source.loop_for_ever(control.loop)
+        if control.record is not None:
+            self._record(control.record)
         if control.seek_us is None and not control.seek_by_us:
             return
         if isinstance(self.source, Replay) and not self.has_ended:
             at_us = control.seek_us if control.seek_us is not None else self.source.position_us() + control.seek_by_us
             self.waiting.clear()
             self.source.seek(at_us)
+
+    def _record(self, path: str) -> None:
+        self.close()
+        if path and not self.has_ended:
+            try:
+                item = self.source.outputs["events"].item
+                self.recorder = Recorder(path=f"{path}-{self.spec.name}.hbs", ports={"events": item})
+            except ConfigError as error:
+                self.fault = str(error)
+
+    def note(self, message: Message) -> None:
+        """Record a message, if a person asked for that; a full disk ends the recording and not the run."""
+        if self.recorder is None:
+            return
+        try:
+            if isinstance(message, Packet):
+                self.recorder.on_packet("events", message, _nowhere)
+            elif not isinstance(message, End):
+                self.recorder.on_mark("events", message, _nowhere)
+        except OSError as error:
+            self.fault = f"recording {self.recorder.path}: {error}"
+            self.close()
+
+    def status(self) -> SourceStatus:
+        """Say how it is played."""
+        can_seek = isinstance(self.source, Replay)
+        position_us = self.source.position_us() if isinstance(self.source, Replay) else 0
+        is_looping = isinstance(self.source, Replay) and self.source.is_looping
+        recording = str(self.recorder.path) if self.recorder is not None else ""
+        return SourceStatus(
+            self.speed, self.is_paused, can_seek, position_us, is_looping, recording or self.fault, self.has_ended
+        )
+
+    def close(self) -> None:
+        """Close the recording, if there is one."""
+        if self.recorder is not None:
+            recorder, self.recorder = self.recorder, None
+            recorder.close()
 
 
 class Host:
@@ -236,6 +298,7 @@ class Host:
         for address, tap in self._taps.items():
             source, _, port = address.partition(".")
             self._targets.setdefault((source, port), []).append(tap)
+            tap.look = functools.partial(self._look, source)
         self._emitters = {name: self._emitter(name) for name in members}
 
     def run(self) -> Status:
@@ -264,6 +327,8 @@ class Host:
                         break
                     progressed = True
                     self._deliver(receiver, message)
+            for tap in self._taps.values():
+                tap.answer()
             if not progressed:
                 for receiver in self._receivers.values():
                     receiver.acknowledge()
@@ -272,11 +337,11 @@ class Host:
                     sender.service()
                 for tap in self._taps.values():
                     tap.service()
+        for outlet in self._outlets:
+            outlet.close()
         for sender in self._senders.values():
             # whatever a lossless edge still carries arrives, however long its far end takes; the supervisor watches
             sender.close(timeout_s=math.inf if sender.delivery == "lossless" else 5.0)
-        for tap in self._taps.values():
-            tap.finish()
         if self._keeper is not None:
             self._keeper.close(finish=True)
         for tap in self._taps.values():
@@ -299,12 +364,21 @@ class Host:
         ]
         statistics = {name: member.statistics() for name, member in self.members.items()}
         cpu_s, memory = time.process_time(), resident_bytes()
-        return Status(self.node, self._stream_us, statistics, edges, cpu_s, self._reason, done, memory)
+        sources = {outlet.spec.name: outlet.status() for outlet in self._outlets}
+        return Status(self.node, self._stream_us, statistics, edges, cpu_s, self._reason, done, memory, sources)
+
+    def _look(self, name: str, what: str) -> Deploy | None:
+        """Let a member show itself to a viewer."""
+        member = self.members[name]
+        arrays = member.look(what) if isinstance(member, Operator) else {}
+        return Deploy(self._stream_us, 0, arrays) if arrays else None
 
     def close(self) -> None:
         """Close every member and edge of this process. Idempotent; what members were writing is kept."""
         if self._keeper is not None:
             self._keeper.close(finish=False)
+        for outlet in self._outlets:
+            outlet.close()
         for sender in self._senders.values():
             sender.socket.close()
         for receiver in self._receivers.values():
@@ -347,6 +421,7 @@ class Host:
             message = dataclasses.replace(message, origin_ns=message.origin_ns or time.monotonic_ns())
         else:
             outlet.last_us = message.t_us
+        outlet.note(message)
         self._stream_us = max(self._stream_us, outlet.last_us)
         if isinstance(message, Barrier):
             self._keep(message.number, outlet.spec.name, outlet.last_us)
@@ -506,6 +581,10 @@ class Host:
 
 def _nothing() -> None:
     pass
+
+
+def _nowhere(port: str, message: Message) -> None:
+    """Send nothing to nobody."""
 
 
 def resident_bytes() -> int:

@@ -5,12 +5,14 @@
     space   pause, and go on          .   one packet or mark while paused
     + -     twice as fast, half       m   as fast as possible, and back
     > <     10 s on, 10 s back        0   to the beginning
+    l       for ever, and once        r   record what the sources give, and stop that
 """
 
 import contextlib
 import os
 import select
 import sys
+import time
 from typing import Any
 
 from stream.host import Control
@@ -18,7 +20,7 @@ from stream.pipeline import Pipeline
 
 __all__ = ["HELP", "Keys"]
 
-HELP = "space pause · . step · + - pace · m max · < > 10 s · 0 beginning · Ctrl-C stops and shows the ledger"
+HELP = "space pause · . step · + - pace · m max · < > 10 s · 0 beginning · l loop · r record · Ctrl-C stops"
 _JUMP_US = 10_000_000
 
 
@@ -33,7 +35,9 @@ class Keys:
 
     def __init__(self, pipeline: Pipeline) -> None:
         speed = pipeline.source[0].speed if pipeline.source else "max"
-        self.is_paused = False
+        self.is_paused = self.is_recording = False
+        self.is_looping = bool(pipeline.source) and pipeline.source[0].loop == 0
+        self._name = pipeline.name
         self.is_max = speed == "max"
         self.speed = 1.0 if speed == "max" else float(speed)
         self._before: Any = None
@@ -77,6 +81,13 @@ class Keys:
         if key == "m":
             self.is_max = not self.is_max
             return Control(speed="max" if self.is_max else self.speed)
+        if key == "l":
+            self.is_looping = not self.is_looping
+            return Control(loop=self.is_looping)
+        if key == "r":
+            self.is_recording = not self.is_recording
+            path = f"runs/{self._name}-{time.strftime('%Y%m%d-%H%M%S')}"
+            return Control(record=os.path.abspath(path) if self.is_recording else "")
         known = {
             ".": Control(steps=1),
             ">": Control(seek_by_us=_JUMP_US),

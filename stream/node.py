@@ -42,7 +42,7 @@ from stream.edge import Receiver, Sender
 from stream.errors import HebbstreamError
 from stream.host import Control, Host, Status
 from stream.operator import Operator
-from stream.pipeline import EdgeSpec, Pipeline, Ports, build, ports_of
+from stream.pipeline import EdgeSpec, Pipeline, Ports, TapSpec, build, ports_of
 from stream.snapshot import Keeper, Kept, Manifest, read_snapshot
 from stream.tap import Tap
 
@@ -316,8 +316,11 @@ def host_task(line: Line, task: Task) -> None:
 def open_taps(context: Any, pipeline: Pipeline, ports: dict[str, Ports]) -> dict[str, Tap]:
     """Open the taps of the members that are here, by ``member.port``."""
     taps: dict[str, Tap] = {}
+    listed = {spec.source for spec in pipeline.tap}
+    outputs = [f"{name}.{port}" for name, there in ports.items() for port in there.outputs] if pipeline.taps else []
+    more = [TapSpec(source=it, endpoint=f"ipc://{pipeline.taps}/{it}") for it in outputs if it not in listed]
     try:
-        for spec in pipeline.tap:
+        for spec in [*pipeline.tap, *more]:
             name, _, port = spec.source.partition(".")
             if name in ports:
                 there = ports[name].outputs[port]

@@ -18,13 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+import msgspec
 import platformdirs
 
 from stream.errors import ConfigError
 from stream.host import Status
 from stream.pipeline import Pipeline
 
-__all__ = ["Observer", "Picture", "boards", "picture_of", "prometheus_text"]
+__all__ = ["Observer", "Picture", "boards", "is_alive", "picture_of", "prometheus_text"]
 
 Picture: TypeAlias = dict[str, Any]
 
@@ -41,7 +42,8 @@ def picture_of(pipeline: Pipeline, statuses: Mapping[str, Status], phase: str) -
     Picture
         ``edges``: sent, delivered, dropped, refused, queue (items under way), latency from the source, us;
         ``nodes``: stream time and how far it lags behind the furthest node's, us, processor time, memory;
-        ``members``: their own counts.
+        ``members``: their own counts; ``sources``: how each is played; ``graph``: who is joined to whom; ``taps``:
+        where outputs can be looked at.
     """
     front_us = max((status.stream_us for status in statuses.values()), default=0)
     edges: dict[str, dict[str, float]] = {edge.name: {} for edge in pipeline.edge}
@@ -81,6 +83,14 @@ def picture_of(pipeline: Pipeline, statuses: Mapping[str, Status], phase: str) -
             for name, status in statuses.items()
         ],
         "members": {name: counts for status in statuses.values() for name, counts in status.members.items()},
+        "sources": {
+            name: msgspec.to_builtins(state) for status in statuses.values() for name, state in status.sources.items()
+        },
+        "graph": {
+            "members": [{"name": it.name, "kind": it.kind, "node": it.node or it.name} for it in pipeline.members],
+            "edges": [{"from": it.source, "to": it.target, "delivery": it.delivery} for it in pipeline.edge],
+        },
+        "taps": {"listed": {it.source: it.endpoint for it in pipeline.tap}, "folder": pipeline.taps or ""},
     }
 
 
@@ -280,7 +290,7 @@ def boards(folder: Path | None = None) -> list[Picture]:
     for path in sorted((folder or _board_folder()).glob("*.json")):
         with contextlib.suppress(OSError, ValueError):
             pid = int(path.stem)
-            if not _is_alive(pid):
+            if not is_alive(pid):
                 path.unlink()
                 continue
             if path.stat().st_size <= MOST_BOARD_BYTES:
@@ -294,7 +304,8 @@ def _board_folder() -> Path:
         return Path(platformdirs.user_runtime_dir("hebbstream"))
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of that number is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -119,6 +119,22 @@ class Operator(ABC):
         """Return counts for people to look at while it runs, keyed by words for a table. Never part of a result."""
         return {}
 
+    def look(self, what: str) -> Snapshot:
+        """Return small arrays for a viewer; asked between messages, a few times a second, and only if somebody looks.
+
+        Parameters
+        ----------
+        what
+            ``"state"``: what changes all the time (scores, activity); ``"weights"``: what is larger and changes slowly.
+
+        Returns
+        -------
+        dict of str to array
+            float32, float64, int8, int32 or int64, one megabyte at most together. Reading changes nothing.
+        """
+        del what
+        return {}
+
     def close(self) -> None:  # noqa: B027 - most operators hold nothing open; closing is optional on purpose
         """Release files and devices. Idempotent."""
 

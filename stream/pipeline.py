@@ -180,6 +180,8 @@ class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     snapshots: str | None = None
     """Folder for what `barrier` marks ask to be kept; None keeps nothing. A run that begins anew empties it."""
     recovery: Recovery = Recovery()
+    taps: str | None = None
+    """Folder in which every output gets a tap, called ``MEMBER.PORT``; None opens none but those listed."""
     source: list[SourceSpec] = []
     operator: list[OperatorSpec] = []
     edge: list[EdgeSpec] = []

@@ -82,6 +82,15 @@ class Replay(Source):
         self._end = None
         self._rewind(max(0, t_us))
 
+    def loop_for_ever(self, wanted: bool) -> None:
+        """Begin again at the end, for ever; or play to the end of the round."""
+        self._loop = 0 if wanted else 1
+
+    @property
+    def is_looping(self) -> bool:
+        """Whether it begins again at the end, for ever."""
+        return self._loop == 0
+
     def position_us(self) -> int:
         """Return how far after the source's first time the stream stands."""
         first, _, shift, _, last, entered = self._state.tolist()

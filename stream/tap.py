@@ -17,12 +17,17 @@ The tap binds and talks first; otherwise the protocol is that of an edge (``stre
                                            <-     welcome, window, 0, port    or    refused, reason
                                            <-     data, header, payload ...
     ack, count of messages done, u64       ->
+    look, what                             ->     between two messages, as often as the viewer likes
+                                           <-     look, what, header of a deploy mark, its arrays ...
     bye                                    ->
+
+The answer to ``look`` is what the member shows of itself (``Operator.look``): current scores, receptive fields.
 """
 
 import contextlib
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +41,7 @@ from stream.edge import Hello, listen, understand_hello
 from stream.errors import ConfigError, StreamError
 from stream.ledger import EdgeCounts
 from stream.operator import Port, Snapshot, Source
-from stream.packet import End, Message, Packet
+from stream.packet import Deploy, End, Message, Packet
 from stream.wire import MAX_FRAME_BYTES, PROTOCOL_VERSION, decode, encode, pieces
 
 __all__ = ["Tap", "TapSource"]
@@ -44,6 +49,7 @@ __all__ = ["Tap", "TapSource"]
 WINDOW = 16
 MOST_VIEWERS = 16
 MOST_AT_ONCE = 32  # messages from viewers that are looked at in one go
+MOST_LOOK_BYTES = 16  # of the word that says what is wanted
 PATIENCE_S = 10.0  # a viewer that takes nothing for so long is forgotten
 ANY = Port("any")
 
@@ -83,6 +89,8 @@ class Tap:
         self.name, self.port = f"{name} -> tap", port
         self.counts = EdgeCounts()  # of the viewers that have gone; see `account`
         self.last_refusal = ""
+        self.look: Callable[[str], Deploy | None] = lambda what: None  # whoever hosts the member puts its own here
+        self._asked: dict[bytes, list[bytes]] = {}
         self._token, self._bounds, self._policy = token, bounds or Bounds(), policy
         self._viewers: dict[bytes, _Viewer] = {}
         self.socket = context.socket(zmq.ROUTER)
@@ -122,12 +130,28 @@ class Tap:
             viewer = self._viewers.get(identity)
             if viewer is None:
                 self._introduce(identity, frames)
+            elif len(frames) == 2 and frames[0] == b"look" and len(frames[1]) <= MOST_LOOK_BYTES:
+                words = self._asked.setdefault(identity, [])
+                if len(words) < 4 and frames[1] not in words:  # who asks faster than can be answered gets one answer
+                    words.append(frames[1])
             elif not self._heed(viewer, frames):
                 self._forget(identity)
         for identity, viewer in list(self._viewers.items()):
             self._flush(identity, viewer)
             if viewer.in_flight and time.monotonic() - viewer.heard_s > PATIENCE_S:
                 self._forget(identity)
+
+    def answer(self) -> None:
+        """Answer what viewers have asked; to be called between two messages, when the member's state is whole."""
+        if not self._asked:
+            return
+        asked, self._asked = self._asked, {}
+        for identity, words in asked.items():
+            for what in words:
+                seen = self.look(what.decode(errors="replace"))
+                frames = encode(seen, stream=self.name, sequence=0) if seen is not None else []
+                with contextlib.suppress(zmq.ZMQError):
+                    self.socket.send_multipart([identity, b"look", what, *frames], zmq.NOBLOCK)
 
     def finish(self, *, timeout_s: float = 1.0) -> None:
         """Give viewers a moment to take what was sent, then let all of them go: the ledger is complete after it."""
@@ -201,6 +225,7 @@ class Tap:
 
     def _forget(self, identity: bytes) -> None:
         viewer = self._viewers.pop(identity)
+        self._asked.pop(identity, None)
         viewer.backlog.clear()
         viewer.counts.dropped_messages += len(viewer.in_flight)  # nobody knows whether it got them
         viewer.counts.dropped_items += sum(viewer.in_flight)
@@ -235,6 +260,7 @@ class TapSource(Source):
         self._last_us = 0
         self._end: End | None = None
         self._lost = 0
+        self.seen: dict[str, Deploy] = {}  # the latest answer to each `ask`
         try:
             port, self._window = self._connect(endpoint, token, timeout_s)
         except BaseException:
@@ -256,6 +282,12 @@ class TapSource(Source):
                 recv_monitor_message(self._monitor)
                 self._end = End(self._last_us, "the tap has gone")
             return self._end
+        if frames[0] == b"look":
+            with contextlib.suppress(StreamError, UnicodeDecodeError):
+                _, seen = decode(frames[2:])
+                if isinstance(seen, Deploy):
+                    self.seen[frames[1].decode()] = seen
+            return None
         try:
             header, message = decode(frames[1:] if frames[0] == b"data" else [])
         except StreamError as error:
@@ -272,6 +304,11 @@ class TapSource(Source):
         if 2 * (self._received - self._acknowledged) >= self._window or isinstance(message, End):
             self._acknowledge()
         return message
+
+    def ask(self, what: str) -> None:
+        """Ask the member behind the tap to show ``what``; the answer comes into ``seen`` while polling."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.send_multipart([b"look", what.encode()], zmq.NOBLOCK)
 
     def snapshot(self) -> Snapshot:
         """Return how far it is; what is live cannot be played again."""

@@ -1,0 +1,90 @@
+"""A desk: where somebody in another process presses the keys of a running pipeline (``stream.keys``).
+
+A socket file in a folder that only its owner can enter. A press is a JSON object: ``{"key": " "}``, or
+``{"seek_us": T}`` for a place that no key names. What cannot be understood is left out.
+"""
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from stream.host import Control
+from stream.keys import Keys
+
+__all__ = ["Desk", "Press", "press"]
+
+MOST_AT_ONCE = 64
+MOST_BYTES = 1024
+
+
+class Press(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One wish."""
+
+    key: str = ""
+    seek_us: int | None = None
+
+
+class Desk:
+    """The keys of the terminal and those that come from elsewhere; ``controls`` of ``stream.run.run``.
+
+    Parameters
+    ----------
+    keys
+        Translates keys, and knows whether it is paused and how fast it goes.
+    folder
+        Where the socket file ``keys`` is made; only its owner may enter it.
+    """
+
+    def __init__(self, keys: Keys, folder: Path) -> None:
+        self.keys, self._path = keys, folder / "keys"
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.PULL)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MOST_BYTES)
+        self._socket.bind(f"ipc://{self._path}")
+
+    def __call__(self) -> list[Control]:
+        """Return what was asked for since the last call."""
+        controls = self.keys()
+        with contextlib.suppress(zmq.Again):
+            for _ in range(MOST_AT_ONCE):
+                controls += self._understand(self._socket.recv(zmq.NOBLOCK))
+        return controls
+
+    def _understand(self, raw: bytes) -> list[Control]:
+        try:
+            pressed = msgspec.json.decode(raw, type=Press)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return []
+        if pressed.seek_us is not None:
+            return [Control(seek_us=min(max(0, pressed.seek_us), 1 << 61))]
+        control = self.keys.control(pressed.key) if len(pressed.key) == 1 else None
+        return [control] if control is not None else []
+
+    def close(self) -> None:
+        """Take the socket file away. Idempotent."""
+        if not self._socket.closed:
+            self._socket.close(linger=0)
+            self._context.term()
+            self._path.unlink(missing_ok=True)
+
+
+def press(folder: str, pressed: Press) -> bool:
+    """Press a key at the desk in a folder; False if nobody sits there."""
+    path = Path(folder) / "keys"
+    if not path.exists():
+        return False
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.PUSH)
+    socket.setsockopt(zmq.LINGER, 500)
+    try:
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.connect(f"ipc://{path}")
+        if not socket.poll(500, zmq.POLLOUT):
+            return False
+        socket.send(msgspec.json.encode(pressed))
+    finally:
+        socket.close()
+        context.term()
+    return True
