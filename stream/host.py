@@ -273,7 +273,8 @@ class Host:
                 for tap in self._taps.values():
                     tap.service()
         for sender in self._senders.values():
-            # whatever a lossless edge still carries arrives, however long its far end takes; the supervisor watches
+            # whatever a lossless edge still carries arrives, however long its far end takes; the supervisor watches, or
+            # the edge itself (``patience_s``)
             sender.close(timeout_s=math.inf if sender.delivery == "lossless" else 5.0)
         if self._keeper is not None:
             self._keeper.close(finish=True)
@@ -304,7 +305,7 @@ class Host:
         if self._keeper is not None:
             self._keeper.close(finish=False)
         for sender in self._senders.values():
-            sender.socket.close()
+            sender.drop()
         for receiver in self._receivers.values():
             receiver.close()
         for tap in self._taps.values():

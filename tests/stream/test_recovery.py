@@ -496,7 +496,8 @@ def test_a_live_camera_goes_on_and_tells_the_gap(tmp_path: Path, toys: list[str]
     assert result.was_stopped
     (restart,) = result.restarts
     assert restart.node == node
-    assert 0.2 < result.gaps["camera"] < 60
+    # the camera that was not killed is back at once, and waits for the recorder with what it has seen meanwhile
+    assert (0.2 if node == "camera" else 0.0) < result.gaps["camera"] < 60
     recording = read_recording(folder / "recordings" / "r.hbs")
     (seam,) = recording.marks("events")
     assert isinstance(seam, Reset)
