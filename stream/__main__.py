@@ -186,6 +186,7 @@ def node(
     live: Annotated[bool, typer.Option("--live", help="Drop the oldest rather than wait for a slow receiver.")] = False,
     speed: Annotated[str, typer.Option(help="Of a source: 'max', or stream seconds per second.")] = "max",
     wait: Annotated[float, typer.Option(help="How long to wait for who receives, s; 0: for ever.")] = 0.0,
+    patience: Annotated[float, typer.Option(help="A neighbour that stands still for so many s counts as dead.")] = 30.0,
     key: Annotated[Path | None, typer.Option(help="This node's .key_secret (hebbstream keys).")] = None,
     allow: Annotated[Path | None, typer.Option(help="Folder of the .key files of those that may connect.")] = None,
     server_key: Annotated[Path | None, typer.Option(help="The .key file of who is connected to.")] = None,
@@ -202,6 +203,8 @@ def node(
         given = json.loads(params)
     except ValueError as error:
         raise ConfigError(f"--params: no JSON: {error}") from None
+    if not 0.1 <= patience <= 86_400:
+        raise ConfigError(f"--patience {patience:g}: wanted seconds from 0.1 to 86400")
     if not isinstance(given, dict):
         raise ConfigError(f"--params {params}: wanted a JSON object, such as '{{\"width\": 640}}'")
 
@@ -228,6 +231,7 @@ def node(
                 live=live,
                 speed=_speed(speed),
                 wait_s=wait or float("inf"),
+                patience_s=patience,
                 key=key,
                 allow=allow,
                 server_key=server_key,

@@ -340,7 +340,8 @@ class Host:
         for outlet in self._outlets:
             outlet.close()
         for sender in self._senders.values():
-            # whatever a lossless edge still carries arrives, however long its far end takes; the supervisor watches
+            # whatever a lossless edge still carries arrives, however long its far end takes; the supervisor watches, or
+            # the edge itself (``patience_s``)
             sender.close(timeout_s=math.inf if sender.delivery == "lossless" else 5.0)
         if self._keeper is not None:
             self._keeper.close(finish=True)
@@ -380,7 +381,7 @@ class Host:
         for outlet in self._outlets:
             outlet.close()
         for sender in self._senders.values():
-            sender.socket.close()
+            sender.drop()
         for receiver in self._receivers.values():
             receiver.close()
         for tap in self._taps.values():

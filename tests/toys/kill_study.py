@@ -1,22 +1,25 @@
 """Kill nodes and supervisors of a run at random, until it is through, and compare with an undisturbed one.
 
-``python tests/toys/kill_study.py --kills 500 --seed 1`` is the long study; the tests call :func:`disturbed` with few.
+Hypothesis draws the schedules. ``python -m tests.toys.kill_study --kills 50`` (in the checkout) is the study;
+``tests/stream/test_recovery.py`` runs a short one.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
 from sources.recordings import make_recordings
 from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec
@@ -26,6 +29,30 @@ from stream.snapshot import FINAL, read_snapshot
 
 SIZE = 16
 NODES = ("camera", "learner", "chip", "recorder")
+SUPERVISOR = "supervisor"
+
+
+class Kill(NamedTuple):
+    """Who dies, and when."""
+
+    victims: tuple[str, ...]  # nodes, or the supervisor alone
+    once_running: bool  # count from the moment all nodes run; else from now, be it while they start
+    after_s: float
+
+
+victims = st.one_of(
+    st.sampled_from(NODES).map(lambda name: (name,)),
+    st.sampled_from(NODES).map(lambda name: (name,)),
+    st.permutations(NODES).map(lambda names: tuple(names[:2])),
+    st.just((SUPERVISOR,)),
+)
+kills_any_time = st.builds(Kill, victims, st.just(False), st.floats(0.0, 1.5))
+kills_running = st.builds(Kill, victims, st.just(True), st.floats(0.0, 0.5))
+
+
+def schedules(n: int) -> "st.SearchStrategy[list[Kill]]":
+    """Draw n kills; most wait until all nodes run, or the run would never get anywhere."""
+    return st.lists(st.one_of(kills_running, kills_running, kills_running, kills_any_time), min_size=n, max_size=n)
 
 
 def described(recordings: Path, *, speed: float | str = "max") -> Pipeline:
@@ -95,88 +122,98 @@ def node_pids(supervisor: int) -> dict[str, int]:
 
 
 def resumed(run: Path) -> "subprocess.Popen[str]":
+    """Start a supervisor that goes on with a run."""
     command = [sys.executable, "-P", "-m", "stream", "run", "--resume", str(run), "--json", "--quiet"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def disturbed(
-    recordings: Path, run: Path, *, kills: int, seed: int, speed: float = 3.0
-) -> tuple[int, dict[str, object]]:
+def disturbed(recordings: Path, run: Path, schedule: list[Kill], *, speed: float = 3.0) -> tuple[int, dict[str, Any]]:
     """Run to the end under kills.
-
-    Most kills wait until all nodes run and then some hundredths of a second; the others come at any time, also while
-    nodes start. Now and then it hits two nodes at once, or the supervisor, which is then resumed.
 
     Returns
     -------
     kills, summary
         How many processes were killed, and the summary of the last supervisor.
     """
-    chance = random.Random(seed)
     create(run, described(recordings, speed=speed)).close()
     process = resumed(run)
     done = 0
     began = 0  # lines of the log before the last kill
-    deadline_s = time.monotonic() + 60 + 30 * kills
-    while process.poll() is None:
-        assert time.monotonic() < deadline_s, f"seed {seed}: does not come to its end; see {run}/log.jsonl"
-        if done >= kills:
-            time.sleep(0.05)
-            continue
-        waits = chance.random() < 0.8
-        victims = chance.sample(NODES, 2 if chance.random() < 0.1 else 1)
-        hits_supervisor = chance.random() < 0.08
-        while waits and process.poll() is None:
-            if any(entry["event"] == "running" for entry in log(run)[began:]):
+    try:
+        for kill in schedule:
+            while kill.once_running and process.poll() is None:
+                if any(entry["event"] == "running" for entry in log(run)[began:]):
+                    break
+                time.sleep(0.01)
+            time.sleep(kill.after_s)
+            if process.poll() is not None:
                 break
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0.0, 0.4 if waits else 1.5))
-        pids = node_pids(process.pid)
-        if hits_supervisor and process.poll() is None:
             began = len(log(run))
-            process.kill()
-            process.communicate()
-            done += 1
-            process = resumed(run)
-            continue
-        for victim in victims:
-            with contextlib.suppress(ProcessLookupError):
-                if victim in pids:
-                    began = len(log(run))
+            if kill.victims == (SUPERVISOR,):
+                process.kill()
+                process.communicate()
+                process = resumed(run)
+                done += 1
+                continue
+            pids = node_pids(process.pid)
+            for victim in kill.victims:
+                with contextlib.suppress(ProcessLookupError, KeyError):
                     os.kill(pids[victim], signal.SIGKILL)
                     done += 1
-    out, err = process.communicate()
-    assert process.returncode == 0, f"seed {seed}: {err}"
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, f"{err}\n{(run / 'log.jsonl').read_text()}"
     return done, json.loads(out)
 
 
+def undisturbed(folder: Path) -> tuple[Path, dict[str, bytes]]:
+    """Make recordings, run them in peace, and return where they are and what comes out."""
+    recordings = make_recordings(
+        folder / "digits", width=SIZE, height=SIZE, train_per_class=2, test_per_class=1, seed=3
+    )
+    disturbed(recordings, folder / "whole", [], speed=100.0)
+    return recordings, outcome(folder / "whole")
+
+
 def main() -> None:
-    """Run the study, in rounds of at most 25 kills."""
+    """Run the study, in rounds of ten kills."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--speed", type=float, default=1.0)
     wanted = parser.parse_args()
+    killed, restarts, resumes, start_s = 0, 0, 0, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kill-study-") as name:
         folder = Path(name)
-        recordings = make_recordings(
-            folder / "digits", width=SIZE, height=SIZE, train_per_class=2, test_per_class=1, seed=3
+        recordings, whole = undisturbed(folder)
+
+        @seed(wanted.seed)
+        @settings(
+            max_examples=10 * wanted.kills,
+            phases=[Phase.generate],
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
         )
-        _, _ = disturbed(recordings, folder / "whole", kills=0, seed=0, speed=100.0)
-        whole = outcome(folder / "whole")
-        done, seed, start_s = 0, wanted.seed, time.monotonic()
-        while done < wanted.kills:
-            run = folder / f"run-{seed}"
-            kills, _ = disturbed(recordings, run, kills=25, seed=seed, speed=wanted.speed)
-            assert outcome(run) == whole, f"seed {seed}: not the same bits"
-            done += kills
-            events = [entry["event"] for entry in log(run)]
+        @given(schedules(10))
+        def study(schedule: list[Kill]) -> None:
+            nonlocal killed, restarts, resumes
+            if killed >= wanted.kills:
+                return
+            run = Path(tempfile.mkdtemp(prefix="run-", dir=folder))
+            killed += disturbed(recordings, run / "run", schedule, speed=wanted.speed)[0]
+            assert outcome(run / "run") == whole, "not the same bits"
+            events = [entry["event"] for entry in log(run / "run")]
+            restarts, resumes = restarts + events.count("restart"), resumes + events.count("resume")
             print(
-                f"seed {seed}: {kills} kills, {events.count('restart')} restarts, {events.count('resume')} resumes, "
-                f"{events.count('snapshot')} snapshots, same bits ({done} kills, {time.monotonic() - start_s:.0f} s)",
+                f"{killed} kills, {restarts} restarts, {resumes} starts of a supervisor, {len(whole)} arrays of "
+                f"spikes, answers, marks and state with the same bits; {time.monotonic() - start_s:.0f} s",
                 flush=True,
             )
-            seed += 1
+
+        study()
 
 
 if __name__ == "__main__":
