@@ -225,7 +225,7 @@ function timeAxis(context, x, w, h, spanUs) {
 function drawRaster() {
   const [context, w, h] = fitted($("raster"));
   const select = $("raster-of");
-  options(select, [...state.spikes.keys()]);
+  options(select, inOrder([...state.spikes.keys()]));
   $("span-words").textContent = seconds(spanUs());
   const spikes = state.spikes.get(select.value);
   const x = 34, bottom = 18, plotW = w - x - 4, plotH = h - bottom - 4;
@@ -287,7 +287,8 @@ function drawScores() {
 const className = (unit) => (unit < 0 ? "–" : (state.names?.[unit] ?? String(unit)));
 
 function drawAnswers() {
-  const [address, answers] = [...state.answers][0] ?? [];
+  const address = inOrder([...state.answers.keys()])[0];
+  const answers = state.answers.get(address);
   const output = $("answer");
   $("answer-of").textContent = address ?? "";
   if (!answers || !answers.n) { output.textContent = "–"; output.className = ""; $("truth").textContent = ""; return; }
@@ -305,7 +306,7 @@ function drawAccuracy() {
   const x = 38, plotW = w - x - 8, plotH = h - 34;
   if (!state.answers.size) return empty(context, w, h, "no answers yet");
   axes(context, x, 6, plotW, plotH, [[0, "0 %"], [0.5, "50 %"], [1, "100 %"]]);
-  const all = [...state.answers];
+  const all = inOrder([...state.answers.keys()]).map((address) => [address, state.answers.get(address)]);
   const from = Math.min(...all.map(([, it]) => it.t[0])), to = Math.max(state.tUs, from + 1);
   const place = (t) => x + ((t - from) / (to - from)) * plotW;
   // spans that were not taught stand on a darker ground
@@ -338,7 +339,7 @@ function drawAccuracy() {
   context.fillStyle = colours.quiet;
   context.textAlign = "left"; context.fillText(seconds(from), x, h - 7);
   context.textAlign = "right"; context.fillText(seconds(to), x + plotW, h - 7);
-  context.textAlign = "center"; context.fillStyle = colours.tick; context.fillText("ticks: corrections", x + plotW / 2, h - 7);
+  context.textAlign = "center"; context.fillStyle = colours.tick; context.fillText("ticks: corrections · darker ground: not taught", x + plotW / 2, h - 7);
   $("accuracy-note").textContent = `last 50: ${notes.join(", ")}`;
   $("accuracy-words").textContent = notes.length ? `of the last 50 answers right: ${notes.join(", ")}` : "";
 }
@@ -472,7 +473,7 @@ function drawGraph() {
   for (const it of members) (columns[depth[it.name]] ??= []).push(it);
   const tallest = Math.max(...columns.map((it) => it.length));
   const canvas = $("graph");
-  canvas.style.height = `${tallest * 62 + 20}px`;
+  canvas.style.height = `${tallest * 62 + 56}px`;
   canvas.style.minWidth = `${columns.length * 190}px`;
   const [context, w, h] = fitted(canvas);
   const gap = w / columns.length, boxW = Math.min(190, gap * 0.62), boxH = 42;
@@ -489,15 +490,20 @@ function drawGraph() {
     kept.live ||= edge.delivery === "live";
     joined.set(key, kept);
   }
-  for (const [key, { rate, live, dropped }] of joined) {
+  const far = ([key]) => { const [from, to] = key.split(" ").map((name) => at[name]); return to[0] - from[0] > gap * 1.5; };
+  for (const [key, { rate, live, dropped }] of [...joined].sort((a, b) => far(b) - far(a))) {
+    const isFar = far([key]);
     const [from, to] = key.split(" ").map((name) => at[name]);
     const x0 = from[0] + boxW / 2, x1 = to[0] - boxW / 2, bend = (x1 - x0) / 2;
     context.strokeStyle = dropped ? colours.off : colours.quiet;
     context.lineWidth = 1 + Math.min(4, Math.log10(1 + rate) / 1.6);
     context.setLineDash(live ? [5, 3] : []);
-    context.beginPath(); context.moveTo(x0, from[1]); context.bezierCurveTo(x0 + bend, from[1], x1 - bend, to[1], x1, to[1]); context.stroke();
+    context.beginPath(); context.moveTo(x0, from[1]); 
+    if (isFar) { const low = Math.max(from[1], to[1]) + boxH + 14; context.bezierCurveTo(x0 + gap * 0.4, low, x1 - gap * 0.4, low, x1, to[1]); }
+    else context.bezierCurveTo(x0 + bend, from[1], x1 - bend, to[1], x1, to[1]);
+    context.stroke();
     context.setLineDash([]);
-    if (to[0] - from[0] < gap * 1.5) {
+    if (!isFar) {
       const text = `${si(rate)}/s`;
       const half = context.measureText(text).width / 2 + 3, mx = (x0 + x1) / 2, my = (from[1] + to[1]) / 2;
       context.fillStyle = colours.panel; context.fillRect(mx - half, my - 8, 2 * half, 16);
@@ -570,9 +576,10 @@ function drawRun() {
     }
   }
   const rates = edgeRates();
+  // what a viewer misses is no loss of the pipeline's
   rows($("edges").tBodies[0], run.edges.map((row) => [
-    row.edge, si(rates.get(row.edge).rate), (row.sent ?? 0).toLocaleString("en"), (row.delivered ?? 0).toLocaleString("en"),
-    { text: (row.dropped ?? 0).toLocaleString("en"), kind: row.dropped ? "lost" : "" }, si(row.queue), duration(row.p50_us), duration(row.p99_us),
+    row.edge.replace(/ -> tap$/, " → viewers"), si(rates.get(row.edge).rate), (row.sent ?? 0).toLocaleString("en"), (row.delivered ?? 0).toLocaleString("en"),
+    { text: (row.dropped ?? 0).toLocaleString("en"), kind: row.dropped && !row.edge.endsWith("-> tap") ? "lost" : "" }, si(row.queue), duration(row.p50_us), duration(row.p99_us),
   ]));
   rows($("members").tBodies[0], Object.entries(run.members).map(([name, counts]) => [
     name, Object.entries(counts).filter(([key, value]) => value && !key.startsWith("of ")).map(([key, value]) => `${key} ${si(value)}`).join(", "),
@@ -586,17 +593,23 @@ function words(id, text, kind) {
   place.className = `pill ${kind}`;
 }
 
+// members in the order of the pipeline's file: what comes first is shown first
+function inOrder(addresses) {
+  const names = (state.run?.graph?.members ?? []).map((it) => it.name);
+  return addresses.sort((a, b) => names.indexOf(a.split(".")[0]) - names.indexOf(b.split(".")[0]) || (a < b ? -1 : 1));
+}
+
 function options(select, names) {
   if (select.dataset.names === names.join()) return;
   const before = select.value;
   select.dataset.names = names.join();
   select.replaceChildren(...names.map((name) => new Option(name, name)));
-  if (names.includes(before)) select.value = before;
+  if (select.dataset.chosen && names.includes(before)) select.value = before;
 }
 
 function draw() {
   const now = performance.now();
-  options($("surface-of"), state.surfaces);
+  options($("surface-of"), inOrder(state.surfaces));
   $("surface-of").value = state.surfaceName;
   $("clock").textContent = `${(state.tUs / 1e6).toFixed(3)} s`;
   drawSurface();
@@ -630,6 +643,7 @@ document.querySelectorAll("[data-key]").forEach((button) => {
 });
 $("seek").addEventListener("input", () => { $("position").textContent = seconds(Number($("seek").value)); });
 $("seek").addEventListener("change", () => send({ seek_us: Math.round(Number($("seek").value)) }));
+document.querySelectorAll("select").forEach((it) => it.addEventListener("change", () => { it.dataset.chosen = "yes"; }));
 $("surface-of").addEventListener("change", () => { state.surfaceName = $("surface-of").value; state.eventTimes = []; });
 $("fade").addEventListener("input", () => { palette(); draw(); });
 $("fields-of").addEventListener("change", draw);
