@@ -624,6 +624,11 @@ function draw() {
   // what people read rather than watch is drawn less often
   if (now - (state.slowMs ?? -1000) > 100) {
     state.slowMs = now;
+    const has = (panel, wanted) => { $(panel).hidden = !wanted; };
+    has("answer-panel", state.answers.size || state.scores.length);
+    has("raster-panel", state.spikes.size);
+    has("accuracy-panel", state.answers.size);
+    document.querySelector(".panels").dataset.alone = String(!state.answers.size && !state.spikes.size && !state.scores.length);
     drawAnswers();
     drawScores();
     drawAccuracy();
