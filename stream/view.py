@@ -8,7 +8,8 @@ a slow one gets fewer frames, and nothing queues up.
 What goes over the WebSocket
 ----------------------------
 From the browser, JSON: ``{"next": true, "surface": "camera.events"}`` asks for a frame, ``{"key": " "}`` presses a key
-of the run (``stream.keys``), ``{"seek_us": T}`` jumps. To the browser, one binary message a frame::
+of the run (``stream.keys``), ``{"seek_us": T}`` jumps, ``{"show": "cup"}`` teaches. To the
+browser, one binary message a frame::
 
     u32     length n of what follows, little-endian
     n bytes JSON: t_us, surface, run (status, if new), arrays: a list of {name, dtype, shape, at}
@@ -514,6 +515,8 @@ class Page:
             self.watcher.press(Press(key=str(asked["key"])))
         elif "seek_us" in asked:
             self.watcher.press(Press(seek_us=int(asked["seek_us"])))
+        elif "show" in asked:
+            self.watcher.press(Press(show=str(asked["show"])))
         elif asked.get("next"):
             return True, str(asked.get("surface", ""))
         return wants, surface

@@ -22,6 +22,7 @@ let socket = null;
 let retryMs = 250;
 
 function connect() {
+  if (state.holding) hold(false);
   const url = new URL("socket" + location.search, location.href);
   url.protocol = url.protocol.replace("http", "ws");
   socket = new WebSocket(url);
@@ -278,7 +279,7 @@ function drawScores() {
   for (const [y, unit] of labels) {
     context.fillStyle = unit === best ? colours.ink : CLASSES[unit % CLASSES.length];
     context.font = `${unit === best ? "bold " : ""}11px system-ui, 'DejaVu Sans', sans-serif`;
-    context.fillText(className(unit), x + plotW + 6, y);
+    context.fillText(className(unit).slice(0, 8), x + plotW + 6, y, right - 8);
   }
   context.font = "11px system-ui, 'DejaVu Sans', sans-serif";
   timeAxis(context, x, plotW, h, span);
@@ -575,6 +576,14 @@ function drawRun() {
       $("position").textContent = seconds(playing.position_us);
     }
   }
+  const teacher = sources.find((it) => it.can_teach);
+  $("teach").hidden = !teacher || isOver;
+  if (teacher) {
+    const isShown = teacher.shown >= 0;
+    $("teach-hold").setAttribute("aria-pressed", String(isShown));
+    $("teach-words").textContent = isShown ? `teaching ${className(teacher.shown)}` : Object.keys(run.names ?? {}).length ? `taught: ${Object.keys(run.names).join(", ")}` : "";
+  }
+  state.names = Object.fromEntries(Object.entries(run.names ?? {}).map(([name, unit]) => [unit, name]));
   const rates = edgeRates();
   // what a viewer misses is no loss of the pipeline's
   rows($("edges").tBodies[0], run.edges.map((row) => [
@@ -659,10 +668,23 @@ $("surface").addEventListener("wheel", (event) => { event.preventDefault(); zoom
 $("surface").addEventListener("pointerdown", (event) => { $("surface").setPointerCapture(event.pointerId); });
 $("surface").addEventListener("pointermove", (event) => { if (event.buttons) { view.x += event.movementX; view.y += event.movementY; draw(); } });
 
+function hold(on) {
+  const name = $("teach-name").value.trim();
+  if (on === Boolean(state.holding) || (on && !name)) return;
+  state.holding = on;
+  send({ show: on ? name : "" });
+}
+$("teach").addEventListener("submit", (event) => { event.preventDefault(); $("teach-name").blur(); });
+$("teach-hold").addEventListener("pointerdown", (event) => { event.target.setPointerCapture(event.pointerId); hold(true); });
+for (const end of ["pointerup", "pointercancel"]) $("teach-hold").addEventListener(end, () => hold(false));
+addEventListener("blur", () => hold(false));
+document.addEventListener("keyup", (event) => { if (event.key === "h") hold(false); });
+
 const KEYS = { ArrowRight: ">", ArrowLeft: "<" };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=text], select")) return;
   if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
+  if (event.key === "h") return hold(true);
   if (event.key === "t") return theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   const key = KEYS[event.key] ?? event.key;
   if (key.length === 1 && " .+-m<>0lr".includes(key)) {

@@ -374,11 +374,11 @@ def browser() -> Iterator[Any]:
 
 
 class Run:
-    """``hebbstream replay simulated --view`` in a process of its own."""
+    """``hebbstream replay simulated --view``, or another command, in a process of its own."""
 
-    def __init__(self, folder: Path, *more: str) -> None:
+    def __init__(self, folder: Path, *command: str) -> None:
         self.log = folder / "log"
-        command = [sys.executable, "-P", "-m", "stream", "replay", "simulated", "--view", *more]
+        command = (sys.executable, "-P", "-m", "stream", *(command or ("replay", "simulated")), "--view")
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file, start_new_session=True)
         self.address = ""
@@ -494,6 +494,63 @@ def test_the_page_comes_back_after_a_restart(browser: Any, tmp_path: Path) -> No
     finally:
         second.end()
         page.close()
+
+
+LESSON = """
+name = "lesson"
+
+[[source]]
+name = "camera"
+kind = "sources.simulated.SimulatedCamera"
+params = { width = 34, height = 34, duration_us = 5000000 }
+speed = 1.0
+teach_us = 100000
+loop = 0
+
+[[operator]]
+name = "learner"
+kind = "plasticity.learner.OnlineLearner"
+params = { width = 34, height = 34, n_hidden = 60, n_classes = 4, weight_rate = 0.01 }
+
+[[edge]]
+from = "camera.events"
+to = "learner.events"
+"""
+
+
+@pytest.mark.slow
+def test_teaching_from_the_page_changes_the_answer(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "lesson.toml").write_text(LESSON)
+    lesson = Run(tmp_path, "run", "lesson.toml", "--one-process")
+    try:
+        page, complaints = opened(browser, lesson.address)
+        until(page, "hebbstream.state.answers.size && !document.getElementById('teach').hidden", 60)
+        for name, n_taught in (("cup", 1), ("pen", 2)):
+            page.fill("#teach-name", name)
+            page.mouse.move(*middle(page, "#teach-hold"))
+            page.mouse.down()
+            until(page, f"document.getElementById('teach-words').textContent === 'teaching {name}'", 10)
+            until(page, f"document.getElementById('answer').textContent === '{name}'", 30)
+            page.mouse.up()
+            until(page, "hebbstream.state.run.sources.camera.shown === -1", 10)
+            assert page.evaluate("Object.keys(hebbstream.state.run.names).length") == n_taught
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=ARTEFACTS / "teach-light.png", full_page=True)
+        taught = subprocess.run(
+            [sys.executable, "-P", "-m", "stream", "teach", "key", "--for", "1.5", "--to", str(lesson.process.pid)],
+            check=False,
+        )
+        assert taught.returncode == 0
+        until(page, "'key' in hebbstream.state.run.names", 5)
+        assert complaints == []
+        page.close()
+    finally:
+        lesson.end()
+
+
+def middle(page: Any, selector: str) -> tuple[float, float]:
+    box = page.locator(selector).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
 def test_a_run_is_found_by_number_and_name() -> None:
