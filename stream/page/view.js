@@ -236,7 +236,7 @@ function drawRaster() {
   let most = spikes.units ?? 1;
   while (first > 0 && spikes.t[first - 1] >= from) { first--; if (spikes.unit[first] >= most) most = spikes.unit[first] + 1; }
   spikes.units = most;
-  axes(context, x, 4, plotW, plotH, [[0, "0"], [1, String(most)]]);
+  axes(context, x, 4, plotW, plotH, [[0, "0"], [1 - 4 / plotH, String(most)]]);
   context.fillStyle = colours.ink;
   const size = Math.max(1, Math.min(3, plotH / most));
   const step = Math.max(1, Math.floor((spikes.n - first) / 40000));  // beyond that they are a grey block in any case
@@ -259,7 +259,7 @@ function drawScores() {
   let low = 0, high = 1e-6;
   for (let k = first; k < scores.length; k++) for (const value of scores[k]) { if (value < low) low = value; if (value > high) high = value; }
   const place = (value) => 4 + plotH - ((value - low) / (high - low)) * plotH;
-  axes(context, x, 4, plotW, plotH, [[(0 - low) / (high - low), "0"], [1, high.toPrecision(2)]]);
+  axes(context, x, 4, plotW, plotH, [[(0 - low) / (high - low), "0"], [1 - 4 / plotH, high.toPrecision(2)]]);
   const n = scores[0].length, last = scores.at(-1);
   const best = last.indexOf(Math.max(...last));
   const labels = [];
@@ -321,15 +321,18 @@ function drawAccuracy() {
     context.setLineDash(LINES[index % 4]);
     context.lineWidth = 2;
     context.beginPath();
+    const known = [];  // answers whose truth is known
+    for (let k = 0; k < it.n; k++) if (it.label[k] >= 0) known.push(k);
     let right = 0, shown = 0;
-    for (let k = 0; k < it.n; k++) {
+    known.forEach((k, n) => {
       right += it.answer[k] === it.label[k];
-      if (k >= 50) right -= it.answer[k - 50] === it.label[k - 50];
-      shown = right / Math.min(k + 1, 50);
-      if (k >= 5) context.lineTo(place(it.t[k]), 6 + plotH - shown * plotH);
-    }
+      const old = known[n - 50];
+      if (n >= 50) right -= it.answer[old] === it.label[old];
+      shown = right / Math.min(n + 1, 50);
+      if (n >= 5) context.lineTo(place(it.t[k]), 6 + plotH - shown * plotH);
+    });
     context.stroke();
-    if (it.n) notes.push(`${address.split(".")[0]} ${(100 * shown).toFixed(0)} %`);
+    if (known.length) notes.push(`${address.split(".")[0]} ${(100 * shown).toFixed(0)} %`);
   });
   context.setLineDash([]);
   context.strokeStyle = colours.tick;
@@ -341,7 +344,7 @@ function drawAccuracy() {
   context.textAlign = "left"; context.fillText(seconds(from), x, h - 7);
   context.textAlign = "right"; context.fillText(seconds(to), x + plotW, h - 7);
   context.textAlign = "center"; context.fillStyle = colours.tick; context.fillText("ticks: corrections · darker ground: not taught", x + plotW / 2, h - 7);
-  $("accuracy-note").textContent = `last 50: ${notes.join(", ")}`;
+  $("accuracy-note").textContent = notes.length ? `last 50: ${notes.join(", ")}` : "";
   $("accuracy-words").textContent = notes.length ? `of the last 50 answers right: ${notes.join(", ")}` : "";
 }
 
@@ -474,7 +477,8 @@ function drawGraph() {
   for (const it of members) (columns[depth[it.name]] ??= []).push(it);
   const tallest = Math.max(...columns.map((it) => it.length));
   const canvas = $("graph");
-  canvas.style.height = `${tallest * 62 + 56}px`;
+  const reach = edges.some((edge) => depth[edge.to.split(".")[0]] - depth[edge.from.split(".")[0]] > 1) ? 56 : 16;
+  canvas.style.height = `${tallest * 62 + reach}px`;
   canvas.style.minWidth = `${columns.length * 190}px`;
   const [context, w, h] = fitted(canvas);
   const gap = w / columns.length, boxW = Math.min(190, gap * 0.62), boxH = 42;
