@@ -16,7 +16,7 @@ DEMOS = Path(__file__).parents[1] / "demos"
         ("replay_file.py", ["--seconds", "0.4"], "replay.png"),
         ("two_cameras.py", ["--seconds", "0.3"], "two-cameras.png"),
         ("chain_by_hand.py", [], "chain.png"),
-        ("teach_few_shows.py", ["--speed", "4"], "teach.png"),
+        ("teach_by_showing.py", ["--objects", "30", "--shows", "3"], "teach.png"),
     ],
 )
 def test_a_demo_leaves_a_picture(script: str, options: list[str], picture: str, tmp_path: Path) -> None:
