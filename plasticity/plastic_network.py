@@ -394,6 +394,12 @@ class PlasticNetwork(Network):
 
     # -- running -------------------------------------------------------------------------------------------------------
 
+    def warm_up(self) -> None:
+        """Compile every kernel; the state is afterwards what it was."""
+        kept = self.snapshot()
+        super().warm_up()
+        self.restore(kept)
+
     def _run(self, spikes: NDArray[np.void], first: int, until_us: int) -> tuple[int, int, int]:
         return plastic_run(self._program, self.state, self._table, self._memory, spikes, first, until_us, self._out)
 

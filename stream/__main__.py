@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stream.ledger import LatencyPercentiles
     from stream.pipeline import Pipeline, SourceSpec
     from stream.run import RunResult
+    from stream.run_folder import RunFolder
 
 app = typer.Typer(
     name="hebbstream",
@@ -93,9 +94,17 @@ def demo(
 
 @app.command()
 def run(
-    pipeline: Annotated[Path, typer.Argument(help="A pipeline file (TOML).")],
+    pipeline: Annotated[Path | None, typer.Argument(help="A pipeline file (TOML).")] = None,
     one_process: OneProcess = False,
     transport: Transport = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Keep snapshots, log and summary here; restart nodes that die.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this directory, from its last complete snapshot.")
+    ] = None,
+    snapshot_every: Annotated[float | None, typer.Option(help="Stream time between two snapshots, s.")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Restarts a minute after which the run gives up.")] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -122,8 +131,18 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a pipeline, one process per node. Ctrl-C stops it and shows the ledger."""
+    from stream.errors import ConfigError
     from stream.pipeline import load, play_instead, record_too
+    from stream.run_folder import create
 
+    console = _console(to_stderr=as_json)
+    if resume is not None:
+        if pipeline is not None or directory is not None:
+            raise ConfigError(f"--resume {resume}: goes on with what was run there; give neither a pipeline nor --dir")
+        _resume(resume, console, restarts=restarts, as_json=as_json, quiet=quiet)
+        return
+    if pipeline is None:
+        raise ConfigError("Missing argument 'PIPELINE': a pipeline file, or --resume DIR")
     described = load(pipeline)
     if source is not None:
         play_instead(described, source)
@@ -133,12 +152,21 @@ def run(
     for wish in record or []:
         address, _, path = wish.partition("=")
         record_too(described, address, path, plugins=plugin or [])
+    _set_transport(described, transport)
+    _set_recovery(described, snapshot_every, restarts)
+    folder = None
+    if directory is not None:
+        if restore is not None:
+            raise ConfigError(f"--restore {restore}: goes with `snapshots` of the file, not with --dir; use --resume")
+        text = pipeline.read_text(encoding="utf-8")
+        folder = create(directory, described, plugins=plugin or [], processes=not one_process, text=text)
     _run(
         described,
-        _console(to_stderr=as_json),
+        console,
         one_process=one_process,
-        transport=transport,
+        transport=None,
         restore=restore,
+        folder=folder,
         plugins=plugin or [],
         metrics=metrics,
         log=log,
@@ -159,6 +187,7 @@ def node(
     live: Annotated[bool, typer.Option("--live", help="Drop the oldest rather than wait for a slow receiver.")] = False,
     speed: Annotated[str, typer.Option(help="Of a source: 'max', or stream seconds per second.")] = "max",
     wait: Annotated[float, typer.Option(help="How long to wait for who receives, s; 0: for ever.")] = 0.0,
+    patience: Annotated[float, typer.Option(help="A neighbour that stands still for so many s counts as dead.")] = 30.0,
     key: Annotated[Path | None, typer.Option(help="This node's .key_secret (hebbstream keys).")] = None,
     allow: Annotated[Path | None, typer.Option(help="Folder of the .key files of those that may connect.")] = None,
     server_key: Annotated[Path | None, typer.Option(help="The .key file of who is connected to.")] = None,
@@ -175,6 +204,8 @@ def node(
         given = json.loads(params)
     except ValueError as error:
         raise ConfigError(f"--params: no JSON: {error}") from None
+    if not 0.1 <= patience <= 86_400:
+        raise ConfigError(f"--patience {patience:g}: wanted seconds from 0.1 to 86400")
     if not isinstance(given, dict):
         raise ConfigError(f"--params {params}: wanted a JSON object, such as '{{\"width\": 640}}'")
 
@@ -201,6 +232,7 @@ def node(
                 live=live,
                 speed=_speed(speed),
                 wait_s=wait or float("inf"),
+                patience_s=patience,
                 key=key,
                 allow=allow,
                 server_key=server_key,
@@ -676,6 +708,55 @@ def _demo_recordings(console: "Console", *, quiet: bool) -> Path:
 DEMO_TRAIN, DEMO_TEST = 80, 20  # recordings a class
 
 
+def _set_transport(pipeline: "Pipeline", transport: str | None) -> None:
+    from stream.errors import ConfigError
+
+    if transport is not None:
+        if transport not in ("ipc", "tcp"):
+            raise ConfigError(f"--transport {transport}: wanted ipc or tcp")
+        pipeline.transport = transport  # type: ignore[assignment]
+
+
+def _set_recovery(pipeline: "Pipeline", snapshot_every: float | None, restarts: int | None) -> None:
+    import msgspec
+
+    from stream.errors import ConfigError
+
+    if restarts is not None:
+        if restarts < 0:
+            raise ConfigError(f"--restarts {restarts}: wanted a number from 0 on")
+        pipeline.recovery = msgspec.structs.replace(pipeline.recovery, restarts=restarts, within_s=60.0)
+    every_us = _us(snapshot_every, "--snapshot-every")
+    if every_us is not None:
+        pipeline.recovery = msgspec.structs.replace(pipeline.recovery, snapshot_every_us=max(1, every_us))
+
+
+def _resume(path: Path, console: "Console", *, restarts: int | None, as_json: bool, quiet: bool) -> None:
+    """Go on with the run of a directory."""
+    from stream.errors import ConfigError
+    from stream.run_folder import reopen
+
+    folder = reopen(path)
+    described = folder.description.pipeline
+    _set_recovery(described, None, restarts)
+    try:
+        os.chdir(folder.description.folder)  # where its relative paths begin
+    except OSError as error:
+        folder.close()
+        raise ConfigError(
+            f"run directory {path}: its working directory {folder.description.folder}: {error.strerror}; put it back"
+        ) from None
+    if folder.final() is not None:
+        console.print(f"{path}: this run has come to its end already", highlight=False)
+        with contextlib.suppress(OSError):
+            if as_json:
+                print((folder.path / "summary.json").read_text(encoding="utf-8").strip())
+        folder.close()
+        return
+    one_process = not folder.description.processes
+    _run(described, console, one_process=one_process, transport=None, folder=folder, as_json=as_json, quiet=quiet)
+
+
 def _run(
     pipeline: "Pipeline",
     console: "Console",
@@ -683,6 +764,7 @@ def _run(
     one_process: bool,
     transport: str | None,
     restore: int | None = None,
+    folder: "RunFolder | None" = None,
     plugins: "list[str] | tuple[str, ...]" = (),
     metrics: int | None = None,
     log: Path | None = None,
@@ -691,16 +773,14 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from stream.errors import ConfigError, HebbstreamError, RunError
+    from stream.errors import HebbstreamError, RunError
     from stream.keys import Keys
     from stream.observe import Observer
+    from stream.run import result_json
     from stream.run import run as run_pipeline
     from stream.terminal import StatusView
 
-    if transport is not None:
-        if transport not in ("ipc", "tcp"):
-            raise ConfigError(f"--transport {transport}: wanted ipc or tcp")
-        pipeline.transport = transport  # type: ignore[assignment]
+    _set_transport(pipeline, transport)
     failure: HebbstreamError | None = None
     result: RunResult | None
     if view:
@@ -732,13 +812,14 @@ def _run(
                 processes=not one_process,
                 plugins=list(plugins),
                 restore=restore,
+                directory=folder,
                 on_status=on_status,
                 controls=desk or keys,
             )
         except HebbstreamError as error:
             failure, result = error, getattr(error, "result", None)
         if result is not None:
-            numbers = _numbers(pipeline, result)
+            numbers = result_json(pipeline, result)
             observer.write({"event": "end", **numbers})
             if summary is not None:
                 summary.parent.mkdir(parents=True, exist_ok=True)
@@ -746,7 +827,9 @@ def _run(
     if observer.fault:
         print(f"hebbstream: {observer.fault}", file=sys.stderr)
     if result is not None:
-        _report(pipeline, result, console, as_json=as_json)
+        report = _report(pipeline, result, console, as_json=as_json)
+        if folder is not None:
+            folder.write_summary(report)
     if failure is not None:
         raise failure
     if result is not None and result.reason and not result.was_stopped:
@@ -784,29 +867,14 @@ def _shown(pipeline: "Pipeline", keys: "Keys") -> "Iterator[Desk | None]":
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _numbers(pipeline: "Pipeline", result: "RunResult") -> dict[str, Any]:
-    """Say in numbers what a run came to."""
-    return {
-        "pipeline": pipeline.name,
-        "reason": result.reason,
-        "wall_s": result.wall_s,
-        "cpu_s": result.cpu_s,
-        "stream_s": result.stream_us / 1e6,
-        "members": result.members,
-        "ledger": [ledger._asdict() | {"balanced": ledger.is_balanced} for ledger in result.ledgers],
-        "latency_us": {
-            name: {"p50": it.p50_us, "p99": it.p99_us, "p99.9": it.p999_us} for name, it in result.latency.items()
-        },
-    }
-
-
-def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as_json: bool) -> None:
-    """Print what a run came to, and draw what it recorded."""
+def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as_json: bool) -> dict[str, Any]:
+    """Print what a run came to, and draw what it recorded; returns it as plain values."""
     from stream.record import read_recording
+    from stream.run import result_json
     from stream.summary import draw, summarise, summary_table, to_json
     from stream.terminal import counts_line, duration, ledger_table, si
 
-    report = _numbers(pipeline, result)
+    report = result_json(pipeline, result)
     recorders = [operator for operator in pipeline.operator if operator.kind == "stream.record.Recorder"]
     for operator in recorders:
         path = Path(operator.params["path"]).expanduser()
@@ -822,7 +890,7 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
             console.print(summary_table(summary))
     if as_json:
         print(json.dumps(report, allow_nan=False, default=str))
-        return
+        return report
     first = next((ledger.items[1] for ledger in result.ledgers), 0)
     rate = f"{si(first / max(result.wall_s, 1e-9))} items/s on the first edge, " if result.ledgers else ""
     console.print(
@@ -840,10 +908,30 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
         console.print(ledger_table(result.ledgers, result))
     for edge, reason in result.refusals.items():
         console.print(f"[yellow]{edge}: a stranger was refused: {reason}[/yellow]", highlight=False)
+    if result.resumed_from is not None:
+        console.print(f"resumed from snapshot {result.resumed_from or '0, the beginning'}", highlight=False)
+    for restart in result.restarts:
+        console.print(
+            f"restart after {restart.after_s:.1f} s from snapshot {restart.resumed_from}, "
+            f"{duration(restart.repeated_us)} of stream once more: {restart.reason.splitlines()[0]}",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
+    for source, seconds in result.gaps.items():
+        console.print(f"[yellow]{source}: {seconds:.3g} s are missing, nobody saw them[/yellow]", highlight=False)
+    if result.snapshots_failed:
+        console.print(
+            f"{result.snapshots_failed} snapshots not written, the last: {result.snapshot_failure}",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
     if result.was_stopped:
         console.print(f"[yellow]{result.reason}[/yellow]", highlight=False)
     if "picture" in report:
         console.print(f"picture: {report['picture']}", highlight=False)
+    return report
 
 
 def _spike_latencies(pipeline: "Pipeline", result: "RunResult") -> "Iterator[tuple[str, LatencyPercentiles]]":

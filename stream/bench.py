@@ -14,12 +14,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stream.errors import ConfigError
+import numpy as np
+
+from stream.errors import ConfigError, RunError
+from stream.operator import Emit, Operator, Port, Snapshot, Source, check_shapes
+from stream.packet import EVENT_DTYPE, End, Message, Packet
+from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Measurement", "alternate", "measurements", "run_all"]
+    from stream.host import Status
+
+__all__ = ["Measurement", "Pass", "Steady", "alternate", "measurements", "run_all"]
 
 SUITES = (
     "stream.bench",
@@ -77,6 +84,108 @@ def measurements(quick: bool) -> Iterator[Measurement]:
             yield _measure_edge(transport, folder, n_events, n_messages, rounds=2 if quick else 5, shared=shared)
     with tempfile.TemporaryDirectory(prefix="hebbstream-") as folder:
         yield _measure_edge("tcp", folder, n_events, n_messages // 4, rounds=2, shared=False, encrypted=True)
+    yield from _measure_chain(0.5 if quick else 4.0)
+
+
+class Steady(Source):
+    """Events at a fixed rate, in packets of a millisecond; what the measurements of a chain play.
+
+    Parameters
+    ----------
+    rate_hz
+        Events a second of stream.
+    seconds
+        Of stream.
+    """
+
+    def __init__(self, *, rate_hz: int, seconds: float) -> None:
+        self.outputs = {"events": Port("events", 640, 480)}
+        n = rate_hz // 1000
+        self._events = np.zeros(n, EVENT_DTYPE)
+        self._events["t"] = np.arange(n) * 1000 // n
+        self._events["x"], self._events["y"] = np.arange(n) % 640, np.arange(n) % 480
+        self._at_ms, self._end_ms = 0, round(seconds * 1000)
+
+    def poll(self, max_items: int) -> Message:
+        """Return the next millisecond, whatever ``max_items``."""
+        del max_items
+        start_us = self._at_ms * 1000
+        if self._at_ms == self._end_ms:
+            return End(start_us)
+        self._events["t"] += 1000 * (self._at_ms > 0)
+        self._at_ms += 1
+        return Packet(self._events, start_us, start_us + 1000)
+
+    def snapshot(self) -> Snapshot:
+        """Return how far it is."""
+        return {"at_ms": np.array(self._at_ms)}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from there."""
+        check_shapes("steady source", self.snapshot(), snapshot)
+        self._events["t"] += 1000 * (max(0, int(snapshot["at_ms"]) - 1) - max(0, self._at_ms - 1))
+        self._at_ms = int(snapshot["at_ms"])
+
+
+class Pass(Operator):
+    """Passes events on."""
+
+    def __init__(self) -> None:
+        self.inputs, self.outputs = {"events": Port("events")}, {"events": Port("events", 640, 480)}
+
+    def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
+        """Emit the packet as it is."""
+        emit(port, packet)
+
+    def snapshot(self) -> Snapshot:
+        """Return nothing: there is no state."""
+        return {}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Check that there is none."""
+        check_shapes("pass", {}, snapshot)
+
+
+def _measure_chain(seconds: float) -> Iterator[Measurement]:
+    """Measure source -> operator -> operator, a process each, at a fixed rate."""
+    from stream.run import run
+
+    for rate_hz in (1_000_000, 10_000_000):
+        source = SourceSpec(name="a", kind="stream.bench.Steady", params={"rate_hz": rate_hz, "seconds": seconds})
+        source.speed = 1.0
+        names = ("b", "c")
+        operators = [OperatorSpec(name=name, kind="stream.bench.Pass") for name in names]
+        edges = [EdgeSpec(source=f"{out}.events", target=f"{into}.events") for out, into in (("a", "b"), ("b", "c"))]
+        first: dict[str, float] = {}
+        last: dict[str, float] = {}
+
+        def look(
+            statuses: "dict[str, Status]",
+            phase: str,
+            first: dict[str, float] = first,
+            last: dict[str, float] = last,
+        ) -> None:
+            del phase
+            for name, status in statuses.items():
+                first.setdefault(name, status.cpu_s)
+                last[name] = status.cpu_s
+
+        pipeline = Pipeline(name="chain", source=[source], operator=operators, edge=edges)
+        result = run(pipeline, on_status=look)
+        ledger = result.ledgers[-1]
+        n = round(rate_hz * seconds)
+        if ledger.items != (n, n, 0):
+            raise RunError(f"bench: of {n:,} events in a lossless chain {ledger.items[1]:,} arrived")
+        words = f"three processes, {rate_hz // 1_000_000} M events/s"
+        latency = result.latency[edges[-1].name]
+        if rate_hz == 1_000_000:
+            for name, us in (("p50", latency.p50_us), ("p99", latency.p99_us)):
+                yield Measurement(f"{words}: {name} latency, as 1/s", 1e6 / us, "", "5 ms", 200.0)
+        else:
+            yield Measurement(f"{words}: lossless", n / result.wall_s, "events", "the source's rate", float(rate_hz))
+        cpu_s = sum(last.values()) - sum(first.values())
+        hop = 2 * n / max(cpu_s, 1e-9)
+        yield Measurement(f"{words}: events a hop and CPU second", hop, "events", "10 ms of CPU a million events", 1e8)
 
 
 def _measure_edge(
@@ -88,13 +197,11 @@ def _measure_edge(
     shared: bool = True,
     encrypted: bool = False,
 ) -> Measurement:
-    import numpy as np
     import zmq
 
     from stream.curve import Curve, make_keys
     from stream.edge import Sender
-    from stream.operator import Port
-    from stream.packet import EVENT_DTYPE, End, packet_of
+    from stream.packet import packet_of
     from stream.wire import encode
 
     events = np.zeros(n_events, EVENT_DTYPE)
@@ -153,8 +260,6 @@ def _receive_both(pipe: Any, ends: list[str], n_messages: int, rounds: int, keys
 
     from stream.curve import Curve
     from stream.edge import Receiver
-    from stream.operator import Port
-    from stream.packet import End
 
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     curve = Curve(keys / "receiver" / "receiver.key_secret", allow=keys / "sender") if keys is not None else None

@@ -10,7 +10,8 @@ r"""One node by hand: a source or an operator in a terminal of its own, chained 
 
 Start them in any order: who sends waits until who receives is there, and nothing flows until the whole chain stands.
 ``--in`` listens, ``--out`` connects. What does not fit (protocol, item type, sensor size, token, keys) is refused with
-words at both ends. The nodes talk the protocol of ``stream.edge``; a peer in another language may take any place.
+words at both ends; a neighbour that dies or stands still is noticed and named. The nodes talk the protocol of
+``stream.edge``; a peer in another language may take any place.
 """
 
 import importlib
@@ -43,6 +44,7 @@ def run_node(
     live: bool = False,
     speed: Speed = "max",
     wait_s: float = float("inf"),
+    patience_s: float = 30.0,
     key: Path | None = None,
     allow: Path | None = None,
     server_key: Path | None = None,
@@ -70,6 +72,8 @@ def run_node(
         Of a source: stream seconds per second, or as fast as possible.
     wait_s
         How long to wait for who receives.
+    patience_s
+        A neighbour that stands still for so long counts as dead; one that has died is noticed within a second or two.
     key, allow, server_key
         See ``stream.curve``: own secret key; folder of keys that may connect here; key of the one connected to.
     insecure
@@ -121,7 +125,15 @@ def run_node(
                 assert isinstance(member, Operator)
                 mine, endpoint = member.inputs[port], into[port]
                 receivers[name] = Receiver(
-                    context, name, mine, endpoint, token=token, window=window, any_edge=True, curve=curve
+                    context,
+                    name,
+                    mine,
+                    endpoint,
+                    token=token,
+                    window=window,
+                    any_edge=True,
+                    curve=curve,
+                    patience_s=patience_s,
                 )
         on_ready({edges[name].target.partition(".")[2]: receiver.endpoint for name, receiver in receivers.items()})
         wire.warm_up()
@@ -146,6 +158,7 @@ def run_node(
                     window=window,
                     curve=curve if server_key is not None else None,
                     alive=alive,
+                    patience_s=patience_s,
                 )
         host = Host(
             pipeline,

@@ -1,8 +1,10 @@
 """`hebbstream doctor`: what of hebbstream works on this machine, and the way out where it does not."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import ipaddress
 import os
 import platform
 import sys
@@ -33,6 +35,7 @@ def examine() -> Iterator[Finding]:
     yield from _own_names()
     yield _cache()
     yield _ipc()
+    yield from _endpoints()
     yield _memory()
     yield from _extras()
     yield from _cameras()
@@ -98,6 +101,64 @@ def _ipc() -> Finding:
     finally:
         context.destroy(linger=0)
     return Finding("ZeroMQ", "ok", f"libzmq {zmq.zmq_version()}, ipc and tcp work")
+
+
+def _endpoints() -> Iterator[Finding]:
+    """Tell where hebbstream's running processes listen, and whether that can be reached from elsewhere."""
+    inodes = _listening()
+    found = 0
+    for place in sorted(Path("/proc").glob("[0-9]*"), key=lambda place: int(place.name)):
+        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+            words = (place / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+            what = _ours(words)
+            if not what:
+                continue
+            links = {os.readlink(entry) for entry in (place / "fd").iterdir()}
+            for inode, (endpoint, is_far) in inodes.items():
+                if f"socket:[{inode}]" not in links:
+                    continue
+                found += 1
+                text = f"process {place.name} ({what}) listens at {endpoint}"
+                if not is_far:
+                    yield Finding("endpoint", "ok", f"{text}, for this machine alone")
+                elif "--key" in words:
+                    yield Finding("endpoint", "ok", f"{text}, with keys")
+                else:
+                    yield Finding("endpoint", "note", f"{text}: open to the network; give it keys (hebbstream keys)")
+    if not found and Path("/proc/net/tcp").exists():
+        yield Finding("endpoint", "ok", "no process of hebbstream listens now")
+
+
+def _ours(words: list[str]) -> str:
+    """Say what of hebbstream a command line runs; "" if it is none of ours."""
+    for at, word in enumerate(words[:6]):
+        if word == "-m" and words[at + 1 : at + 2] in (["stream"], ["stream.node"]):
+            return " ".join(["hebbstream", *words[at + 2 : at + 4]] if words[at + 1] == "stream" else words[at + 1 :])
+        if at < 2 and Path(word).name == "hebbstream":
+            return " ".join(["hebbstream", *words[at + 1 : at + 3]])
+    return ""
+
+
+def _listening() -> dict[str, tuple[str, bool]]:
+    """Read the system's tables of sockets that listen (Linux): inode -> endpoint, whether it goes beyond loopback."""
+    found: dict[str, tuple[str, bool]] = {}
+    for name, n_words in (("tcp", 1), ("tcp6", 4)):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state != "0A":
+                    continue
+                host, port = local.split(":")
+                raw = b"".join(bytes.fromhex(host[8 * at : 8 * at + 8])[::-1] for at in range(n_words))
+                address = ipaddress.ip_address(raw if sys.byteorder == "little" else bytes.fromhex(host))
+                shown = f"[{address}]" if address.version == 6 else str(address)
+                found[inode] = f"tcp://{shown}:{int(port, 16)}", not address.is_loopback
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+            words = line.split()
+            if len(words) > 7 and int(words[3], 16) & 0x10000:  # somebody listens
+                found[words[6]] = f"ipc://{words[7]}", False
+    return found
 
 
 def _memory() -> Finding:

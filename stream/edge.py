@@ -5,7 +5,7 @@ The receiving end binds a ROUTER socket, the sending end connects a DEALER::
     sender                                receiver
     hello, {protocol, edge, port, ...}    ->
                                           <-  welcome, window, 0 or 1   or   refused, reason
-    data, header, payload ...             ->                      (stream.wire)
+    data, header, payload ...             ->                      (stream.wire; "data" crc32-u32 over tcp)
     "slot" number-u32 header, one frame   ->                      (stream.slots: payload in shared memory)
                                           <-  ack, count of messages done so far, u64
 
@@ -22,13 +22,15 @@ counted, and cannot touch the stream.
 
 import hmac
 import time
+import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import msgspec
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from stream.backlog import Backlog, Bounds, Policy
 from stream.curve import Curve
@@ -39,7 +41,7 @@ from stream.packet import End, Message, Packet
 from stream.slots import Slots
 from stream.wire import MAX_FRAME_BYTES, PROTOCOL_VERSION, Header, decode, encode, pieces, schema
 
-__all__ = ["Bounds", "Delivery", "Hello", "Receiver", "Sender", "listen", "understand_hello"]
+__all__ = ["Bounds", "Delivery", "Hello", "Receiver", "Sender", "checked", "is_whole", "listen", "understand_hello"]
 
 Delivery: TypeAlias = Literal["lossless", "live"]
 
@@ -47,6 +49,7 @@ POLL_MS = 50  # how often a waiting end looks whether it should give up
 
 
 MOST_STRANGERS = 32  # messages from strangers that are looked at in one go, so that a flood leaves time for work
+ASK_S = 0.5  # how often an idle receiver looks whether its sender is there
 HANDSHAKE_MS = 5000  # a connection that has not introduced itself to ZeroMQ by then is cut
 
 
@@ -85,6 +88,11 @@ class Sender:
         Keys, if the receiver asks for them.
     alive
         Called while waiting; raises when there is no point in waiting any longer.
+    patience_s
+        A receiver that is gone, or whose process does not stir for so long, ends the stream with a StreamError. None
+        where a supervisor watches both ends.
+    checksum
+        Send one with every message; None: over tcp. In the memory of one machine nothing changes on the way.
     """
 
     def __init__(
@@ -100,7 +108,9 @@ class Sender:
         window: int = 64,
         shared: bool = True,
         curve: Curve | None = None,
-        alive: Callable[[], None] = lambda: None,
+        alive: Callable[[], object] = lambda: None,
+        patience_s: float | None = None,
+        checksum: bool | None = None,
     ) -> None:
         self.name, self.port, self.delivery, self.alive = name, port, delivery, alive
         self.counts = EdgeCounts()
@@ -113,9 +123,16 @@ class Sender:
         self._free: list[int] = []  # slots nobody reads; the one freed last is taken first: it is in the cache
         self._taken: deque[tuple[int, int]] = deque()  # sequence, slot
         self._is_shared = shared
+        self._checksum = checksum
+        self._endpoint = ""
+        self._patience_s = patience_s
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._is_over = False
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)  # `close` waits for acknowledgements, which is the stronger promise
         self.socket.setsockopt(zmq.MAXMSGSIZE, 1 << 16)  # nothing but short answers comes back
+        if patience_s is not None:
+            _beat(self.socket, patience_s)
         if curve is not None:
             curve.secure_client(self.socket)
 
@@ -130,6 +147,8 @@ class Sender:
             raise StreamError(
                 f"edge {self.name}: cannot connect to {endpoint}: {error.strerror}; wanted ipc://PATH or tcp://HOST:PORT"
             ) from None
+        self._endpoint = endpoint
+        self._checksum = endpoint.startswith("tcp://") if self._checksum is None else self._checksum
         if self._is_shared:
             # twice the window: a mark that a backlog puts in may go beyond it
             self._slots = Slots.create(2 * self.window)
@@ -153,6 +172,9 @@ class Sender:
         if self._slots is not None and answer[2:] != [b"\1"]:
             self._slots.close()
             self._slots = None
+        if self._patience_s is not None:
+            # from here on: a connection that was tried and failed before is no reason to give up
+            self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
     @property
     def in_flight(self) -> int:
@@ -174,11 +196,13 @@ class Sender:
             while len(self._waiting):
                 self._await_credit()
                 self._flush()
+            self._is_over = True
 
     def service(self) -> None:
         """Take in acknowledgements and send what waits, without blocking."""
         while _has_input(self.socket):
             self._acknowledge()
+        self._look_for_peer()
         self._flush()
         self._waiting.trim()
 
@@ -192,6 +216,16 @@ class Sender:
         while not self.socket.closed and self.in_flight and time.monotonic() < deadline:
             if self.socket.poll(POLL_MS):
                 self._acknowledge()
+            else:
+                self._look_for_peer()
+            self.alive()
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the socket at once, and give shared memory back. Idempotent."""
+        if not self.socket.closed and self._monitor is not None:
+            self.socket.disable_monitor()
+            self._monitor.close()
         self.socket.close()
         if self._slots is not None:
             self._slots.close()
@@ -205,12 +239,28 @@ class Sender:
             if _has_input(self.socket) or self.socket.poll(POLL_MS):
                 self._acknowledge()
             else:
+                self._look_for_peer()
                 self.alive()
+
+    def _look_for_peer(self) -> None:
+        """Raise StreamError if the connection is lost while somebody is still needed at its other end."""
+        if self._monitor is None or not _has_input(self._monitor):
+            return
+        while _has_input(self.socket):  # what it has said before
+            self._acknowledge()
+        if self.in_flight or not self._is_over:
+            recv_monitor_message(self._monitor)
+            raise StreamError(
+                f"edge {self.name}: the receiving node at {self._endpoint} is gone: its process has died, stands still "
+                f"for more than {self._patience_s:g} s, or cannot be reached; {self.in_flight} messages were under way"
+            )
 
     def _acknowledge(self) -> None:
         frames = self.socket.recv_multipart()
-        if len(frames) == 2 and frames[0] == b"ack" and len(frames[1]) == 8:
-            done = int.from_bytes(frames[1], "little")
+        if len(frames) == 2 and frames[0] == b"ack" and len(frames[1]) in (8, 12):
+            done = int.from_bytes(frames[1][:8], "little")
+            if len(frames[1]) == 12 and zlib.crc32(frames[1][:8]) != int.from_bytes(frames[1][8:], "little"):
+                raise StreamError(f"edge {self.name}: an ack was damaged on the way: its checksum does not fit")
             if self.acknowledged <= done <= self.sequence:
                 self.acknowledged = done
                 while self._taken and self._taken[0][0] < done:
@@ -236,7 +286,7 @@ class Sender:
             frames = encode(message, stream=self.name, sequence=sequence, dropped=dropped)
         # copy=True: pyzmq's zero-copy path stalls for 170 ms at 64 KiB messages and gains nothing below 256 KiB
         send = self.socket.send  # `send_multipart` looks at every frame first and takes three times as long
-        send(b"data", zmq.SNDMORE)
+        send(checked(frames) if self._checksum else b"data", zmq.SNDMORE)
         for frame in frames[:-1]:
             send(frame, zmq.SNDMORE)
         send(frames[-1])
@@ -261,6 +311,8 @@ class Receiver:
         Take a sender whatever it calls the edge: nodes chained by hand do not know each other's names.
     curve
         Keys of this node, and whom it lets in.
+    patience_s
+        As for :class:`Sender`.
     """
 
     def __init__(
@@ -274,6 +326,7 @@ class Receiver:
         window: int = 64,
         any_edge: bool = False,
         curve: Curve | None = None,
+        patience_s: float | None = None,
     ) -> None:
         self.name, self.port, self.window = name, port, window
         self._any_edge = any_edge
@@ -286,8 +339,13 @@ class Receiver:
         self._expected = 0
         self._done = 0
         self._acknowledged = 0
+        self._is_checked = self._is_over = False
+        self._patience_s = patience_s
+        self._asked_s = 0.0  # when the peer was last looked for
         self.socket = context.socket(zmq.ROUTER)
-        self.socket.setsockopt(zmq.LINGER, 1000)
+        if patience_s is not None:
+            _beat(self.socket, patience_s)
+            self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an ack to nobody is an error: that is how we know
         self.endpoint = listen(self.socket, f"edge {name}", endpoint, curve)
 
     def receive(self) -> Message | None:
@@ -319,6 +377,7 @@ class Receiver:
                 if len(message.items) and message.origin_ns:
                     self.latency.add((time.monotonic_ns() - message.origin_ns) / 1000)
             self._expected += 1
+            self._is_over = isinstance(message, End)
             return message
         return None
 
@@ -332,9 +391,28 @@ class Receiver:
 
     def acknowledge(self) -> None:
         """Tell the sender what is done, if it does not know yet. Call it when idle, or a small window would starve."""
-        if self._done > self._acknowledged and self._peer is not None:
-            self.socket.send_multipart([self._peer, b"ack", self._done.to_bytes(8, "little")])
-            self._acknowledged = self._done
+        if self._peer is None:
+            return
+        is_asking = self._patience_s is not None and not self._is_over and time.monotonic() - self._asked_s > ASK_S
+        if self._done > self._acknowledged or is_asking:
+            count = self._done.to_bytes(8, "little")
+            if self._is_checked:
+                count += zlib.crc32(count).to_bytes(4, "little")
+            try:
+                self.socket.send_multipart([self._peer, b"ack", count], zmq.NOBLOCK)
+            except zmq.Again:
+                return  # a sender that reads nothing; it will be told later
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                if self._is_over:
+                    return
+                raise StreamError(
+                    f"edge {self.name}: the sending node is gone after {self._expected} messages and before the end of "
+                    f"its stream: its process has died, stands still for more than {self._patience_s:g} s, or cannot "
+                    f"be reached"
+                ) from None
+            self._acknowledged, self._asked_s = self._done, time.monotonic()
 
     def close(self) -> None:
         """Close the socket and take its ipc path away, which libzmq leaves behind. Idempotent."""
@@ -366,8 +444,14 @@ class Receiver:
 
     def _decode(self, frames: list[zmq.Frame]) -> tuple[Header, Message]:
         kind = frames[0].buffer[:4] if frames else b""
-        if kind == b"data" and len(frames[0]) == 4:
-            return decode([frame.buffer for frame in frames[1:]])
+        if kind == b"data" and len(frames[0]) in (4, 8):
+            content = [frame.buffer for frame in frames[1:]]
+            self._is_checked = len(frames[0]) == 8
+            if not is_whole(frames[0].buffer, content):
+                self.counts.refused_messages += 1
+                self.last_refusal = f"message {self._expected} was damaged on the way: its checksum does not fit"
+                raise StreamError(f"edge {self.name}: {self.last_refusal}")
+            return decode(content)
         if kind == b"slot" and len(frames) == 1 and len(frames[0]) > 8 and self._slots is not None:
             buffer = frames[0].buffer
             return decode([buffer[8:]], slot=self._slots[int.from_bytes(buffer[4:8], "little")].data)
@@ -384,6 +468,25 @@ class Receiver:
         if self._peer is not None:
             return "the edge has its sender already"
         return ""
+
+
+def checked(frames: Sequence[bytes | memoryview]) -> bytes:
+    """Return the first frame of a message with a checksum: ``data`` and the CRC-32 of all that follows."""
+    crc = 0
+    for frame in frames:
+        crc = zlib.crc32(frame, crc)
+    return b"data" + crc.to_bytes(4, "little")
+
+
+def is_whole(word: bytes | memoryview, frames: Sequence[bytes | memoryview]) -> bool:
+    """Compare a message with the checksum in its first frame; True if there is none."""
+    return len(word) == 4 or checked(frames) == word
+
+
+def _beat(socket: "zmq.Socket[bytes]", patience_s: float) -> None:
+    """Let libzmq's own thread ask the peer's how it is, so that neither has to be between two messages."""
+    socket.setsockopt(zmq.HEARTBEAT_IVL, max(100, min(1000, round(patience_s * 300))))
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(patience_s * 1000))
 
 
 def listen(socket: "zmq.Socket[bytes]", subject: str, endpoint: str, curve: Curve | None) -> str:

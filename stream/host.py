@@ -11,7 +11,6 @@ import resource
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,7 +25,7 @@ from stream.packet import Barrier, Deploy, End, Mark, Message, Packet
 from stream.pipeline import EdgeSpec, Pipeline, SourceSpec, Speed
 from stream.record import Recorder
 from stream.replay import Replay
-from stream.snapshot import write_snapshot
+from stream.snapshot import FINAL, Keeper, Kept, Manifest
 from stream.tap import Tap
 from stream.teach import Teach
 
@@ -44,6 +43,8 @@ class Control(msgspec.Struct, tag=True):
     speed: Speed | None = None
     seek_us: int | None = None  # to that time after the source's first
     seek_by_us: int = 0  # from where it stands
+    snapshot: bool = False  # take one now
+    barrier: int = 0  # by the supervisor: the number of a barrier that every source is to let through now
     loop: bool | None = None  # begin again at the end, for ever
     show: int | None = None  # teach this class from here on; -1 ends that
     record: str | None = None  # write what the sources give to PATH-SOURCE.hbs; "" ends that
@@ -128,6 +129,7 @@ class Outlet:
     def __init__(self, spec: SourceSpec, source: Source) -> None:
         self.spec, self.source = spec, source
         self.waiting: deque[Message] = deque()
+        self.barriers: deque[int] = deque()  # to be let through once nothing waits
         self.last_us = 0
         self.start: tuple[int, float] | None = None  # stream time (us) and wall time (s) at which the pace began
         self.speed = spec.speed
@@ -152,7 +154,9 @@ class Outlet:
         return self.start[1] + (t_us - self.start[0]) / 1e6 / self.speed
 
     def heed(self, control: Control) -> None:
-        """Do what a person said."""
+        """Do what a person said about the pace."""
+        if control.snapshot or control.barrier:
+            return
         if control.pause is not None:
             self.is_paused, self.steps = control.pause, 0
         if control.speed is not None:
@@ -238,6 +242,18 @@ class Host:
         Called often. True: end the sources as if they had come to their end. May raise to give up at once.
     controls
         Called often: what a person told the sources since the last call.
+    keeper
+        Takes the snapshots that barriers ask for; None = barriers pass and nothing is kept.
+    begin
+        The snapshot that the members have been restored from.
+
+    Notes
+    -----
+    Where a barrier stands in the stream carries no meaning. If all sources of the pipeline are here, this host lets
+    one into each of them, with the next number, whenever stream time passes a multiple of
+    ``pipeline.recovery.snapshot_every_us``, when a source marks one itself, when somebody asks for one, and before a
+    stop. Otherwise the supervisor numbers them, and what sources mark themselves is passed over: a node that waits
+    for a barrier on one input holds back the other, so all sources must let the same one through at once.
     """
 
     def __init__(
@@ -252,17 +268,26 @@ class Host:
         on_status: Callable[[Status], None] = lambda status: None,
         interrupted: Callable[[], bool] = lambda: False,
         controls: Callable[[], list[Control]] = list,
+        keeper: Keeper | None = None,
+        begin: Manifest | None = None,
     ) -> None:
         self.node, self.members = node or pipeline.name, members
-        self._snapshots = Path(pipeline.snapshots).expanduser() if pipeline.snapshots else None
+        self._keeper = keeper
+        self._leads = all(spec.name in members for spec in pipeline.source)
+        self._number = begin.number if begin is not None else 0  # of the last barrier
+        self._every_us = pipeline.recovery.snapshot_every_us
+        self._period: int | None = None  # how many times `_every_us` fit into the stream so far
+        self._over = {name for name, part in begin.members.items() if part.ended} if begin is not None else set()
         self._senders, self._receivers = dict(senders or {}), dict(receivers or {})
         self._taps = dict(taps or {})
         self._on_status, self._interrupted, self._controls = on_status, interrupted, controls
         self._next_status_s = 0.0
         self._origin_ns = 0
-        self._stream_us = 0
+        self._stream_us = begin.stream_us if begin is not None else 0
         self._reason = ""
         self._outlets = [Outlet(spec, members[spec.name]) for spec in pipeline.source if spec.name in members]  # type: ignore[arg-type]
+        for outlet in self._outlets if begin is not None else ():
+            outlet.last_us = begin.members[outlet.spec.name].t_us  # type: ignore[union-attr]
         self._inlets: dict[str, Inlet] = {}
         self._targets: dict[tuple[str, str], list[LocalEdge | Sender | Tap]] = {}
         self._locals: list[LocalEdge] = []
@@ -307,7 +332,7 @@ class Host:
         for tap in self._taps.values():
             poller.register(tap.socket, zmq.POLLIN)
         while not self._has_ended():
-            self.look_up()
+            self._heed()
             progressed = any([self._step(outlet) for outlet in self._outlets if not outlet.has_ended])
             for receiver in self._receivers.values():
                 # a bounded bite of each input, so that none starves and status goes out
@@ -330,7 +355,11 @@ class Host:
         for outlet in self._outlets:
             outlet.close()
         for sender in self._senders.values():
-            sender.close()
+            # whatever a lossless edge still carries arrives, however long its far end takes; the supervisor watches, or
+            # the edge itself (``patience_s``)
+            sender.close(timeout_s=math.inf if sender.delivery == "lossless" else 5.0)
+        if self._keeper is not None:
+            self._keeper.close(finish=True)
         for tap in self._taps.values():
             tap.finish()
         status = self.status(done=True)
@@ -362,10 +391,12 @@ class Host:
 
     def close(self) -> None:
         """Close every member and edge of this process. Idempotent; what members were writing is kept."""
+        if self._keeper is not None:
+            self._keeper.close(finish=False)
         for outlet in self._outlets:
             outlet.close()
         for sender in self._senders.values():
-            sender.socket.close()
+            sender.drop()
         for receiver in self._receivers.values():
             receiver.close()
         for tap in self._taps.values():
@@ -378,14 +409,24 @@ class Host:
     def _step(self, outlet: Outlet) -> bool:
         """Let a source hand out one message, if one is due. Returns whether it did."""
         if not outlet.waiting:
+            if outlet.barriers:
+                self._release(outlet, Barrier(outlet.last_us, outlet.barriers.popleft()))
+                return True
             message = outlet.source.poll(outlet.spec.packet_items)
             if message is None:
                 return False
+            if isinstance(message, Barrier):
+                self._call_barrier()
+                return True
             outlet.waiting.extend(_slices(message, outlet) if isinstance(message, Packet) else [message])
         if outlet.due_s(outlet.waiting[0]) > time.monotonic():
             return False
         outlet.steps -= 1 if outlet.is_paused else 0
         self._release(outlet, outlet.waiting.popleft())
+        if self._every_us is not None and self._leads and self._keeper is not None:
+            before, self._period = self._period, self._stream_us // self._every_us
+            if before is not None and self._period > before:
+                self._call_barrier()
         return True
 
     def _release(self, outlet: Outlet, message: Message) -> None:
@@ -399,18 +440,34 @@ class Host:
         outlet.note(message)
         self._stream_us = max(self._stream_us, outlet.last_us)
         if isinstance(message, Barrier):
-            self._keep(message, outlet.spec.name)
+            self._keep(message.number, outlet.spec.name, outlet.last_us)
         if isinstance(message, End):
             outlet.has_ended = True
             self._reason = self._reason or message.reason
         for port in outlet.source.outputs:
             emit(port, message)
+        if isinstance(message, End):
+            self._keep(FINAL, outlet.spec.name, outlet.last_us)
+
+    def _call_barrier(self) -> None:
+        """Let the next barrier into every source, if it is here that they are numbered."""
+        if self._leads:
+            self._number += 1
+            for outlet in self._outlets:
+                outlet.barriers.append(self._number)
 
     def _stop(self) -> None:
+        """End the sources; what they have handed out goes out first, and a barrier, from which to go on another day."""
+        if self._keeper is not None and any(not outlet.has_ended for outlet in self._outlets):
+            self._call_barrier()
         for outlet in self._outlets:
             if not outlet.has_ended:
+                for message in (*outlet.waiting, *(Barrier(outlet.last_us, number) for number in outlet.barriers)):
+                    if not outlet.has_ended:
+                        self._release(outlet, message)
                 outlet.waiting.clear()
-                self._release(outlet, End(outlet.last_us, STOPPED))
+                if not outlet.has_ended:
+                    self._release(outlet, End(outlet.last_us, STOPPED))
 
     # Operators
 
@@ -433,6 +490,8 @@ class Host:
         name, _, port = address.partition(".")
         inlet = self._inlets[name]
         if edge.name in inlet.behind_barrier:
+            if isinstance(message, Packet):  # its items belong to the sender; what is held outlives the call
+                message = dataclasses.replace(message, items=message.items.copy())
             inlet.held.append((edge, message))  # not acknowledged, so the sender's window bounds what is held
             return
         operator, emit = self.members[name], self._emitters[name]
@@ -446,7 +505,8 @@ class Host:
             self._reason = self._reason or message.reason
             inlet.ended.add(edge.name)
             if inlet.ended == inlet.edges:
-                operator.on_end(emit)
+                if name not in self._over:  # else it was restored from behind its end
+                    operator.on_end(emit)
                 self._emit_all(name, message)
         elif isinstance(message, Barrier):
             inlet.behind_barrier.add(edge.name)
@@ -454,12 +514,14 @@ class Host:
         else:
             operator.on_mark(port, message, emit)
         edge.done(message)
+        if isinstance(message, End) and inlet.ended == inlet.edges:
+            self._keep(FINAL, name, self._stream_us)
         if inlet.barrier is not None and inlet.behind_barrier | inlet.ended == inlet.edges:
             self._lift(name, inlet, inlet.barrier)
 
     def _lift(self, name: str, inlet: Inlet, barrier: Barrier) -> None:
         """Take the snapshot for a barrier that has reached every input still open, and go on behind it."""
-        self._keep(barrier, name)
+        self._keep(barrier.number, name, self._stream_us)
         self._emit_all(name, barrier)
         inlet.behind_barrier.clear()
         inlet.barrier = None
@@ -471,9 +533,24 @@ class Host:
         for port in self.members[name].outputs:
             self._emitters[name](port, mark)
 
-    def _keep(self, barrier: Barrier, name: str) -> None:
-        if self._snapshots is not None:
-            write_snapshot(self._snapshots, barrier.number, name, self.members[name].snapshot())
+    def _keep(self, number: int, name: str, t_us: int) -> None:
+        """Copy a member's state here and now; the keeper's thread writes it."""
+        if self._keeper is None:
+            return
+        out = {edge.name: edge.counts for (owner, _), to in self._targets.items() if owner == name for edge in to}
+        into = {edge.name: edge.counts for edge in self._locals if edge.target.partition(".")[0] == name}
+        for edge, receiver in self._receivers.items():
+            if self._receiver_targets[edge].partition(".")[0] == name:
+                into[edge] = receiver.counts
+        kept = Kept(
+            number,
+            name,
+            t_us,
+            {edge: (counts.sent_messages, counts.sent_items, counts.bytes) for edge, counts in out.items()},
+            {edge: (counts.delivered_messages, counts.delivered_items) for edge, counts in into.items()},
+        )
+        member = self.members[name]
+        self._keeper.put(kept, member.snapshot(), member.settle if isinstance(member, Operator) else _nothing)
 
     # The loop
 
@@ -482,17 +559,32 @@ class Host:
             inlet.ended == inlet.edges for inlet in self._inlets.values()
         )
 
-    def look_up(self) -> None:
-        """Look up from the work: say how it goes, and see whether to stop."""
+    def _heed(self) -> None:
+        """Between two messages: say how it goes, and do what was asked for."""
+        is_stopping = self.look_up()
+        for control in self._controls():
+            if control.snapshot:
+                self._call_barrier()
+            for outlet in self._outlets:
+                if control.barrier and not outlet.has_ended:
+                    outlet.barriers.append(control.barrier)
+                outlet.heed(control)
+        if is_stopping:
+            self._stop()
+
+    def look_up(self) -> bool:
+        """Say how it goes, also from the middle of a message that waits for credit; raises when all is to be cut off.
+
+        Returns
+        -------
+        bool
+            Whether to stop, which has to wait until the message is through: an ``End`` must not overtake it.
+        """
         now = time.monotonic()
         if now >= self._next_status_s:
             self._next_status_s = now + STATUS_PERIOD_S
             self._on_status(self.status())
-        for control in self._controls():
-            for outlet in self._outlets:
-                outlet.heed(control)
-        if self._interrupted():
-            self._stop()
+        return self._interrupted()
 
     def _patience_ms(self) -> int:
         """Return how long to wait for sockets before looking at the sources again."""
@@ -501,6 +593,10 @@ class Host:
         if not dues:
             return idle_ms
         return int(np.clip((min(dues) - time.monotonic()) * 1000, 0, idle_ms if idle_ms == 1 else 50))
+
+
+def _nothing() -> None:
+    pass
 
 
 def _nowhere(port: str, message: Message) -> None:

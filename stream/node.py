@@ -10,8 +10,12 @@ neighbours over ZeroMQ::
                                   <-  Bound {edge: endpoint}, kernels compiled
     Connect {edge: endpoint}      ->            and off it goes
                                   <-  Status    five times a second, and at the end
+                                  <-  Kept      a member's snapshot is safe on the disk
+                                  <-  Beat      every second from the first on: the process lives
     Tell {pause, speed, seek}     ->            what a person told the sources
     Stop                          ->            end the sources as if they had come to their end
+    Rollback                      ->            another node was lost: drop everything, and begin again
+                                  <-  Back      ready for the next Task, with kernels that are compiled already
     Abort, or end of file         ->            close everything now
                                   <-  Failure   instead of any of these
 
@@ -24,7 +28,9 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -37,22 +43,28 @@ from stream.errors import HebbstreamError
 from stream.host import Control, Host, Status
 from stream.operator import Operator
 from stream.pipeline import EdgeSpec, Pipeline, Ports, TapSpec, build, ports_of
-from stream.snapshot import read_snapshot
+from stream.snapshot import Keeper, Kept, Manifest, read_snapshot
 from stream.tap import Tap
 
 __all__ = [
     "Abort",
+    "Back",
+    "Beat",
     "Bind",
     "Bound",
     "Connect",
     "Failure",
     "Ready",
+    "Rollback",
     "Stop",
     "Task",
     "Tell",
+    "keeper_of",
     "open_taps",
     "restore_members",
 ]
+
+BEAT_S = 1.0
 
 
 class Task(msgspec.Struct, tag=True):
@@ -62,7 +74,7 @@ class Task(msgspec.Struct, tag=True):
     node: str
     token: str
     plugins: list[str] = []
-    restore: int | None = None
+    begin: Manifest | None = None  # the snapshot to begin from
 
 
 class Bind(msgspec.Struct, tag=True):
@@ -87,6 +99,10 @@ class Tell(msgspec.Struct, tag=True):
     control: Control
 
 
+class Rollback(msgspec.Struct, tag=True):
+    """Drop everything, and wait for another task."""
+
+
 class Abort(msgspec.Struct, tag=True):
     """Close everything now."""
 
@@ -109,6 +125,14 @@ class Progress(msgspec.Struct, tag=True):
     status: Status
 
 
+class Back(msgspec.Struct, tag=True):
+    """Everything was dropped; what is reported after this belongs to the next task."""
+
+
+class Beat(msgspec.Struct, tag=True):
+    """The process lives."""
+
+
 class Failure(msgspec.Struct, tag=True):
     """Something went wrong; the process ends."""
 
@@ -117,12 +141,16 @@ class Failure(msgspec.Struct, tag=True):
     trace: str = ""
 
 
-Command = Task | Bind | Connect | Tell | Stop | Abort
-Report = Ready | Bound | Progress | Failure
+Command = Task | Bind | Connect | Tell | Stop | Rollback | Abort
+Report = Ready | Bound | Progress | Kept | Beat | Back | Failure
 
 
 class Aborted(Exception):
     """The supervisor is gone or has given up."""
+
+
+class RolledBack(Exception):
+    """The supervisor begins again."""
 
 
 class Line:
@@ -130,32 +158,42 @@ class Line:
 
     def __init__(self, commands: BinaryIO, reports: BinaryIO) -> None:
         self._reports = reports
+        self._is_speaking = threading.Lock()  # three threads report: members', snapshots', heartbeat
         self._decoder = msgspec.json.Decoder(Command)
         self._pending: list[Command] = []
         self._arrived = threading.Condition()
-        self._is_stopping = self._is_aborting = False
+        self._is_stopping = self._is_aborting = self._is_rolling_back = False
         self._controls: list[Control] = []
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
+        threading.Thread(target=self._beat, daemon=True).start()
 
     def report(self, report: Report) -> None:
         """Send a line; a supervisor that is gone is noticed elsewhere."""
-        with contextlib.suppress(OSError):
-            self._reports.write(msgspec.json.encode(report) + b"\n")
+        line = msgspec.json.encode(report) + b"\n"
+        with contextlib.suppress(OSError), self._is_speaking:
+            self._reports.write(line)
             self._reports.flush()
 
     def command(self) -> Any:
         """Wait for the next command."""
         with self._arrived:
-            self._arrived.wait_for(lambda: self._pending or self._is_aborting)
-            if self._is_aborting:
-                raise Aborted
+            self._arrived.wait_for(lambda: self._pending or self._is_aborting or self._is_rolling_back)
+            self.interrupted()
             return self._pending.pop(0)
 
     def interrupted(self) -> bool:
-        """Tell whether to stop; raises Aborted when told to close at once."""
+        """Tell whether to stop; raises Aborted or RolledBack when told to drop everything."""
         if self._is_aborting:
             raise Aborted
+        if self._is_rolling_back:
+            raise RolledBack
         return self._is_stopping
+
+    def back(self) -> None:
+        """Say that everything was dropped."""
+        with self._arrived:
+            self._is_rolling_back = False
+        self.report(Back())
 
     def controls(self) -> list[Control]:
         """Return what a person told the sources since the last call."""
@@ -165,13 +203,21 @@ class Line:
             controls, self._controls = self._controls, []
         return controls
 
+    def _beat(self) -> None:
+        while True:
+            self.report(Beat())
+            time.sleep(BEAT_S)
+
     def _listen(self, commands: BinaryIO) -> None:
         for line in commands:
             command = self._decoder.decode(line)
             with self._arrived:
                 if isinstance(command, Abort):
                     break
-                if isinstance(command, Stop):
+                if isinstance(command, Rollback):
+                    self._pending, self._controls = [], []
+                    self._is_stopping, self._is_rolling_back = False, True
+                elif isinstance(command, Stop):
                     self._is_stopping = True
                 elif isinstance(command, Tell):
                     self._controls.append(command.control)
@@ -185,18 +231,32 @@ class Line:
         threading.Timer(10.0, os._exit, (1,)).start()
 
 
-def restore_members(pipeline: Pipeline, members: dict[str, Any], number: int | None) -> None:
+def restore_members(pipeline: Pipeline, members: dict[str, Any], begin: Manifest | None) -> None:
     """Give members the state of a snapshot; None leaves them fresh."""
-    if number is not None and pipeline.snapshots:
+    if begin is not None and pipeline.snapshots:
         folder = Path(pipeline.snapshots).expanduser()
         for name, member in members.items():
-            member.restore(read_snapshot(folder, number, name))
+            member.restore(read_snapshot(folder, begin.number, name))
+
+
+def keeper_of(pipeline: Pipeline, tell: Callable[[Kept], None]) -> Keeper | None:
+    """Make what writes a process's snapshots, if the pipeline keeps any."""
+    return Keeper(Path(pipeline.snapshots).expanduser(), tell) if pipeline.snapshots else None
 
 
 def serve(line: Line) -> None:
     """Host what the supervisor asks for, until it ends."""
-    task = line.command()
-    pipeline: Pipeline = task.pipeline
+    while True:
+        try:
+            host_task(line, line.command())
+            return
+        except RolledBack:
+            line.back()
+
+
+def host_task(line: Line, task: Task) -> None:
+    """Build members, join them with those of other nodes, and run them to their end."""
+    pipeline = task.pipeline
     here = [member.name for member in pipeline.members if pipeline.node_of(member.name) == task.node]
     members = build(pipeline, here, task.plugins)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -204,7 +264,7 @@ def serve(line: Line) -> None:
     try:
         ports = {name: ports_of(member) for name, member in members.items()}
         line.report(Ready(ports))
-        restore_members(pipeline, members, task.restore)
+        restore_members(pipeline, members, task.begin)
         edges = {edge.name: edge for edge in pipeline.edge}
         receivers: dict[str, Receiver] = {}
         for name, endpoint in line.command().endpoints.items():
@@ -230,6 +290,8 @@ def serve(line: Line) -> None:
             on_status=lambda status: line.report(Progress(status)),
             interrupted=line.interrupted,
             controls=line.controls,
+            keeper=keeper_of(pipeline, line.report),
+            begin=task.begin,
         )
         try:
             # one after the other is enough: nodes form no cycle, so the last in the chain is in its loop already and

@@ -109,6 +109,12 @@ class Operator(ABC):
     def restore(self, snapshot: Snapshot) -> None:
         """Take over a state. Raises ConfigError if shapes do not fit, and then leaves the old state untouched."""
 
+    def settle(self) -> None:  # noqa: B027 - only what writes files has something to settle
+        """Make durable what the last snapshot counts on beside its own arrays, such as a file that was written.
+
+        Called by another thread, before the snapshot counts for anything.
+        """
+
     def statistics(self) -> dict[str, float]:
         """Return counts for people to look at while it runs, keyed by words for a table. Never part of a result."""
         return {}

@@ -22,6 +22,9 @@
     delivery = "lossless"                  # or "live", with policy = "drop-oldest" | "drop-newest" | "sample",
                                            # max_count (packets), max_bytes, max_age_ms
 
+    [recovery]                             # see ``Recovery``
+    snapshot_every_us = 10_000_000
+
 Unknown keys and wrong types are errors that name the place. The parameters that a source or operator takes are the
 keyword arguments of its constructor, checked against their annotations. Names in ``kind`` are resolved when the
 pipeline is built: that is how the ground floor runs upper floors without importing them. Only our own packages are
@@ -55,6 +58,7 @@ __all__ = [
     "OperatorSpec",
     "Pipeline",
     "Ports",
+    "Recovery",
     "SourceSpec",
     "TapSpec",
     "build",
@@ -133,6 +137,20 @@ class EdgeSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename=
         return f"{self.source} -> {self.target}"
 
 
+class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a run does about nodes that die or hang; restarts need a run directory."""
+
+    snapshot_every_us: Annotated[int, Meta(ge=1)] | None = None
+    """Stream time between two snapshots. None: 10 s in a run directory, and elsewhere only where sources mark them."""
+    keep: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """Complete snapshots that are kept. None: 3 in a run directory, and elsewhere all."""
+    restarts: Annotated[int, Meta(ge=0)] = 5
+    """Restarts within ``within_s`` seconds after which the run gives up."""
+    within_s: Annotated[float, Meta(gt=0)] = 60.0
+    hang_s: Annotated[float, Meta(ge=1)] = 30.0
+    """A process that says nothing for so long hangs, as does one whose members do not return: it counts as dead."""
+
+
 class TapSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={"source": "from"}):
     """A place where viewers and recorders may look at an output while the pipeline runs; see ``stream.tap``."""
 
@@ -163,7 +181,8 @@ class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     name: Name
     transport: Literal["ipc", "tcp"] = "ipc"
     snapshots: str | None = None
-    """Folder for what `barrier` marks ask to be kept; None keeps nothing."""
+    """Folder for what `barrier` marks ask to be kept; None keeps nothing. A run that begins anew empties it."""
+    recovery: Recovery = Recovery()
     taps: str | None = None
     """Folder in which every output gets a tap, called ``MEMBER.PORT``; None opens none but those listed."""
     source: list[SourceSpec] = []

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import ConfigError, FormatError, StreamError
+from stream.errors import ConfigError, FormatError, RunError, StreamError
 from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
 from stream.packet import ITEM_DTYPES, Mark, Message, Packet
 from stream.wire import PacketBody, decode, encode, pieces
@@ -61,6 +61,7 @@ class Recorder(Operator):
             raise ConfigError(f"recording {self.path}: cannot be written there; choose another path")
         self._ports = dict(ports)
         self._file: BinaryIO | None = None  # opened late: `restore` goes on with the old file instead of a new one
+        self._has_failed = False
         self._sequence = dict.fromkeys(ports, 0)
         self._items = dict.fromkeys(ports, 0)
 
@@ -79,12 +80,14 @@ class Recorder(Operator):
     def on_end(self, emit: Emit) -> None:
         """Leave a file behind even if nothing came."""
         del emit
-        self._opened().flush()
+        with self._told():
+            self._opened().flush()
 
     def snapshot(self) -> Snapshot:
         """Return how much of the file was written by now."""
-        file = self._opened()
-        file.flush()
+        with self._told():
+            file = self._opened()
+            file.flush()
         counts = [(self._sequence[name], self._items[name]) for name in self.inputs]
         return {"size": np.array(file.tell(), np.int64), "counts": np.array(counts, np.int64).reshape(-1, 2)}
 
@@ -113,7 +116,14 @@ class Recorder(Operator):
     def close(self) -> None:
         """Close the file; what was written is readable."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError) if self._has_failed else self._told():
+                self._file.close()
+
+    def settle(self) -> None:
+        """Bring what was written to the disk."""
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            if self._file is not None:
+                os.fsync(self._file.fileno())
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
@@ -125,11 +135,24 @@ class Recorder(Operator):
     def _write(self, port: str, message: Message) -> None:
         frames = encode(message, stream=port, sequence=self._sequence[port])
         self._sequence[port] += 1
-        file = self._opened()
-        file.write(struct.pack("<I", len(frames)))
-        for frame in frames:
-            file.write(struct.pack("<I", len(frame)))
-            file.write(frame)
+        with self._told():
+            file = self._opened()
+            file.write(struct.pack("<I", len(frames)))
+            for frame in frames:
+                file.write(struct.pack("<I", len(frame)))
+                file.write(frame)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say in words what a disk says in numbers."""
+        try:
+            yield
+        except OSError as error:
+            self._has_failed = True
+            raise RunError(
+                f"recording {self.path}: cannot be written on: {error.strerror}; what stands there is readable up to "
+                f"its last whole message; make room, then begin again or resume"
+            ) from None
 
 
 class Recording(NamedTuple):

@@ -37,7 +37,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from stream.backlog import Backlog, Bounds, Policy
-from stream.edge import Hello, listen, understand_hello
+from stream.edge import Hello, checked, is_whole, listen, understand_hello
 from stream.errors import ConfigError, StreamError
 from stream.ledger import EdgeCounts
 from stream.operator import Port, Snapshot, Source
@@ -211,13 +211,14 @@ class Tap:
         return True
 
     def _flush(self, identity: bytes, viewer: _Viewer) -> None:
+        is_checked = self.endpoint.startswith("tcp://")
         while len(viewer.backlog) and len(viewer.in_flight) < viewer.window:
             message = viewer.backlog.pop()
             frames = encode(message, stream=self.name, sequence=viewer.sequence, dropped=viewer.counts.dropped_items)
             if not viewer.in_flight:
                 viewer.heard_s = time.monotonic()  # its patience begins with what it has not taken
             with contextlib.suppress(zmq.ZMQError):  # gone: it will be forgotten
-                self.socket.send_multipart([identity, b"data", *frames], zmq.NOBLOCK)
+                self.socket.send_multipart([identity, checked(frames) if is_checked else b"data", *frames], zmq.NOBLOCK)
             viewer.sequence += 1
             viewer.counts.bytes += sum(len(frame) for frame in frames)
             viewer.in_flight.append(len(message.items) if isinstance(message, Packet) else 0)
@@ -289,7 +290,7 @@ class TapSource(Source):
                     self.seen[frames[1].decode()] = seen
             return None
         try:
-            header, message = decode(frames[1:] if frames[0] == b"data" else [])
+            header, message = decode(_content(frames))
         except StreamError as error:
             self._end = End(self._last_us, f"tap: {error}")
             return self._end
@@ -354,6 +355,15 @@ class TapSource(Source):
         self._acknowledged = self._received
         with contextlib.suppress(zmq.ZMQError):
             self._socket.send_multipart([b"ack", self._received.to_bytes(8, "little")], zmq.NOBLOCK)
+
+
+def _content(frames: list[bytes]) -> list[bytes]:
+    """Return what follows ``data``; raises StreamError if it was damaged on the way."""
+    if frames[0][:4] != b"data" or len(frames[0]) not in (4, 8):
+        return []
+    if not is_whole(frames[0], frames[1:]):
+        raise StreamError("a message was damaged on the way: its checksum does not fit")
+    return frames[1:]
 
 
 def _add(total: EdgeCounts, counts: EdgeCounts) -> None:

@@ -328,6 +328,7 @@ def test_restored_anywhere_it_goes_on_as_if_never_stopped(make: Callable[[], Ope
     first.close()
     second = make()
     second.restore(snapshot)
+    second.warm_up()  # as a node does that is started again
     feed(second, messages[at:], collector)
     second.on_end(collector)
     state = {} if isinstance(second, Recorder) else {k: v.tobytes() for k, v in second.snapshot().items()}

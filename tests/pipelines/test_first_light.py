@@ -130,7 +130,7 @@ def test_something_happens_at_every_joint(whole: Outcome) -> None:
     assert whole.result.members["learner"]["corrections"] == 20
     assert whole.result.members["chip"]["deploys"] >= 3
     assert {"learner.weight", "learner.fast"} <= whole.state.keys()
-    assert np.frombuffer(whole.state["learner.hidden_state.hebb"], np.float32).any()
+    assert np.frombuffer(whole.state["learner.fast"], np.float32).any()
 
 
 @settings(max_examples=8)

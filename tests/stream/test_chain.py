@@ -192,3 +192,54 @@ def test_a_stopped_receiver_costs_bounded_memory_and_every_loss_is_told(
     assert sender.counts.sent_items == delivered["delivered_items"] + sender.counts.dropped_items
     assert sender.counts.sent_messages == delivered["delivered_messages"] + sender.counts.dropped_messages
     context.destroy(linger=0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_dead_neighbour_is_noticed_and_named(
+    tmp_path: Path, toys: list[str], started: Started, transport: str, how: str
+) -> None:
+    """The one in the middle dies: who sends to it waits for credit, who listens to it is idle. Both find out."""
+    first, second = (free_endpoint(tmp_path, transport, index) for index in range(2))
+    recorder = json.dumps({"path": f"{tmp_path}/r.hbs", "ports": {"events": "events"}})
+    options = ("--patience", 2)
+    last = node(started, "stream.record.Recorder", "--params", recorder, "--in", second, *options)
+    middle = node(started, "toy_members.Relay", "--in", first, "--out", second, *options)
+    source = node(started, "toy_members.Count", "--params", '{"endless": true}', "--out", first, *options)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "r.hbs").exists() or (tmp_path / "r.hbs").stat().st_size < 10_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    middle.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+    since_s = time.monotonic()
+    for process, words in (
+        (source, f"the receiving node at {first} is gone"),
+        (last, "the sending node is gone after"),
+    ):
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert words in err
+        assert "Traceback" not in err
+    assert time.monotonic() - since_s < 8
+    recording = read_recording(tmp_path / "r.hbs")
+    t = recording.items("events")["t"]
+    assert t.tolist() == list(range(0, 10 * len(t), 10))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_who_only_takes_a_rest_is_waited_for(tmp_path: Path, toys: list[str], started: Started) -> None:
+    endpoint = free_endpoint(tmp_path, "ipc", 0)
+    relay = node(started, "toy_members.Relay", "--in", endpoint, "--patience", 6)
+    parameters = json.dumps({"n": 200_000})
+    source = node(
+        started, "toy_members.Count", "--params", parameters, "--speed", 1, "--out", endpoint, "--patience", 6
+    )
+    time.sleep(2.0)
+    relay.send_signal(signal.SIGSTOP)
+    time.sleep(2.0)
+    relay.send_signal(signal.SIGCONT)
+    for process in (source, relay):
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+    assert json.loads(out)["edges"][0]["counts"]["delivered_items"] == 200_000

@@ -1,5 +1,9 @@
 """What the doctor says of cameras."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from sources import camera, camera_usb
@@ -67,3 +71,23 @@ def test_a_machine_without_usb_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(camera_usb, "has_usb", lambda: False)
     (finding,) = findings_of("USB")
     assert "docker run --device /dev/bus/usb" in finding.text
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sockets are read from /proc")
+@pytest.mark.parametrize(("host", "words"), [("127.0.0.1", "for this machine alone"), ("0.0.0.0", "give it keys")])
+def test_where_a_node_listens_is_told(toys: list[str], host: str, words: str) -> None:
+    command = [sys.executable, "-P", "-m", "stream", "node", "toy_members.Relay", "--plugin", "toy_members"]
+    command += ["--in", f"tcp://{host}:*", "--insecure"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stderr is not None
+        endpoint = process.stderr.readline().split()[-1]
+        assert endpoint.startswith(f"tcp://{host}:")
+        told = [finding.text for finding in doctor._endpoints() if f"process {process.pid} " in finding.text]
+        assert len(told) == 1
+        assert f"(hebbstream node toy_members.Relay) listens at {endpoint}" in told[0]
+        assert words in told[0]
+    finally:
+        process.kill()
+        process.communicate()
+    assert not [finding for finding in doctor._endpoints() if f"process {process.pid} " in finding.text]

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,12 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from stream.backlog import Backlog, Policy
 from stream.curve import Curve, guard_endpoint, make_keys
-from stream.edge import Bounds, Hello, Receiver, Sender
+from stream.edge import Bounds, Hello, Receiver, Sender, is_whole
 from stream.errors import ConfigError, StreamError
 from stream.ledger import EdgeCounts
 from stream.operator import Port
@@ -424,17 +426,31 @@ def test_a_backlog_accounts_for_everything(
 # A proxy that spoils things
 
 
-@pytest.mark.parametrize("fault", ["delay", "drop", "duplicate", "swap", "truncate", "cut"])
+@pytest.mark.parametrize("fault", ["delay", "drop", "duplicate", "swap", "truncate", "cut", "corrupt"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_a_proxy_spoils_is_noticed_and_what_came_before_is_right(
     context: "zmq.Context[zmq.Socket[bytes]]", tmp_path: Path, fault: str, seed: int
 ) -> None:
+    spoil(context, tmp_path, fault, seed)
+
+
+@given(st.integers(0, 1 << 31))
+@settings(max_examples=15, deadline=None, phases=[Phase.generate])
+def test_a_flipped_bit_anywhere_in_a_message_is_noticed(seed: int) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with tempfile.TemporaryDirectory() as name:
+        spoil(context, Path(name), "corrupt", seed)
+    context.destroy(linger=0)
+
+
+def spoil(context: "zmq.Context[zmq.Socket[bytes]]", tmp_path: Path, fault: str, seed: int) -> None:
     receiver = Receiver(context, NAME, PORT, f"ipc://{tmp_path}/back", token="t", window=8)
     consumer = Consumer(receiver)
     front, back = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
     front.bind(f"ipc://{tmp_path}/front")
     back.connect(receiver.endpoint)
-    victim = int(np.random.default_rng(seed).integers(3, 30))
+    chance = np.random.default_rng(seed)
+    victim = int(chance.integers(3, 30))
     is_over = threading.Event()
 
     def proxy() -> None:
@@ -453,6 +469,11 @@ def test_what_a_proxy_spoils_is_noticed_and_what_came_before_is_right(
                     elif fault == "swap":
                         held = frames
                         continue
+                    elif fault == "corrupt":
+                        index = int(chance.integers(len(frames)))
+                        spoilt = bytearray(frames[index])
+                        spoilt[int(chance.integers(len(spoilt)))] ^= 1 << int(chance.integers(8))
+                        frames[index] = bytes(spoilt)
                     elif fault == "truncate":
                         frames[-1] = frames[-1][:-3]
                     else:
@@ -466,7 +487,9 @@ def test_what_a_proxy_spoils_is_noticed_and_what_came_before_is_right(
 
     thread = threading.Thread(target=proxy, daemon=True)
     thread.start()
-    sender = Sender(context, NAME, PORT, token="t", shared=seed == 0)
+    # as between machines: no memory to share, a checksum with every message
+    is_far = fault == "corrupt" or seed > 0
+    sender = Sender(context, NAME, PORT, token="t", shared=not is_far, checksum=is_far)
     sender.connect(f"ipc://{tmp_path}/front")
 
     def alive() -> None:
@@ -482,13 +505,16 @@ def test_what_a_proxy_spoils_is_noticed_and_what_came_before_is_right(
         pass
     consumer.join(10)
     assert (consumer.failure is None) == (fault == "delay")
+    if fault == "corrupt" and "checksum" in str(consumer.failure):
+        assert receiver.counts.refused_messages == 1
+        assert "was damaged on the way" in receiver.last_refusal
     got = [message for message in consumer.got if isinstance(message, Packet)]
     assert len(got) == (40 if fault == "delay" else victim - 2 + (fault == "duplicate"))  # the hello came first
     for left, right in zip(sent, got, strict=False):
         assert left.items.tobytes() == right.items.tobytes()
     is_over.set()
     thread.join(5)
-    sender.close(timeout_s=0.1)
+    sender.drop()
     front.close(linger=0)
     back.close(linger=0)
     receiver.close()
@@ -652,3 +678,39 @@ def test_a_socket_file_is_for_its_owner_alone(context: "zmq.Context[zmq.Socket[b
     receiver = Receiver(context, NAME, PORT, f"ipc://{tmp_path}/e", token="t")
     assert (tmp_path / "e").stat().st_mode & 0o777 == 0o600
     receiver.close()
+
+
+# Checksums
+
+
+def test_a_damaged_ack_is_noticed(context: "zmq.Context[zmq.Socket[bytes]]", tmp_path: Path) -> None:
+    server = context.socket(zmq.ROUTER)
+    server.bind(f"ipc://{tmp_path}/e")
+    sender = Sender(context, NAME, PORT, token="t", shared=False, checksum=True)
+
+    def answer() -> None:
+        identity, *_ = server.recv_multipart()
+        server.send_multipart([identity, b"welcome", msgspec.msgpack.encode(8), b"\0"])
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    sender.connect(f"ipc://{tmp_path}/e")
+    thread.join(5)
+    sender.put(packet(0))
+    sender.put(packet(10))
+    identity, word, *frames = server.recv_multipart()
+    assert len(word) == 8
+    assert is_whole(word, frames)
+    assert not is_whole(word, [*frames[:-1], frames[-1][::-1]])
+    count = (1).to_bytes(8, "little")
+    good = count + zlib.crc32(count).to_bytes(4, "little")
+    server.send_multipart([identity, b"ack", good])
+    assert sender.socket.poll(2000)
+    sender.service()
+    assert sender.acknowledged == 1
+    server.send_multipart([identity, b"ack", b"\2" + good[1:]])
+    assert sender.socket.poll(2000)
+    with pytest.raises(StreamError, match="an ack was damaged"):
+        sender.service()
+    sender.drop()
+    server.close(linger=0)

@@ -4,6 +4,7 @@ import re
 import struct
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import zmq
 
-from stream import wire
+from stream import edge, wire
 from stream.edge import Hello, Receiver
 from stream.operator import Port
 from stream.packet import (
@@ -68,6 +69,20 @@ def test_the_page_has_the_vectors_of_the_code() -> None:
     assert lines() in PAGE
 
 
+def test_the_page_has_the_checksum_of_the_code() -> None:
+    frames = vectors()["events"]
+    assert edge.checked(frames).hex() in PAGE
+    assert f"is {zlib.crc32(b''.join(frames))}:" in PAGE
+    assert edge.is_whole(edge.checked(frames), frames)
+    assert edge.is_whole(b"data", frames)
+    assert not edge.is_whole(edge.checked(frames), frames[:1])
+
+
+@pytest.mark.parametrize("has_checksums", [False, True])
+def test_a_peer_that_knows_only_the_page(has_checksums: bool) -> None:
+    a_peer_that_knows_only_the_page(has_checksums)
+
+
 @pytest.mark.parametrize("name", examples())
 def test_a_vector_is_understood(name: str) -> None:
     wanted = examples()[name]
@@ -106,7 +121,7 @@ def test_the_tables_name_what_there_is() -> None:
         assert re.search(rf"^\| `{item}` \| .* \| {dtype.itemsize} \|$", PAGE, re.MULTILINE)
 
 
-def test_a_peer_that_knows_only_the_page() -> None:
+def a_peer_that_knows_only_the_page(has_checksums: bool) -> None:
     """Plain pyzmq, plain MessagePack maps, ``struct``: no line of our sender."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     receiver = Receiver(context, NAME, Port("events", 640, 480), "tcp://127.0.0.1:*", token="secret", window=4)
@@ -134,7 +149,9 @@ def test_a_peer_that_knows_only_the_page() -> None:
 
     def send(sequence: int, body: dict[str, object], *payload: bytes) -> None:
         header = {"version": 1, "stream": "x", "sequence": sequence, "origin_ns": 0, "dropped": 0, "body": body}
-        peer.send_multipart([b"data", msgspec.msgpack.encode(header), *payload])
+        frames = [msgspec.msgpack.encode(header), *payload]
+        check = struct.pack("<I", zlib.crc32(b"".join(frames))) if has_checksums else b""
+        peer.send_multipart([b"data" + check, *frames])
 
     body = {"type": "packet", "item": "events", "start_us": 100, "end_us": 200, "count": 2}
     send(0, body, struct.pack("<IHHIHH", 0, 3 | 1 << 15, 5, 99, 639, 479))
@@ -144,7 +161,8 @@ def test_a_peer_that_knows_only_the_page() -> None:
         assert peer.poll(5000)
         word, count = peer.recv_multipart()
         assert word == b"ack"
-        done = int.from_bytes(count, "little")
+        (done,) = struct.unpack("<Q", count[:8])
+        assert count[8:] == (struct.pack("<I", zlib.crc32(count[:8])) if has_checksums else b"")
     thread.join(10)
     assert isinstance(got[0], Packet)
     assert got[0].items.tolist() == [(100, 3, 5, 1), (199, 639, 479, 0)]

@@ -99,3 +99,24 @@ class Recut(Operator):
 
     def restore(self, snapshot: Snapshot) -> None:
         check_shapes("recut", {}, snapshot)
+
+
+class Ballast(Relay):
+    """A relay with a large state."""
+
+    def __init__(self, *, n_bytes: int = 1 << 20, sleep_s: float = 0.0) -> None:
+        super().__init__(sleep_s=sleep_s)
+        self.state["ballast"] = np.zeros(n_bytes, np.uint8)
+
+
+class Crooked(Relay):
+    """A relay in whose process the wall clock jumps by hours at every packet, forth and back."""
+
+    def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
+        shift_s = float(np.random.default_rng(int(self.state["seen"])).normal(0, 1e5))
+        time.time = lambda: true_time() + shift_s  # type: ignore[assignment]
+        time.time_ns = lambda: true_time_ns() + int(shift_s * 1e9)  # type: ignore[assignment]
+        super().on_packet(port, packet, emit)
+
+
+true_time, true_time_ns = time.time, time.time_ns
