@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard setup.cfg pyproject.toml README.md LICENSE stream/*.py stream/pipelines/*.toml stream/page/* sources/*.py neurons/*.py plasticity/*.py chip/*.py chip/profiles/*.toml)
 
-.PHONY: help install demo test check bench build clean
+.PHONY: help browser install demo test check bench build clean
 
 help:
 	@echo "make demo     play a simulated camera through a learner onto the chip (sets itself up)"
@@ -20,7 +20,12 @@ install: $(VENV)/.built
 demo: $(VENV)/.built
 	$(BIN)/hebbstream demo
 
-test: $(VENV)/.built
+# The live page is tested in a real browser where one can be had; without one those tests are skipped, and say so.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	&& apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 || echo "no Chromium: the page is not tested"
+
+test: $(VENV)/.built browser
 	$(BIN)/python -P -m pytest
 
 check: $(VENV)/.built

@@ -348,6 +348,7 @@ class NetworkLearner(PlasticNetwork):
         return super().statistics() | {
             "labels": float(self._counts[N_LABELS]),
             "corrections": float(self.correction.n_steps),
+            "classes": float(self._n_classes()),
             "accuracy": float(right),
             "loss": float(loss),
             "windows cut": float(self.correction.window.n_cut),

@@ -22,7 +22,8 @@ from stream.train import train
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream.host import Control, Status
+    from stream.desk import Desk
+    from stream.host import Status
     from stream.keys import Keys
     from stream.ledger import LatencyPercentiles
     from stream.pipeline import Pipeline, SourceSpec
@@ -329,6 +330,31 @@ def view(
         if page is not None:
             page.close()
         watcher.close()
+
+
+@app.command()
+def teach(
+    name: Annotated[str, typer.Argument(help="Of the class that is shown: a word, or the number of a readout unit.")],
+    seconds: Annotated[float, typer.Option("--for", help="How long it is shown, s of wall time.")] = 2.0,
+    to: Annotated[str, typer.Option(help="A run's process number or name; default the newest.")] = "",
+) -> None:
+    """Teach a class to a pipeline that runs with --view and sources with teach_us, while it is shown to the camera."""
+    import time
+
+    from stream.desk import Press, press
+    from stream.errors import ConfigError
+    from stream.view import find_run
+
+    run = find_run(to)
+    folder = str(run["taps"]["folder"]) if run is not None else ""
+    if run is None or not any(source.get("can_teach") for source in run["sources"].values()):
+        raise ConfigError(f"teach {name}: no run {to} with --view and a source with teach_us; start one first")
+    try:
+        if not press(folder, Press(show=name)):
+            raise ConfigError(f"teach {name}: {run['pipeline']} does not listen any more")
+        time.sleep(max(0.0, seconds))
+    finally:
+        press(folder, Press(show=""))
 
 
 @app.command()
@@ -770,12 +796,16 @@ def _run(
         observer,
         Keys(pipeline) as keys,
         StatusView(pipeline, console, keys, quiet=quiet) as status_view,
-        _shown(pipeline, keys) as controls,
+        _shown(pipeline, keys) as desk,
     ):
 
         def on_status(statuses: dict[str, Any], phase: str) -> None:
             status_view(statuses, phase)
             observer(statuses, phase)
+            if desk is not None:
+                members = [counts for status in statuses.values() for counts in status.members.values()]
+                desk.n_classes = int(min((it["classes"] for it in members if "classes" in it), default=0))
+                observer.names = desk.names
 
         try:
             result = run_pipeline(
@@ -785,7 +815,7 @@ def _run(
                 restore=restore,
                 directory=folder,
                 on_status=on_status,
-                controls=controls,
+                controls=desk or keys,
             )
         except HebbstreamError as error:
             failure, result = error, getattr(error, "result", None)
@@ -811,15 +841,15 @@ LIVE_SOURCES = ("sources.camera.", "sources.udp.", "sources.dv_network.", "sourc
 
 
 @contextlib.contextmanager
-def _shown(pipeline: "Pipeline", keys: "Keys") -> "Iterator[Callable[[], list[Control]]]":
-    """Open a desk for a run that is looked at, and the page in a process of its own; yields who tells controls."""
+def _shown(pipeline: "Pipeline", keys: "Keys") -> "Iterator[Desk | None]":
+    """Open a desk for a run that is looked at, and the page in a process of its own."""
     import shutil
     import subprocess
 
     from stream.desk import Desk
 
     if pipeline.taps is None:
-        yield keys
+        yield None
         return
     folder = Path(pipeline.taps)
     desk = Desk(keys, folder)

@@ -1,7 +1,8 @@
 """A desk: where somebody in another process presses the keys of a running pipeline (``stream.keys``).
 
 A socket file in a folder that only its owner can enter. A press is a JSON object: ``{"key": " "}``, or
-``{"seek_us": T}`` for a place that no key names. What cannot be understood is left out.
+``{"seek_us": T}`` for a place that no key names, or ``{"show": "cup"}`` to teach and ``{"show": ""}`` to end that
+(``stream.teach``). A name that is new takes the next readout unit that has none. What cannot be understood is left out.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ __all__ = ["Desk", "Press", "press"]
 
 MOST_AT_ONCE = 64
 MOST_BYTES = 1024
+MOST_LETTERS = 40  # of a class's name
 
 
 class Press(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -24,6 +26,7 @@ class Press(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     key: str = ""
     seek_us: int | None = None
+    show: str | None = None  # name of the class that is shown from here on; "" ends that
 
 
 class Desk:
@@ -39,6 +42,8 @@ class Desk:
 
     def __init__(self, keys: Keys, folder: Path) -> None:
         self.keys, self._path = keys, folder / "keys"
+        self.n_classes = 0  # units of the readout; whoever runs the pipeline tells
+        self.names: dict[str, int] = {}  # what has been taught, by name
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.PULL)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MOST_BYTES)
@@ -57,10 +62,25 @@ class Desk:
             pressed = msgspec.json.decode(raw, type=Press)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return []
+        if pressed.show is not None:
+            return self._show(pressed.show.strip()[:MOST_LETTERS])
         if pressed.seek_us is not None:
             return [Control(seek_us=min(max(0, pressed.seek_us), 1 << 61))]
         control = self.keys.control(pressed.key) if len(pressed.key) == 1 else None
         return [control] if control is not None else []
+
+    def _show(self, name: str) -> list[Control]:
+        """Find the class of a name: a number is one, a new name takes the next that has none."""
+        if not name:
+            return [Control(show=-1)]
+        if name not in self.names:
+            free = [k for k in range(self.n_classes) if k not in self.names.values()]
+            number = int(name) if name.isascii() and name.isdigit() else -1
+            wanted = number if number in free else -1 if number >= 0 else next(iter(free), -1)
+            if wanted < 0:
+                return []  # no readout unit is left; the page shows that nothing is taught
+            self.names[name] = wanted
+        return [Control(show=self.names[name])]
 
     def close(self) -> None:
         """Take the socket file away. Idempotent."""

@@ -27,6 +27,7 @@ from stream.record import Recorder
 from stream.replay import Replay
 from stream.snapshot import FINAL, Keeper, Kept, Manifest
 from stream.tap import Tap
+from stream.teach import Teach
 
 __all__ = ["Control", "EdgeStatus", "Host", "SourceStatus", "Status"]
 
@@ -45,6 +46,7 @@ class Control(msgspec.Struct, tag=True):
     snapshot: bool = False  # take one now
     barrier: int = 0  # by the supervisor: the number of a barrier that every source is to let through now
     loop: bool | None = None  # begin again at the end, for ever
+    show: int | None = None  # teach this class from here on; -1 ends that
     record: str | None = None  # write what the sources give to PATH-SOURCE.hbs; "" ends that
 
 
@@ -58,6 +60,8 @@ class SourceStatus(msgspec.Struct):
     is_looping: bool
     recording: str  # path; "" if none is made
     has_ended: bool
+    can_teach: bool = False
+    shown: int = -1  # the class that is taught now
 
 
 class EdgeStatus(msgspec.Struct):
@@ -134,6 +138,9 @@ class Outlet:
         self.has_ended = False
         self.recorder: Recorder | None = None
         self.fault = ""
+        self.teach = source if isinstance(source, Teach) else None
+        inner = self.teach.source if self.teach is not None else source
+        self.replay = inner if isinstance(inner, Replay) else None
 
     def due_s(self, message: Message) -> float:
         """Return the wall time at which a message may leave: a camera hands a packet over at its end."""
@@ -155,17 +162,20 @@ class Outlet:
         if control.speed is not None:
             self.speed = control.speed
         self.steps += control.steps if self.is_paused else 0
-        self.start = None  # the pace begins anew with the next message
-        if control.loop is not None and isinstance(self.source, Replay):
-            self.source.loop_for_ever(control.loop)
+        if control.show is None and control.record is None:
+            self.start = None  # the pace begins anew with the next message
+        if control.loop is not None and self.replay is not None:
+            self.replay.loop_for_ever(control.loop)
+        if control.show is not None and self.teach is not None:
+            self.teach.show(control.show)
         if control.record is not None:
             self._record(control.record)
         if control.seek_us is None and not control.seek_by_us:
             return
-        if isinstance(self.source, Replay) and not self.has_ended:
-            at_us = control.seek_us if control.seek_us is not None else self.source.position_us() + control.seek_by_us
+        if self.replay is not None and not self.has_ended:
+            at_us = control.seek_us if control.seek_us is not None else self.replay.position_us() + control.seek_by_us
             self.waiting.clear()
-            self.source.seek(at_us)
+            self.replay.seek(at_us)
 
     def _record(self, path: str) -> None:
         self.close()
@@ -191,12 +201,17 @@ class Outlet:
 
     def status(self) -> SourceStatus:
         """Say how it is played."""
-        can_seek = isinstance(self.source, Replay)
-        position_us = self.source.position_us() if isinstance(self.source, Replay) else 0
-        is_looping = isinstance(self.source, Replay) and self.source.is_looping
         recording = str(self.recorder.path) if self.recorder is not None else ""
         return SourceStatus(
-            self.speed, self.is_paused, can_seek, position_us, is_looping, recording or self.fault, self.has_ended
+            self.speed,
+            self.is_paused,
+            self.replay is not None,
+            self.replay.position_us() if self.replay is not None else 0,
+            self.replay is not None and self.replay.is_looping,
+            recording or self.fault,
+            self.has_ended,
+            self.teach is not None,
+            self.teach.shown if self.teach is not None else -1,
         )
 
     def close(self) -> None:

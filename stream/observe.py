@@ -172,6 +172,7 @@ class Observer:
         self.pipeline = pipeline
         self.picture: Picture = picture_of(pipeline, {}, "starting")
         self.address = ""
+        self.names: dict[str, int] = {}  # classes that a person has named
         self.fault = ""
         self._server: http.server.ThreadingHTTPServer | None = None
         self._log: IO[str] | None = None
@@ -202,7 +203,7 @@ class Observer:
         now = time.monotonic()
         if now < min(self._next_board_s, self._next_log_s):
             return
-        self.picture = picture_of(self.pipeline, statuses, phase)
+        self.picture = picture_of(self.pipeline, statuses, phase) | {"names": dict(self.names)}
         if now >= self._next_board_s:
             self._next_board_s = now + BOARD_PERIOD_S
             self._post()

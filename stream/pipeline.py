@@ -51,6 +51,7 @@ from stream.jit import PACKAGES
 from stream.operator import Operator, Port, Source
 from stream.record import MAGIC
 from stream.replay import Replay
+from stream.teach import Teach
 
 __all__ = [
     "EdgeSpec",
@@ -95,6 +96,8 @@ class SourceSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """How often to play it; 0 until stopped. From the second round on times go on where they were."""
     seekable: bool = False
     """Whether a running pipeline may be told to jump in it."""
+    teach_us: Annotated[int, Meta(ge=0)] = 0
+    """Stream time between label marks that ask for an answer and teach what is shown; 0: none. See ``stream.teach``"""
 
 
 class OperatorSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -324,12 +327,12 @@ def build(pipeline: Pipeline, names: Sequence[str] | None = None, plugins: Seque
 
 
 def _part(spec: SourceSpec, source: Source) -> Source:
-    """Play a part of a source, or several times, or with jumps, if its description says so."""
-    if not (spec.start_us or spec.duration_us or spec.loop != 1 or spec.seekable):
-        return source
-    return Replay(
-        source, start_us=spec.start_us, duration_us=spec.duration_us, loop=spec.loop, name=f"source '{spec.name}'"
-    )
+    """Play a part of a source, or several times, or with jumps, or teach with it, if its description says so."""
+    if spec.start_us or spec.duration_us or spec.loop != 1 or spec.seekable:
+        source = Replay(
+            source, start_us=spec.start_us, duration_us=spec.duration_us, loop=spec.loop, name=f"source '{spec.name}'"
+        )
+    return Teach(source, period_us=spec.teach_us) if spec.teach_us else source
 
 
 class Ports(msgspec.Struct, frozen=True):

@@ -8,7 +8,8 @@ a slow one gets fewer frames, and nothing queues up.
 What goes over the WebSocket
 ----------------------------
 From the browser, JSON: ``{"next": true, "surface": "camera.events"}`` asks for a frame, ``{"key": " "}`` presses a key
-of the run (``stream.keys``), ``{"seek_us": T}`` jumps. To the browser, one binary message a frame::
+of the run (``stream.keys``), ``{"seek_us": T}`` jumps, ``{"show": "cup"}`` teaches. To the
+browser, one binary message a frame::
 
     u32     length n of what follows, little-endian
     n bytes JSON: t_us, surface, run (status, if new), arrays: a list of {name, dtype, shape, at}
@@ -57,7 +58,7 @@ MOST_PIXELS = 1 << 22
 MOST_PAGES = 8  # browsers at once
 MOST_SPIKES, MOST_ANSWERS = 1 << 15, 1 << 12  # kept for the next frame, a port
 MOST_ASKED = 4096  # bytes of a message from a browser
-STATE_PERIOD_S, WEIGHTS_PERIOD_S, BOARD_PERIOD_S, HEARTBEAT_S = 0.1, 0.7, 0.25, 0.25
+STATE_PERIOD_S, WEIGHTS_PERIOD_S, BOARD_PERIOD_S, HEARTBEAT_S = 0.05, 0.7, 0.25, 0.25
 MESSAGES_AT_ONCE = 64
 ASSETS = {"/": "index.html", "/view.js": "view.js", "/style.css": "style.css"}
 KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
@@ -271,7 +272,7 @@ class Watcher:
         for address, endpoint in places.items():
             known = self.items.get(address)
             if known == "phases" or (known == "events" and address not in shown and shown & places.keys()):
-                if known == "events" and address in self._taps:
+                if address in self._taps:
                     self._taps.pop(address).close()
                 continue
             if address in self._taps or now_s < self._not_before_s.get(address, 0.0):
@@ -514,6 +515,8 @@ class Page:
             self.watcher.press(Press(key=str(asked["key"])))
         elif "seek_us" in asked:
             self.watcher.press(Press(seek_us=int(asked["seek_us"])))
+        elif "show" in asked:
+            self.watcher.press(Press(show=str(asked["show"])))
         elif asked.get("next"):
             return True, str(asked.get("surface", ""))
         return wants, surface

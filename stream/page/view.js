@@ -22,6 +22,7 @@ let socket = null;
 let retryMs = 250;
 
 function connect() {
+  if (state.holding) hold(false);
   const url = new URL("socket" + location.search, location.href);
   url.protocol = url.protocol.replace("http", "ws");
   socket = new WebSocket(url);
@@ -225,7 +226,7 @@ function timeAxis(context, x, w, h, spanUs) {
 function drawRaster() {
   const [context, w, h] = fitted($("raster"));
   const select = $("raster-of");
-  options(select, [...state.spikes.keys()]);
+  options(select, inOrder([...state.spikes.keys()]));
   $("span-words").textContent = seconds(spanUs());
   const spikes = state.spikes.get(select.value);
   const x = 34, bottom = 18, plotW = w - x - 4, plotH = h - bottom - 4;
@@ -235,7 +236,7 @@ function drawRaster() {
   let most = spikes.units ?? 1;
   while (first > 0 && spikes.t[first - 1] >= from) { first--; if (spikes.unit[first] >= most) most = spikes.unit[first] + 1; }
   spikes.units = most;
-  axes(context, x, 4, plotW, plotH, [[0, "0"], [1, String(most)]]);
+  axes(context, x, 4, plotW, plotH, [[0, "0"], [1 - 4 / plotH, String(most)]]);
   context.fillStyle = colours.ink;
   const size = Math.max(1, Math.min(3, plotH / most));
   const step = Math.max(1, Math.floor((spikes.n - first) / 40000));  // beyond that they are a grey block in any case
@@ -258,7 +259,7 @@ function drawScores() {
   let low = 0, high = 1e-6;
   for (let k = first; k < scores.length; k++) for (const value of scores[k]) { if (value < low) low = value; if (value > high) high = value; }
   const place = (value) => 4 + plotH - ((value - low) / (high - low)) * plotH;
-  axes(context, x, 4, plotW, plotH, [[(0 - low) / (high - low), "0"], [1, high.toPrecision(2)]]);
+  axes(context, x, 4, plotW, plotH, [[(0 - low) / (high - low), "0"], [1 - 4 / plotH, high.toPrecision(2)]]);
   const n = scores[0].length, last = scores.at(-1);
   const best = last.indexOf(Math.max(...last));
   const labels = [];
@@ -278,7 +279,7 @@ function drawScores() {
   for (const [y, unit] of labels) {
     context.fillStyle = unit === best ? colours.ink : CLASSES[unit % CLASSES.length];
     context.font = `${unit === best ? "bold " : ""}11px system-ui, 'DejaVu Sans', sans-serif`;
-    context.fillText(className(unit), x + plotW + 6, y);
+    context.fillText(className(unit).slice(0, 8), x + plotW + 6, y, right - 8);
   }
   context.font = "11px system-ui, 'DejaVu Sans', sans-serif";
   timeAxis(context, x, plotW, h, span);
@@ -287,7 +288,8 @@ function drawScores() {
 const className = (unit) => (unit < 0 ? "–" : (state.names?.[unit] ?? String(unit)));
 
 function drawAnswers() {
-  const [address, answers] = [...state.answers][0] ?? [];
+  const address = inOrder([...state.answers.keys()])[0];
+  const answers = state.answers.get(address);
   const output = $("answer");
   $("answer-of").textContent = address ?? "";
   if (!answers || !answers.n) { output.textContent = "–"; output.className = ""; $("truth").textContent = ""; return; }
@@ -305,7 +307,7 @@ function drawAccuracy() {
   const x = 38, plotW = w - x - 8, plotH = h - 34;
   if (!state.answers.size) return empty(context, w, h, "no answers yet");
   axes(context, x, 6, plotW, plotH, [[0, "0 %"], [0.5, "50 %"], [1, "100 %"]]);
-  const all = [...state.answers];
+  const all = inOrder([...state.answers.keys()]).map((address) => [address, state.answers.get(address)]);
   const from = Math.min(...all.map(([, it]) => it.t[0])), to = Math.max(state.tUs, from + 1);
   const place = (t) => x + ((t - from) / (to - from)) * plotW;
   // spans that were not taught stand on a darker ground
@@ -319,15 +321,18 @@ function drawAccuracy() {
     context.setLineDash(LINES[index % 4]);
     context.lineWidth = 2;
     context.beginPath();
+    const known = [];  // answers whose truth is known
+    for (let k = 0; k < it.n; k++) if (it.label[k] >= 0) known.push(k);
     let right = 0, shown = 0;
-    for (let k = 0; k < it.n; k++) {
+    known.forEach((k, n) => {
       right += it.answer[k] === it.label[k];
-      if (k >= 50) right -= it.answer[k - 50] === it.label[k - 50];
-      shown = right / Math.min(k + 1, 50);
-      if (k >= 5) context.lineTo(place(it.t[k]), 6 + plotH - shown * plotH);
-    }
+      const old = known[n - 50];
+      if (n >= 50) right -= it.answer[old] === it.label[old];
+      shown = right / Math.min(n + 1, 50);
+      if (n >= 5) context.lineTo(place(it.t[k]), 6 + plotH - shown * plotH);
+    });
     context.stroke();
-    if (it.n) notes.push(`${address.split(".")[0]} ${(100 * shown).toFixed(0)} %`);
+    if (known.length) notes.push(`${address.split(".")[0]} ${(100 * shown).toFixed(0)} %`);
   });
   context.setLineDash([]);
   context.strokeStyle = colours.tick;
@@ -338,8 +343,8 @@ function drawAccuracy() {
   context.fillStyle = colours.quiet;
   context.textAlign = "left"; context.fillText(seconds(from), x, h - 7);
   context.textAlign = "right"; context.fillText(seconds(to), x + plotW, h - 7);
-  context.textAlign = "center"; context.fillStyle = colours.tick; context.fillText("ticks: corrections", x + plotW / 2, h - 7);
-  $("accuracy-note").textContent = `last 50: ${notes.join(", ")}`;
+  context.textAlign = "center"; context.fillStyle = colours.tick; context.fillText("ticks: corrections · darker ground: not taught", x + plotW / 2, h - 7);
+  $("accuracy-note").textContent = notes.length ? `last 50: ${notes.join(", ")}` : "";
   $("accuracy-words").textContent = notes.length ? `of the last 50 answers right: ${notes.join(", ")}` : "";
 }
 
@@ -472,7 +477,8 @@ function drawGraph() {
   for (const it of members) (columns[depth[it.name]] ??= []).push(it);
   const tallest = Math.max(...columns.map((it) => it.length));
   const canvas = $("graph");
-  canvas.style.height = `${tallest * 62 + 20}px`;
+  const reach = edges.some((edge) => depth[edge.to.split(".")[0]] - depth[edge.from.split(".")[0]] > 1) ? 56 : 16;
+  canvas.style.height = `${tallest * 62 + reach}px`;
   canvas.style.minWidth = `${columns.length * 190}px`;
   const [context, w, h] = fitted(canvas);
   const gap = w / columns.length, boxW = Math.min(190, gap * 0.62), boxH = 42;
@@ -489,15 +495,20 @@ function drawGraph() {
     kept.live ||= edge.delivery === "live";
     joined.set(key, kept);
   }
-  for (const [key, { rate, live, dropped }] of joined) {
+  const far = ([key]) => { const [from, to] = key.split(" ").map((name) => at[name]); return to[0] - from[0] > gap * 1.5; };
+  for (const [key, { rate, live, dropped }] of [...joined].sort((a, b) => far(b) - far(a))) {
+    const isFar = far([key]);
     const [from, to] = key.split(" ").map((name) => at[name]);
     const x0 = from[0] + boxW / 2, x1 = to[0] - boxW / 2, bend = (x1 - x0) / 2;
     context.strokeStyle = dropped ? colours.off : colours.quiet;
     context.lineWidth = 1 + Math.min(4, Math.log10(1 + rate) / 1.6);
     context.setLineDash(live ? [5, 3] : []);
-    context.beginPath(); context.moveTo(x0, from[1]); context.bezierCurveTo(x0 + bend, from[1], x1 - bend, to[1], x1, to[1]); context.stroke();
+    context.beginPath(); context.moveTo(x0, from[1]); 
+    if (isFar) { const low = Math.max(from[1], to[1]) + boxH + 14; context.bezierCurveTo(x0 + gap * 0.4, low, x1 - gap * 0.4, low, x1, to[1]); }
+    else context.bezierCurveTo(x0 + bend, from[1], x1 - bend, to[1], x1, to[1]);
+    context.stroke();
     context.setLineDash([]);
-    if (to[0] - from[0] < gap * 1.5) {
+    if (!isFar) {
       const text = `${si(rate)}/s`;
       const half = context.measureText(text).width / 2 + 3, mx = (x0 + x1) / 2, my = (from[1] + to[1]) / 2;
       context.fillStyle = colours.panel; context.fillRect(mx - half, my - 8, 2 * half, 16);
@@ -569,10 +580,19 @@ function drawRun() {
       $("position").textContent = seconds(playing.position_us);
     }
   }
+  const teacher = sources.find((it) => it.can_teach);
+  $("teach").hidden = !teacher || isOver;
+  if (teacher) {
+    const isShown = teacher.shown >= 0;
+    $("teach-hold").setAttribute("aria-pressed", String(isShown));
+    $("teach-words").textContent = isShown ? `teaching ${className(teacher.shown)}` : Object.keys(run.names ?? {}).length ? `taught: ${Object.keys(run.names).join(", ")}` : "";
+  }
+  state.names = Object.fromEntries(Object.entries(run.names ?? {}).map(([name, unit]) => [unit, name]));
   const rates = edgeRates();
+  // what a viewer misses is no loss of the pipeline's
   rows($("edges").tBodies[0], run.edges.map((row) => [
-    row.edge, si(rates.get(row.edge).rate), (row.sent ?? 0).toLocaleString("en"), (row.delivered ?? 0).toLocaleString("en"),
-    { text: (row.dropped ?? 0).toLocaleString("en"), kind: row.dropped ? "lost" : "" }, si(row.queue), duration(row.p50_us), duration(row.p99_us),
+    row.edge.replace(/ -> tap$/, " → viewers"), si(rates.get(row.edge).rate), (row.sent ?? 0).toLocaleString("en"), (row.delivered ?? 0).toLocaleString("en"),
+    { text: (row.dropped ?? 0).toLocaleString("en"), kind: row.dropped && !row.edge.endsWith("-> tap") ? "lost" : "" }, si(row.queue), duration(row.p50_us), duration(row.p99_us),
   ]));
   rows($("members").tBodies[0], Object.entries(run.members).map(([name, counts]) => [
     name, Object.entries(counts).filter(([key, value]) => value && !key.startsWith("of ")).map(([key, value]) => `${key} ${si(value)}`).join(", "),
@@ -586,17 +606,23 @@ function words(id, text, kind) {
   place.className = `pill ${kind}`;
 }
 
+// members in the order of the pipeline's file: what comes first is shown first
+function inOrder(addresses) {
+  const names = (state.run?.graph?.members ?? []).map((it) => it.name);
+  return addresses.sort((a, b) => names.indexOf(a.split(".")[0]) - names.indexOf(b.split(".")[0]) || (a < b ? -1 : 1));
+}
+
 function options(select, names) {
   if (select.dataset.names === names.join()) return;
   const before = select.value;
   select.dataset.names = names.join();
   select.replaceChildren(...names.map((name) => new Option(name, name)));
-  if (names.includes(before)) select.value = before;
+  if (select.dataset.chosen && names.includes(before)) select.value = before;
 }
 
 function draw() {
   const now = performance.now();
-  options($("surface-of"), state.surfaces);
+  options($("surface-of"), inOrder(state.surfaces));
   $("surface-of").value = state.surfaceName;
   $("clock").textContent = `${(state.tUs / 1e6).toFixed(3)} s`;
   drawSurface();
@@ -611,6 +637,11 @@ function draw() {
   // what people read rather than watch is drawn less often
   if (now - (state.slowMs ?? -1000) > 100) {
     state.slowMs = now;
+    const has = (panel, wanted) => { $(panel).hidden = !wanted; };
+    has("answer-panel", state.answers.size || state.scores.length);
+    has("raster-panel", state.spikes.size);
+    has("accuracy-panel", state.answers.size);
+    document.querySelector(".panels").dataset.alone = String(!state.answers.size && !state.spikes.size && !state.scores.length);
     drawAnswers();
     drawScores();
     drawAccuracy();
@@ -630,6 +661,7 @@ document.querySelectorAll("[data-key]").forEach((button) => {
 });
 $("seek").addEventListener("input", () => { $("position").textContent = seconds(Number($("seek").value)); });
 $("seek").addEventListener("change", () => send({ seek_us: Math.round(Number($("seek").value)) }));
+document.querySelectorAll("select").forEach((it) => it.addEventListener("change", () => { it.dataset.chosen = "yes"; }));
 $("surface-of").addEventListener("change", () => { state.surfaceName = $("surface-of").value; state.eventTimes = []; });
 $("fade").addEventListener("input", () => { palette(); draw(); });
 $("fields-of").addEventListener("change", draw);
@@ -640,10 +672,23 @@ $("surface").addEventListener("wheel", (event) => { event.preventDefault(); zoom
 $("surface").addEventListener("pointerdown", (event) => { $("surface").setPointerCapture(event.pointerId); });
 $("surface").addEventListener("pointermove", (event) => { if (event.buttons) { view.x += event.movementX; view.y += event.movementY; draw(); } });
 
+function hold(on) {
+  const name = $("teach-name").value.trim();
+  if (on === Boolean(state.holding) || (on && !name)) return;
+  state.holding = on;
+  send({ show: on ? name : "" });
+}
+$("teach").addEventListener("submit", (event) => { event.preventDefault(); $("teach-name").blur(); });
+$("teach-hold").addEventListener("pointerdown", (event) => { event.target.setPointerCapture(event.pointerId); hold(true); });
+for (const end of ["pointerup", "pointercancel"]) $("teach-hold").addEventListener(end, () => hold(false));
+addEventListener("blur", () => hold(false));
+document.addEventListener("keyup", (event) => { if (event.key === "h") hold(false); });
+
 const KEYS = { ArrowRight: ">", ArrowLeft: "<" };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=text], select")) return;
   if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
+  if (event.key === "h") return hold(true);
   if (event.key === "t") return theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   const key = KEYS[event.key] ?? event.key;
   if (key.length === 1 && " .+-m<>0lr".includes(key)) {

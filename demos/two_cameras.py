@@ -1,0 +1,51 @@
+"""Two cameras merged: side by side, in order of time, whichever of them is quicker.
+
+``python demos/two_cameras.py``
+"""
+
+import argparse
+from pathlib import Path
+
+from look import draw_events
+
+from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec
+from stream.record import read_recording
+from stream.run import run
+
+SIDE = 34
+
+
+def main() -> None:
+    """Merge."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seconds", type=float, default=0.5)
+    options.add_argument("--out", type=Path, default=Path("runs/two-cameras"))
+    given = options.parse_args()
+    params = {"width": SIDE, "height": SIDE, "duration_us": round(given.seconds * 1e6)}
+    cameras = [
+        SourceSpec(name=name, kind="sources.simulated.SimulatedCamera", params={**params, "seed": seed})
+        for name, seed in (("left", 1), ("right", 2))
+    ]
+    merge = {"inputs": ["left", "right"], "width": SIDE, "height": SIDE, "beside": True}
+    sink = {"path": str(given.out / "both.hbs"), "ports": {"events": "events"}}
+    pipeline = Pipeline(
+        name="two-cameras",
+        source=cameras,
+        operator=[
+            OperatorSpec(name="merge", kind="stream.merge.Merge", params=merge),
+            OperatorSpec(name="recorder", kind="stream.record.Recorder", params=sink),
+        ],
+        edge=[
+            EdgeSpec(source="left.events", target="merge.left"),
+            EdgeSpec(source="right.events", target="merge.right"),
+            EdgeSpec(source="merge.events", target="recorder.events"),
+        ],
+    )
+    result = run(pipeline, processes=False)
+    events = read_recording(given.out / "both.hbs").items("events")
+    draw_events(events, 2 * SIDE, SIDE, given.out / "two-cameras.png", "left and right camera, merged", n_panels=4)
+    print(f"{len(events):,} events, late: {result.members['merge'].get('late items', 0):.0f}")
+
+
+if __name__ == "__main__":
+    main()
