@@ -1,7 +1,7 @@
-"""Teach two shapes by showing each a few times, then ask. Here a script plays the person, from Python and without a pipeline.
+"""Teach two shapes by showing each a few times, then ask. A script plays the person, from Python, without a pipeline.
 
-``python demos/teach_by_showing.py``. To do it by hand: ``hebbstream run demos/teach.toml --view``, type a name, hold the
-button while you show the thing.
+``python demos/teach_by_showing.py``. To do it by hand: ``hebbstream run demos/teach.toml --view``, type a name, hold
+the button while you show the thing.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def camera(n_objects: int) -> SimulatedCamera:
 
 
 def shown_when(n_objects: int) -> list[Label]:
-    """Look first: when is which shape before the camera?"""
+    """Look first which shape is before the camera when."""
     source, found = camera(n_objects), []
     while not isinstance(message := source.poll(1 << 16), End):
         if isinstance(message, Label):

@@ -12,7 +12,7 @@ import numpy as np
 
 from stream.errors import ConfigError
 from stream.operator import Port, Snapshot, Source, check_shapes
-from stream.packet import End, Label, Message, Packet, Reset
+from stream.packet import ITEM_DTYPES, Label, Message, Packet, Reset
 
 __all__ = ["Teach"]
 
@@ -42,8 +42,7 @@ class Teach(Source):
         self.source, self._period_us = source, period_us
         # class shown, class that the running span may be taught as, end of the span (0: none has begun), its start
         self._state = np.array([NOTHING, NOTHING, 0, 0], np.int64)
-        self._rest: Packet | None = None
-        self._held: Message | None = None
+        self._rest: Packet | None = None  # what was cut off and is not handed out yet
 
     @property
     def shown(self) -> int:
@@ -56,24 +55,13 @@ class Teach(Source):
 
     def poll(self, max_items: int) -> Message | None:
         """Hand out the next message: the source's, cut at the ends of spans, or a label mark."""
-        message: Message | None
-        if self._rest is not None:
-            message, self._rest = self._rest, None
-        elif self._held is not None:
-            message, self._held = self._held, None
-        else:
-            message = self.source.poll(max_items)
-        if message is None:
-            return None
+        message, self._rest = (self._rest, None) if self._rest is not None else (self.source.poll(max_items), None)
         if isinstance(message, Packet):
             return self._of_packet(message)
         if isinstance(message, Label):
             return self.poll(max_items)  # here a person teaches
-        if isinstance(message, Reset):
-            self._begin(message.t_us)
-        elif not isinstance(message, End) and self._state[2] and message.t_us >= self._state[2]:
-            self._held = message
-            return self._close()
+        if message is not None and (isinstance(message, Reset) or 0 < self._state[2] <= message.t_us):
+            self._begin(message.t_us)  # a span with a hole in it (`Loss`) is not judged
         return message
 
     def _of_packet(self, packet: Packet) -> Message:
@@ -108,21 +96,26 @@ class Teach(Source):
         return mark
 
     def snapshot(self) -> Snapshot:
-        """Return the source's position and ours; what was polled and not handed out is whole packets of the source."""
-        if self._rest is not None or self._held is not None:
-            items = self._rest.items if self._rest is not None else np.zeros(0, np.uint8)
-            raise ConfigError(f"teaching: {len(items)} items wait; a snapshot is taken at a mark of the source's")
-        return {f"source.{name}": array for name, array in self.source.snapshot().items()} | {
-            "teach": self._state.copy()
-        }
+        """Return the source's position and ours, with the part of a packet that was cut off."""
+        rest = self._rest
+        items = np.zeros(0, np.uint8) if rest is None else np.ascontiguousarray(rest.items).view(np.uint8)
+        span = (0, 0, 0) if rest is None else (1, rest.start_us, rest.end_us)
+        inner = {f"source.{name}": array for name, array in self.source.snapshot().items()}
+        return inner | {"teach": self._state.copy(), "rest": items.copy(), "rest_us": np.array(span, np.int64)}
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a position."""
-        check_shapes("teaching", {"teach": self._state}, {"teach": snapshot.get("teach", np.zeros(0))})
+        own = {"teach": self._state, "rest_us": np.zeros(3, np.int64)}
+        check_shapes("teaching", own, {name: snapshot[name] for name in own if name in snapshot})
+        dtype = ITEM_DTYPES[self.outputs["events"].item]
+        rest = np.asarray(snapshot.get("rest", np.zeros(1, np.uint8)))
+        if rest.dtype != np.uint8 or rest.ndim != 1 or len(rest) % dtype.itemsize:
+            raise ConfigError(f"snapshot of teaching: rest is {rest.dtype} {rest.shape}, wanted whole items as bytes")
         inner = {name.removeprefix("source."): it for name, it in snapshot.items() if name.startswith("source.")}
         self.source.restore(inner)
         self._state[:] = snapshot["teach"]
-        self._rest = self._held = None
+        is_there, start_us, end_us = np.asarray(snapshot["rest_us"]).tolist()
+        self._rest = Packet(rest.view(dtype).copy(), start_us, end_us) if is_there else None
 
     def statistics(self) -> dict[str, float]:
         """Return the source's own."""

@@ -102,6 +102,18 @@ def test_only_what_was_shown_from_beginning_to_end_is_taught() -> None:
     assert labels == [(0, 20, -1, False), (20, 40, -1, False), (40, 60, 2, True), (60, 80, -1, False)]
 
 
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=30).map(sorted), st.integers(0, 60))
+def test_a_snapshot_anywhere_goes_on_to_the_same_stream(times: list[int], n_before: int) -> None:
+    packets: list[Message] = [Reset(0), Packet(events_at(times), times[0], times[-1] + 1), Label(times[-1], 5, 0)]
+    first, second = (Teach(Given(packets), period_us=20) for _ in range(2))
+    first.show(1)
+    for _ in range(n_before):
+        if isinstance(first.poll(1000), End):
+            break
+    second.restore(first.snapshot())
+    assert drained(second) == drained(first)
+
+
 def test_a_period_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="more than 0"):
         Teach(Given([]), period_us=0)

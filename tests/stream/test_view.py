@@ -326,7 +326,7 @@ def test_a_browser_that_reads_nothing_holds_nobody_up(served: Served) -> None:
     page = Page(watcher, port=0)
     url = f"ws://127.0.0.1:{page.port}/socket"
     try:
-        with connect(url, max_queue=1, compression=None) as slow, connect(url) as good:
+        with connect(url, max_queue=1, compression=None, close_timeout=0.5) as slow, connect(url) as good:
             for _ in range(200):
                 slow.send('{"next": true}')
             got = 0
