@@ -1,0 +1,54 @@
+"""``hebbstream eval``: it trains, asks, goes on where it stopped, and draws what it found."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sources.recordings import make_recordings
+from stream.__main__ import app
+from stream.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    return make_recordings(folder, width=16, height=16, train_per_class=2, test_per_class=1, seed=3)
+
+
+def evaluate(recordings: Path, out: Path, methods: str, *more: str) -> dict[str, object]:
+    arguments = ["eval", "fault-tolerance", f"{recordings}/train", f"{recordings}/test", "--out", str(out)]
+    arguments += ["--methods", methods, "--sensor", "16x16", "--hidden", "20", "--quick", "--json", *more]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    found: dict[str, object] = json.loads(done.stdout[done.stdout.index("{") :])
+    return found
+
+
+def test_it_asks_every_method_about_every_damage_and_goes_on(recordings: Path, tmp_path: Path) -> None:
+    first = evaluate(recordings, tmp_path, "GP,LP")
+    rows = first["results"]
+    assert isinstance(rows, list)
+    # clean and seven damages, fresh and carried
+    assert len(rows) == 2 * 2 * 8
+    assert {row["method"] for row in rows} == {"GP", "LP"}
+    assert all(0.0 <= row["right"] <= 1.0 for row in rows)
+    # nothing local to be carried: the same answers
+    of_gp = [row for row in rows if row["method"] == "GP"]
+    assert [row["right"] for row in of_gp[:8]] == [row["right"] for row in of_gp[8:]]
+    assert (tmp_path / "results.png").stat().st_size > 1000
+    more = evaluate(recordings, tmp_path, "GP,LP,HP+STP")
+    assert isinstance(more["results"], list)
+    assert more["results"][: len(rows)] == rows
+    assert len(more["results"]) == len(rows) + 16
+    again = evaluate(recordings, tmp_path / "again", "LP")
+    assert again["results"] == [row for row in rows if row["method"] == "LP"]
+
+
+def test_results_of_something_else_are_not_mixed_in(recordings: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"settings": {}, "results": []}))
+    with pytest.raises(ConfigError, match="give another --out"):
+        evaluate(recordings, tmp_path, "GP")
+    with pytest.raises(ConfigError, match="wanted some of GP, LP, HP, STP"):
+        evaluate(recordings, tmp_path / "x", "GP,XP")
