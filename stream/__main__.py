@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stream.evaluate import app as evaluations
 from stream.net import net
 from stream.train import train
 
@@ -949,6 +950,7 @@ def _spike_latencies(pipeline: "Pipeline", result: "RunResult") -> "Iterator[tup
 
 
 app.command()(train)
+app.add_typer(evaluations, name="eval")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["train"]
+__all__ = ["bar", "dense_layers", "labelled", "size_of", "train"]
 
 
 def train(
@@ -48,11 +48,14 @@ def train(
 
     if mode not in ("GP", "HP", "STP"):
         raise ConfigError(f"--mode {mode}: wanted GP, HP or STP")
-    width, height = _size(sensor)
-    recordings, labels = _recordings(folder, limit, width, height)
-    held_back, _ = _recordings(test, limit, width, height) if test is not None else ([], 0)
+    width, height = size_of(sensor)
+    recordings, labels = labelled(folder, limit, width, height)
+    held_back, _ = labelled(test, limit, width, height) if test is not None else ([], 0)
     correction = importlib.import_module("plasticity.train")
-    graph = _graph(net, hidden, (height, width, 2), labels, seed, readout)
+    if net is not None:
+        graph = importlib.import_module("stream.net").load_net(net)
+    else:
+        graph = dense_layers(hidden, (height, width, 2), labels, seed, readout)
     first = ("input", next(it.target for it in graph.projections if it.source == "input"))
     rules, terminals = {}, {}
     if mode == "HP":
@@ -72,7 +75,7 @@ def train(
         weight_rate=rate,
         meta_rate=meta_rate,
     )
-    with _bar() as show:
+    with bar() as show:
         done = correction.train(
             trainer,
             recordings,
@@ -99,7 +102,8 @@ def train(
         print(f"{meta.name:40} {middle:.4g}" + (f"  (mean of {len(meta.value)})" if len(meta.value) > 1 else ""))
 
 
-def _size(words: str) -> tuple[int, int]:
+def size_of(words: str) -> tuple[int, int]:
+    """Read a sensor's size; ConfigError if it is none."""
     from stream.errors import ConfigError
 
     width, _, height = words.partition("x")
@@ -108,7 +112,7 @@ def _size(words: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _recordings(folder: Path, limit: int | None, width: int, height: int) -> tuple[list[Any], int]:
+def labelled(folder: Path, limit: int | None, width: int, height: int) -> tuple[list[Any], int]:
     """List recordings, and count the classes."""
     module = importlib.import_module("sources.folder")
     read = importlib.import_module("sources.event_file").read_events
@@ -121,14 +125,12 @@ def _recordings(folder: Path, limit: int | None, width: int, height: int) -> tup
     return [make(it.label, reader(it.path)) for it in found], 1 + max(it.label for it in found)
 
 
-def _graph(net: Path | None, hidden: str, inputs: tuple[int, int, int], classes: int, seed: int, readout: str) -> Any:
-    """Load a network, or draw dense layers."""
+def dense_layers(hidden: str, inputs: tuple[int, int, int], classes: int, seed: int, readout: str = "scores") -> Any:
+    """Draw dense layers of leaky units with a readout of leaky integrators."""
     import numpy as np
 
     from stream.errors import ConfigError
 
-    if net is not None:
-        return importlib.import_module("stream.net").load_net(net)
     graph = importlib.import_module("neurons.graph")
     lif = importlib.import_module("neurons.lif").LIFUnits(tau_mem_us=20_000.0)
     dense = importlib.import_module("neurons.dense").Dense
@@ -149,7 +151,7 @@ def _graph(net: Path | None, hidden: str, inputs: tuple[int, int, int], classes:
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Callable[[int, int, int, float], None]]:
+def bar() -> Iterator[Callable[[int, int, int, float], None]]:
     """Show progress; nothing where the terminal is none."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

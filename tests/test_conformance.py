@@ -36,9 +36,11 @@ from plasticity.plastic_network import PlasticNetwork, Rule
 from plasticity.reward_stdp import RewardSTDP
 from plasticity.short_term import ShortTerm
 from plasticity.triplet_stdp import TripletSTDP
+from sources.added_noise import AddedNoise
 from sources.filter_background import BackgroundActivity
 from sources.filter_contrast import SpatioTemporalContrast, Trail
 from sources.filter_crop import Crop
+from sources.filter_damage import Damage
 from sources.filter_downsample import Downsample
 from sources.filter_hot_pixel import HotPixel
 from sources.filter_mask import Mask, write_mask
@@ -204,6 +206,12 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "background": lambda folder: BackgroundActivity(width=SIDE, height=SIDE, dt_us=200),
     "hot pixel": lambda folder: HotPixel(width=SIDE, height=SIDE, window_us=10_000),
     "rate limit": lambda folder: RateLimit(width=SIDE, height=SIDE, max_hz=2000, burst=5),
+    "damage loss": lambda folder: Damage(width=SIDE, height=SIDE, kind="loss", level=0.4),
+    "damage bar": lambda folder: Damage(width=SIDE, height=SIDE, kind="bar", level=2, period_us=7000),
+    "damage dead area": lambda folder: Damage(width=SIDE, height=SIDE, kind="dead area", level=2),
+    "damage mismatch": lambda folder: Damage(width=SIDE, height=SIDE, kind="mismatch", clear_on_reset=True),
+    "damage contrast": lambda folder: Damage(width=SIDE, height=SIDE, kind="contrast", period_us=9000),
+    "added noise": lambda folder: AddedNoise(width=SIDE, height=SIDE, rate_hz=20_000, n_hot=2, hot_rate_hz=9000),
     "crop": lambda folder: Crop(width=SIDE, height=SIDE, left=1, top=2, crop_width=3, crop_height=4),
     "polarity": lambda folder: Polarity(width=SIDE, height=SIDE, keep="on", invert=True),
     "mask": mask,
