@@ -5,9 +5,12 @@ beside a limit (the plainest loop over the same memory, bare pyzmq with messages
 strict alternation with it, and what is kept and compared is the ratio.
 """
 
+import contextlib
 import importlib
 import json
 import multiprocessing
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -287,6 +290,20 @@ def _receive_both(pipe: Any, ends: list[str], n_messages: int, rounds: int, keys
     context.destroy(linger=0)
 
 
+@contextlib.contextmanager
+def _talk_to_stderr() -> Iterator[None]:
+    """Send what libraries print to standard output to standard error: a program may be reading our JSON there."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def run_all(
     console: "Console",
     *,
@@ -319,7 +336,7 @@ def run_all(
             raise ConfigError(f"baseline {baseline}: cannot be read: {error}; make one with --save") from None
     found: list[Measurement] = []
     for suite in [only] if only in SUITES else SUITES:
-        with console.status(f"measuring {suite.split('.')[0]}") as status:
+        with _talk_to_stderr(), console.status(f"measuring {suite.split('.')[0]}") as status:
             for measurement in importlib.import_module(suite).measurements(quick):
                 status.update(f"measuring {suite.split('.')[0]}: {measurement.name}")
                 if only == suite or only in measurement.name:
