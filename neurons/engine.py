@@ -312,7 +312,7 @@ def _is_stale(heap: Any, next_sequence: Any, i: int) -> Any:
 @kernel
 def compact(heap: Any, book: Any, next_sequence: Any) -> None:
     """Throw stale entries out of the heap of a ``State``."""
-    n = 0
+    n: Any = ZERO
     for i in range(book[N_HEAP]):
         if not _is_stale(heap, next_sequence, i):
             for column in range(5):

@@ -10,6 +10,7 @@ folder, whole or not at all. So training that was killed goes on from its last e
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ from plasticity.plastic_network import PlasticNetwork, Rule
 from plasticity.short_term import ShortTerm
 from plasticity.window import TapedWindow
 from stream.errors import ConfigError
-from stream.snapshot import read_snapshot, write_snapshot
+from stream.snapshot import Manifest, Part, read_snapshot, write_manifest, write_snapshot
 
 __all__ = ["Epoch", "Recording", "Trainer", "train"]
 
@@ -218,14 +219,14 @@ def train(
                 found = trainer.answers(held_back, pool)
                 judged = float(np.mean(found == [recording.label for recording in held_back]))
             done.append(Epoch(number, loss / len(order), right / len(order), judged))
-            write_snapshot(folder, number, CHECKPOINT, trainer.correction.snapshot())
+            size, checksum = write_snapshot(folder, number, CHECKPOINT, trainer.correction.snapshot())
+            write_manifest(folder, Manifest(number, {CHECKPOINT: Part(size, checksum, 0, False)}, {}))
             if not held_back or judged == max(epoch.held_back for epoch in done):
                 save_graph(folder / "best.safetensors", trainer.learned())
             _write_table(folder / TABLE, done)
             for old in folder.glob("[0-9]*/"):
                 if int(old.name) < number - 1:
-                    (old / f"{CHECKPOINT}.safetensors").unlink(missing_ok=True)
-                    old.rmdir()
+                    shutil.rmtree(old)
     return done
 
 

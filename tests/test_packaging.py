@@ -33,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def test_the_wheel_holds_the_five_folders_and_nothing_else(wheel: set[str]) -> None:
     shipped = {name for name in wheel if not name.split("/")[0].endswith(".dist-info")}
-    suffixes = {".py", ".toml", ".typed"}
+    suffixes = {".py", ".toml", ".typed", ".html", ".js", ".css"}
     there = {
         str(path.relative_to(ROOT))
         for package in PACKAGES
