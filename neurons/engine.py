@@ -312,7 +312,7 @@ def _is_stale(heap: Any, next_sequence: Any, i: int) -> Any:
 @kernel
 def compact(heap: Any, book: Any, next_sequence: Any) -> None:
     """Throw stale entries out of the heap of a ``State``."""
-    n: Any = ZERO
+    n: Any = book[N_HEAP] - book[N_HEAP]  # not a plain 0: as a literal it would ask for a kernel of its own
     for i in range(book[N_HEAP]):
         if not _is_stale(heap, next_sequence, i):
             for column in range(5):

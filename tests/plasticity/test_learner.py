@@ -317,6 +317,7 @@ def test_faults_are_named() -> None:
 SIGNATURES = """
 import sys
 import numpy as np
+from numba.core.types import unliteral
 sys.path.insert(0, sys.argv[1])
 import importlib.util
 spec = importlib.util.spec_from_file_location("test_learner", sys.argv[2])
@@ -339,8 +340,8 @@ for message in messages:
     if isinstance(message, Packet):
         lif.run(message.items)
 for one in kernels():
-    # 0: only called by a kernel that came ready from the cache
-    assert len(one.signatures) <= 1, (one.__name__, one.signatures)
+    # 0: only called by a kernel that came ready from the cache; a helper may have a copy for a literal
+    assert len({tuple(map(unliteral, them)) for them in one.signatures}) <= 1, (one.__name__, one.signatures)
 print(sum(len(one.signatures) for one in kernels()))
 """
 
