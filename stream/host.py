@@ -32,6 +32,7 @@ from stream.teach import Teach
 __all__ = ["Control", "EdgeStatus", "Host", "SourceStatus", "Status"]
 
 STATUS_PERIOD_S = 0.2
+NAP_S = 0.0002
 STOPPED = "stopped"  # the reason of an ``End`` that nothing but a wish to stop has caused
 
 
@@ -347,7 +348,8 @@ class Host:
             if not progressed:
                 for receiver in self._receivers.values():
                     receiver.acknowledge()
-                poller.poll(self._patience_ms())
+                if not poller.poll(patience_ms := self._patience_ms()) and not patience_ms:
+                    time.sleep(NAP_S)  # a source is due within the millisecond, the shortest that a poll can wait
                 for sender in self._senders.values():
                     sender.service()
                 for tap in self._taps.values():
