@@ -113,7 +113,7 @@ def _endpoints() -> Iterator[Finding]:
             what = _ours(words)
             if not what:
                 continue
-            links = {os.readlink(entry) for entry in (place / "fd").iterdir()}
+            links = _links(place / "fd")
             for inode, (endpoint, is_far) in inodes.items():
                 if f"socket:[{inode}]" not in links:
                     continue
@@ -127,6 +127,15 @@ def _endpoints() -> Iterator[Finding]:
                     yield Finding("endpoint", "note", f"{text}: open to the network; give it keys (hebbstream keys)")
     if not found and Path("/proc/net/tcp").exists():
         yield Finding("endpoint", "ok", "no process of hebbstream listens now")
+
+
+def _links(folder: Path) -> set[str]:
+    """Return what a process's descriptors lead to; one that it closes while we look is left out, not the process."""
+    links = set()
+    for entry in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.add(os.readlink(entry))
+    return links
 
 
 def _ours(words: list[str]) -> str:

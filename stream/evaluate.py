@@ -15,14 +15,19 @@ STP      as GP, with tired presynaptic terminals whose parameters are trained
 HP+STP   all of it
 =======  ==================================================================================
 
+With ``--damaged`` every method learns from damaged recordings too: four passes over each, of which one is clean, one
+under background noise, one under hot pixels and one with events lost, as strong as chance wants. The other damages stay
+unseen before they are asked about.
+
 Everything found so far is in ``OUT/results.json``; the same command goes on where it was interrupted.
 """
 
+import functools
 import importlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +51,8 @@ DAMAGES: tuple[tuple[str, str, tuple[float, ...], str, dict[str, Any], str], ...
     ("mismatch", "share", (0.25, 0.5), DAMAGE, {"kind": "mismatch"}, "level"),
     ("contrast", "share", (0.5, 0.9), DAMAGE, {"kind": "contrast"}, "level"),
 )
+# how strong damage gets in lessons: of the whole sensor, events/s; pixels of 1 kHz; share
+MOST_NOISE_HZ, MOST_HOT, MOST_LOST = 39e3, 30, 0.8
 
 
 @app.command("fault-tolerance")
@@ -63,6 +70,7 @@ def fault_tolerance(
     sensor: Annotated[str, typer.Option(help="Sensor's size, such as 34x34.")] = "34x34",
     limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
+    damaged: Annotated[bool, typer.Option(help="Learn from damaged recordings too.")] = False,
     quick: Annotated[bool, typer.Option(help="One seed, two epochs, the middle level of each damage.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -78,20 +86,23 @@ def fault_tolerance(
     if quick:
         seeds, epochs = 1, min(epochs, 2)
     settings = {"recordings": len(recordings), "asked": len(asked), "epochs": epochs, "batch": batch, "hidden": hidden}
+    if damaged:
+        settings["damaged"] = True
     out.mkdir(parents=True, exist_ok=True)
     found = _found(out / "results.json", settings)
     for seed in range(1, seeds + 1):
         for method in wanted:
             if any(row["seed"] == seed and row["method"] == method for row in found):
                 continue
+            lessons = _damaged(recordings, width, height, seed) if damaged else recordings
             graph = dense_layers(hidden, (height, width, 2), labels, seed)
             trainer = _trainer(graph, method, threads or os.cpu_count() or 1)
             with bar() as show:
                 importlib.import_module("plasticity.train").train(
                     trainer,
-                    recordings,
+                    lessons,
                     folder=out / f"{method}-{seed}",
-                    epochs=epochs,
+                    epochs=max(1, epochs * len(recordings) // len(lessons)),  # as many recordings are seen as without
                     batch=batch,
                     seed=seed,
                     progress=show,
@@ -148,6 +159,48 @@ def _damages(width: int, height: int, seed: int, quick: bool) -> Iterator[tuple[
                 level,
                 getattr(importlib.import_module(module), cls)(width=width, height=height, seed=seed, **more),
             )
+
+
+def _damaged(recordings: list[Any], width: int, height: int, seed: int) -> list[Any]:
+    """Return each recording four times: clean, under noise, under hot pixels, with events lost."""
+    import numpy as np
+
+    lessons = []
+    for k, recording in enumerate(recordings):
+        rng = np.random.default_rng([seed, k])
+        noise = {"rate_hz": float(rng.uniform(0, MOST_NOISE_HZ))}
+        hot = {"rate_hz": 0.0, "n_hot": int(rng.integers(1, MOST_HOT + 1))}
+        lost = {"kind": "loss", "level": float(rng.uniform(0, MOST_LOST))}
+        lessons.append(recording)
+        for kind, params in ((NOISE, noise), (NOISE, hot), (DAMAGE, lost)):
+            module, _, cls = kind.rpartition(".")
+            make = functools.partial(
+                getattr(importlib.import_module(module), cls),
+                width=width,
+                height=height,
+                seed=int(rng.integers(1 << 31)),
+                **params,
+            )
+            lessons.append(recording._replace(read=functools.partial(_read_damaged, recording.read, make)))
+    return lessons
+
+
+def _read_damaged(read: Callable[[], Any], make: Callable[[], Any]) -> Any:
+    """Return a recording's events as a camera would give them that is damaged from here on."""
+    import numpy as np
+
+    from stream.packet import Message, Packet
+
+    events, kept = read(), []
+
+    def take(port: str, message: Message) -> None:
+        if isinstance(message, Packet):
+            kept.append(message.items.copy())
+
+    if not len(events):
+        return events
+    make().on_packet("events", Packet(events, int(events["t"][0]), int(events["t"][-1]) + 1), take)
+    return np.concatenate(kept)
 
 
 def _ask(network: Any, readout: str, recordings: list[Any], operator: Any, carried: bool, seed: int) -> float:

@@ -1,5 +1,6 @@
 """What the doctor says of cameras."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,19 @@ def test_where_a_node_listens_is_told(toys: list[str], host: str, words: str) ->
         process.kill()
         process.communicate()
     assert not [finding for finding in doctor._endpoints() if f"process {process.pid} " in finding.text]
+
+
+def test_a_descriptor_closed_while_we_look_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "3").symlink_to("socket:[17]")
+    (tmp_path / "4").touch()
+    (tmp_path / "5").symlink_to("socket:[18]")
+    readlink = os.readlink
+
+    def closed(path: Path) -> str:
+        if path.name == "4":
+            raise FileNotFoundError(path)
+        return readlink(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "readlink", closed)
+        assert doctor._links(tmp_path) == {"socket:[17]", "socket:[18]"}

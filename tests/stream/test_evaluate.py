@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from sources.recordings import make_recordings
 from stream.__main__ import app
 from stream.errors import ConfigError
+from stream.evaluate import _damaged
+from stream.train import labelled
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,27 @@ def test_it_asks_every_method_about_every_damage_and_goes_on(recordings: Path, t
     assert len(more["results"]) == len(rows) + 16
     again = evaluate(recordings, tmp_path / "again", "LP")
     assert again["results"] == [row for row in rows if row["method"] == "LP"]
+
+
+def test_lessons_may_be_damaged_and_are_so_alike_every_time(recordings: Path, tmp_path: Path) -> None:
+    clean = evaluate(recordings, tmp_path / "clean", "GP")
+    damaged = evaluate(recordings, tmp_path / "one", "GP", "--damaged")
+    assert damaged["settings"] == {**clean["settings"], "damaged": True}  # type: ignore[dict-item]
+    assert damaged["results"] == evaluate(recordings, tmp_path / "two", "GP", "--damaged")["results"]
+    with pytest.raises(ConfigError, match="give another --out"):
+        evaluate(recordings, tmp_path / "clean", "GP", "--damaged")
+
+
+def test_every_lesson_comes_clean_and_three_times_damaged(recordings: Path) -> None:
+    lessons = labelled(recordings / "train", None, 16, 16)[0][:2]
+    damaged = _damaged(lessons, 16, 16, seed=1)
+    assert len(damaged) == 8
+    for k, lesson in enumerate(lessons):
+        clean, noisy, hot, lossy = (each.read() for each in damaged[4 * k : 4 * k + 4])
+        assert np.array_equal(clean, lesson.read())
+        assert len(lossy) < len(clean) < min(len(noisy), len(hot))
+        assert {each.label for each in damaged[4 * k : 4 * k + 4]} == {lesson.label}
+        assert all(np.array_equal(each.read(), each.read()) for each in damaged[4 * k : 4 * k + 4])
 
 
 def test_results_of_something_else_are_not_mixed_in(recordings: Path, tmp_path: Path) -> None:
