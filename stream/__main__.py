@@ -182,10 +182,13 @@ def run(
 def node(
     what: Annotated[str, typer.Argument(help="A source ('simulated', a file, ...) or module.Class.")],
     into: Annotated[list[str] | None, typer.Option("--in", help="Listen: ENDPOINT or PORT=ENDPOINT.")] = None,
-    out: Annotated[list[str] | None, typer.Option("--out", help="Connect: ENDPOINT or PORT=ENDPOINT.")] = None,
+    out: Annotated[
+        list[str] | None, typer.Option("--out", help="Connect: ENDPOINT or PORT=ENDPOINT; several for all.")
+    ] = None,
     params: Annotated[str, typer.Option(help="Of the class, as a JSON object.")] = "{}",
     token: Annotated[str, typer.Option(envvar="HEBBSTREAM_TOKEN", help="What all nodes of a chain have to say.")] = "",
-    live: Annotated[bool, typer.Option("--live", help="Drop the oldest rather than wait for a slow receiver.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Drop packets rather than wait for a slow receiver.")] = False,
+    policy: Annotated[str, typer.Option(help="With --live: drop-oldest, drop-newest, sample.")] = "drop-oldest",
     speed: Annotated[str, typer.Option(help="Of a source: 'max', or stream seconds per second.")] = "max",
     wait: Annotated[float, typer.Option(help="How long to wait for who receives, s; 0: for ever.")] = 0.0,
     patience: Annotated[float, typer.Option(help="A neighbour that stands still for so many s counts as dead.")] = 30.0,
@@ -231,6 +234,7 @@ def node(
                 outputs=tuple(out or ()),
                 token=token,
                 live=live,
+                policy=policy,  # type: ignore[arg-type]  # checked there
                 speed=_speed(speed),
                 wait_s=wait or float("inf"),
                 patience_s=patience,
@@ -399,7 +403,13 @@ def info(
     content: Content = "",
     as_json: Json = False,
 ) -> None:
-    """Tell what an event file holds."""
+    """Tell what an event file or a recording (.hbs) holds."""
+    from stream.record import is_recording, recording_info
+
+    if is_recording(file):
+        with _byte_bar(_console(to_stderr=True), f"reading {file}") as progress:
+            _show_recording(recording_info(file, progress=progress), as_json=as_json)
+        return
     reading = _reading(size, read_format, backward, outside, raw, columns, time_unit, content)
     with _byte_bar(_console(to_stderr=True), f"reading {file}") as progress:
         found: dict[str, Any] = importlib.import_module("sources.event_file").file_info(
@@ -416,6 +426,29 @@ def info(
         console.print(f"[bold]{key:<{width}}[/bold]  {shown}", highlight=False)
     for warning in warnings:
         console.print(f"[yellow]{warning}[/yellow]", highlight=False)
+
+
+def _show_recording(found: dict[str, Any], *, as_json: bool) -> None:
+    """Print what ``recording_info`` found: a row for each stream."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from stream.terminal import duration
+
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = _console()
+    table = Table(title=f"{found['format']}, {found['bytes']:,} bytes", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("stream", "items", "", "lost", "packets", "from", "to", "marks"):
+        table.add_column(name, justify="right" if name in ("items", "lost", "packets", "from", "to") else "left")
+    for name, it in found["streams"].items():
+        span = [duration(it[key]) if it[key] is not None else "-" for key in ("t_first_us", "t_last_us")]
+        marks = ", ".join(f"{count} {kind}" for kind, count in it["marks"].items())
+        table.add_row(name, f"{it['items']:,}", it["item"], f"{it['lost_items']:,}", f"{it['packets']:,}", *span, marks)
+    console.print(table)
+    for warning in found["warnings"]:
+        console.print(warning, style="yellow", markup=False, highlight=False)
 
 
 @app.command()

@@ -9,19 +9,21 @@ r"""One node by hand: a source or an operator in a terminal of its own, chained 
         --in tcp://127.0.0.1:7002
 
 Start them in any order: who sends waits until who receives is there, and nothing flows until the whole chain stands.
-``--in`` listens, ``--out`` connects. What does not fit (protocol, item type, sensor size, token, keys) is refused with
-words at both ends; a neighbour that dies or stands still is noticed and named. The nodes talk the protocol of
-``stream.edge``; a peer in another language may take any place.
+``--in`` listens, ``--out`` connects; an output that is given several addresses goes to all of them. What does not fit
+(protocol, item type, sensor size, token, keys) is refused with words at both ends; a neighbour that dies or stands
+still is noticed and named. The nodes talk the protocol of ``stream.edge``; a peer in another language may take any
+place.
 """
 
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import zmq
 
 from stream import wire
+from stream.backlog import Policy
 from stream.curve import Curve, guard_endpoint
 from stream.edge import Receiver, Sender
 from stream.errors import ConfigError, HebbstreamError, RunError
@@ -42,6 +44,7 @@ def run_node(
     token: str = "",
     window: int = 16,
     live: bool = False,
+    policy: Policy = "drop-oldest",
     speed: Speed = "max",
     wait_s: float = float("inf"),
     patience_s: float = 30.0,
@@ -66,8 +69,8 @@ def run_node(
         Addresses, ``ENDPOINT`` or ``PORT=ENDPOINT``; the first form where there is only one port.
     token
         What both ends of each edge have to say; "" for none.
-    window, live
-        Most messages in flight; drop the oldest instead of waiting.
+    window, live, policy
+        Most messages in flight; drop instead of waiting, and what (``stream.backlog``).
     speed
         Of a source: stream seconds per second, or as fast as possible.
     wait_s
@@ -97,6 +100,8 @@ def run_node(
     StreamError
         If a peer refuses, does not answer, or breaks the protocol. ``error.status`` is the Status up to there.
     """
+    if policy not in get_args(Policy):
+        raise ConfigError(f"--policy {policy}: wanted {', '.join(get_args(Policy))}")
     pipeline, spec = _described(what, params or {}, speed, plugins)
     curve = Curve(key, allow=allow, server=server_key) if key is not None else None
     if curve is None and (allow is not None or server_key is not None):
@@ -107,23 +112,30 @@ def run_node(
     host: Host | None = None
     try:
         into = _addresses(inputs, member.inputs if isinstance(member, Operator) else {}, "--in", spec.kind)
+        if doubled := [port for port in into if len(into[port]) > 1]:
+            raise ConfigError(f"--in {into[doubled[0]][1]}: '{doubled[0]}' has an address already")
         out = _addresses(outputs, member.outputs, "--out", spec.kind)
         for port in into:
-            guard_endpoint(into[port], curve=curve, insecure=insecure)
+            guard_endpoint(into[port][0], curve=curve, insecure=insecure)
         missing = [port for port in member.inputs if port not in into] if isinstance(member, Operator) else []
         if missing:
             raise ConfigError(f"{spec.kind}: nothing comes in at {', '.join(missing)}; give --in {missing[0]}=ENDPOINT")
         delivery: Any = "live" if live else "lossless"
         for port in into:
             pipeline.edge.append(EdgeSpec(source=f"upstream.{port}", target=f"{spec.name}.{port}"))
+        targets: dict[str, str] = {}
         for port in out:
-            pipeline.edge.append(EdgeSpec(source=f"{spec.name}.{port}", target=f"downstream.{port}", delivery=delivery))
+            for number, endpoint in enumerate(out[port]):
+                there = f"downstream{number + 1 if number else ''}.{port}"
+                edge = EdgeSpec(source=f"{spec.name}.{port}", target=there, delivery=delivery, policy=policy)
+                pipeline.edge.append(edge)
+                targets[edge.name] = endpoint
         edges = {edge.name: edge for edge in pipeline.edge}
         for name, edge in edges.items():
             port = edge.target.partition(".")[2]
             if edge.source.startswith("upstream."):
                 assert isinstance(member, Operator)
-                mine, endpoint = member.inputs[port], into[port]
+                mine, endpoint = member.inputs[port], into[port][0]
                 receivers[name] = Receiver(
                     context,
                     name,
@@ -148,13 +160,13 @@ def run_node(
         for name, edge in edges.items():
             port = edge.source.partition(".")[2]
             if name not in receivers:
-                there = member.outputs[port]
                 senders[name] = Sender(
                     context,
                     name,
-                    there,
+                    member.outputs[port],
                     token=token,
                     delivery=delivery,
+                    policy=policy,
                     window=window,
                     curve=curve if server_key is not None else None,
                     alive=alive,
@@ -171,7 +183,7 @@ def run_node(
         for sender in senders.values():
             sender.alive = alive  # the host's looks after a stream that flows
         for name, sender in senders.items():
-            sender.connect(out[edges[name].source.partition(".")[2]], timeout_s=wait_s)
+            sender.connect(targets[name], timeout_s=wait_s)
             sender.alive = host.look_up
         return host.run()
     except HebbstreamError as error:
@@ -210,9 +222,9 @@ def _described(
     return Pipeline(name="node", operator=[spec]), spec
 
 
-def _addresses(words: tuple[str, ...], ports: Mapping[str, Port], option: str, kind: str) -> dict[str, str]:
-    """Read ``PORT=ENDPOINT`` or, where there is only one port, ``ENDPOINT``."""
-    found: dict[str, str] = {}
+def _addresses(words: tuple[str, ...], ports: Mapping[str, Port], option: str, kind: str) -> dict[str, list[str]]:
+    """Read ``PORT=ENDPOINT`` or, where there is only one port, ``ENDPOINT``; the addresses of each port."""
+    found: dict[str, list[str]] = {}
     for word in words:
         port, is_named, endpoint = word.partition("=")
         if not is_named or "://" in port:
@@ -221,9 +233,9 @@ def _addresses(words: tuple[str, ...], ports: Mapping[str, Port], option: str, k
             port, endpoint = next(iter(ports)), word
         if port not in ports:
             raise ConfigError(f"{option} {word}: {kind} has no '{port}'; it has {', '.join(ports) or 'none'}")
-        if port in found:
-            raise ConfigError(f"{option} {word}: '{port}' has an address already")
         if not endpoint.startswith(("ipc://", "tcp://")):
             raise ConfigError(f"{option} {word}: wanted ipc://PATH or tcp://HOST:PORT")
-        found[port] = endpoint
+        if endpoint in found.setdefault(port, []):
+            raise ConfigError(f"{option} {word}: '{port}' goes there already")
+        found[port].append(endpoint)
     return found

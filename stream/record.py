@@ -13,9 +13,9 @@ the last whole message: nothing at its end is needed to read its beginning.
 import contextlib
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,10 +23,19 @@ from numpy.typing import NDArray
 
 from stream.errors import ConfigError, FormatError, RunError, StreamError
 from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
-from stream.packet import ITEM_DTYPES, Mark, Message, Packet
+from stream.packet import ITEM_DTYPES, Loss, Mark, Message, Packet
 from stream.wire import PacketBody, decode, encode, pieces
 
-__all__ = ["MAGIC", "Recorder", "Recording", "read_recording", "recorded_messages", "recorded_ports"]
+__all__ = [
+    "MAGIC",
+    "Recorder",
+    "Recording",
+    "is_recording",
+    "read_recording",
+    "recorded_messages",
+    "recorded_ports",
+    "recording_info",
+]
 
 MAGIC = b"hebbstream recording 1\n"
 MAX_FRAMES = 1024
@@ -243,6 +252,78 @@ def recorded_messages(path: str | Path, *, begin: int = 0) -> Iterator[tuple[str
                     f"what stands before them was read"
                 ) from None
             yield header.stream, message, file.tell()
+
+
+def is_recording(path: str | Path) -> bool:
+    """Tell whether a file begins as a recorder's does."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def recording_info(
+    path: str | Path, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Sum up a recording, message by message, in bounded memory.
+
+    Parameters
+    ----------
+    path
+        A recorder's file.
+    progress
+        Called now and then with bytes done and bytes in all.
+
+    Returns
+    -------
+    dict
+        ``format``, ``bytes``, ``warnings`` (what is torn), and ``streams``: for each port ``item``, ``items``,
+        ``packets``, ``marks`` (counts by kind), ``t_first_us``, ``t_last_us`` (of items; None without any), and the
+        account of what is missing, from the ``Loss`` marks: ``lost_items``, ``lost_packets``. Sent to the recorder were
+        ``items + lost_items``.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing or is no recording.
+    """
+    ports = recorded_ports(path)
+    streams: dict[str, dict[str, Any]] = {
+        name: {
+            "item": item,
+            "items": 0,
+            "packets": 0,
+            "lost_items": 0,
+            "lost_packets": 0,
+            "t_first_us": None,
+            "t_last_us": None,
+            "marks": {},
+        }
+        for name, item in ports.items()
+    }
+    size = Path(path).expanduser().stat().st_size
+    warnings = []
+    try:
+        for port, message, end in recorded_messages(path):
+            progress(end, size)
+            it = streams[port]
+            if not isinstance(message, Packet):
+                kind = type(message).__name__.lower()
+                it["marks"][kind] = it["marks"].get(kind, 0) + 1
+                if isinstance(message, Loss):
+                    it["lost_items"] += message.items
+                    it["lost_packets"] += message.packets
+                continue
+            it["packets"] += 1
+            it["items"] += len(message.items)
+            if len(message.items):
+                if it["t_first_us"] is None:
+                    it["t_first_us"] = int(message.items["t"][0])
+                it["t_last_us"] = int(message.items["t"][-1])
+    except FormatError as error:
+        warnings.append(str(error))
+    return {"format": "hebbstream recording", "bytes": size, "streams": streams, "warnings": warnings}
 
 
 @contextlib.contextmanager

@@ -78,6 +78,21 @@ def test_three_terminals_in_any_order(
     assert len(recording.marks("events")) == 14  # 7 labels, 7 resets
 
 
+def test_an_output_goes_to_all_its_addresses(tmp_path: Path, toys: list[str], started: Started) -> None:
+    places = [free_endpoint(tmp_path, transport, index) for index, transport in enumerate(("ipc", "tcp"))]
+    recorders = []
+    for index, place in enumerate(places):
+        params = json.dumps({"path": f"{tmp_path}/{index}.hbs", "ports": {"events": "events"}})
+        recorders.append(node(started, "stream.record.Recorder", "--params", params, "--in", place))
+    source = node(started, "toy_members.Count", "--params", '{"n": 5000}', "--out", places[0], "--out", places[1])
+    out, err = source.communicate(timeout=60)
+    assert source.returncode == 0, err
+    assert [edge["counts"]["sent_items"] for edge in json.loads(out)["edges"]] == [5000, 5000]
+    for recorder in recorders:
+        recorder.communicate(timeout=60)
+    assert [len(read_recording(tmp_path / f"{index}.hbs").items("events")) for index in range(2)] == [5000, 5000]
+
+
 def test_a_wrong_token_is_refused_at_once_and_with_words(tmp_path: Path, toys: list[str], started: Started) -> None:
     endpoint = free_endpoint(tmp_path, "ipc", 0)
     relay = node(started, "toy_members.Relay", "--in", endpoint, "--token", "mine")
@@ -104,7 +119,9 @@ def test_a_wrong_token_is_refused_at_once_and_with_words(tmp_path: Path, toys: l
         ({"what": "toy_members.Relay", "inputs": ("127.0.0.1:7000",)}, "wanted ipc://PATH or tcp://HOST:PORT"),
         ({"what": "toy_members.Nothing"}, "is no operator"),
         ({"what": "stream.nothing.Nothing"}, "check the spelling"),
-        ({"what": "toy_members.Count", "outputs": ("ipc:///tmp/x", "ipc:///tmp/y")}, "has an address already"),
+        ({"what": "toy_members.Count", "outputs": ("ipc:///tmp/x", "ipc:///tmp/x")}, "goes there already"),
+        ({"what": "toy_members.Relay", "inputs": ("ipc:///tmp/x", "ipc:///tmp/y")}, "has an address already"),
+        ({"what": "toy_members.Count", "policy": "drop-all"}, "wanted drop-oldest, drop-newest, sample"),
         ({"what": "toy_members.Count", "allow": Path()}, "--key"),
         ({"what": "nowhere.aedat4"}, "no such file"),
     ],

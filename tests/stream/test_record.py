@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.errors import ConfigError, FormatError
-from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Label, Message, Packet, Reset, packet_of
-from stream.record import Recorder, read_recording
+from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Label, Loss, Message, Packet, Reset, packet_of
+from stream.record import Recorder, is_recording, read_recording, recording_info
 
 
 def nothing(port: str, message: Message) -> None:
@@ -43,6 +43,32 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert recording.marks("a") == [Reset(0), Label(50, 3, 0)]
     with pytest.raises(FormatError, match="no stream 'd'; it has a, b, c"):
         recording.items("d")
+
+
+def test_a_recording_tells_what_is_in_it_and_what_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "r.hbs"
+    write(path)
+    found = recording_info(path)
+    assert is_recording(path)
+    assert found["format"] == "hebbstream recording"
+    assert found["warnings"] == []
+    spikes = {"item": "spikes", "items": 10, "packets": 5, "t_first_us": 0, "t_last_us": 40}
+    assert spikes.items() <= found["streams"]["b"].items()
+    assert found["streams"]["a"]["marks"] == {"reset": 1, "label": 1}
+    assert found["streams"]["c"]["t_first_us"] is None
+    recorder = Recorder(path=str(path), ports={"a": "events"})
+    for t_us in (0, 100):
+        events = np.zeros(10, EVENT_DTYPE)
+        events["t"] = t_us
+        recorder.on_packet("a", packet_of(events), nothing)
+        recorder.on_mark("a", Loss(t_us + 50, t_us, 2, 7), nothing)
+    recorder.on_end(nothing)
+    recorder.close()
+    it = recording_info(path)["streams"]["a"]
+    assert (it["items"], it["lost_items"], it["lost_packets"], it["t_last_us"]) == (20, 14, 4, 100)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "no whole message" in recording_info(path)["warnings"][0]
+    assert not is_recording(tmp_path / "nothing")
 
 
 @given(st.floats(0, 1))
