@@ -140,8 +140,10 @@ DRIVEN = 2
     WINDOWS_Y,  # place in Program.links: for each row of a map, first and last window, and place of weights
     WINDOWS_X,  # the same for each column
     PLASTIC,  # 1: who called ``run`` delivers through it
-) = range(20)
-N_PROJECTION_COLUMNS = 20
+    FADES,  # 1: its weights weaken with time
+    ONSET_US,  # from when on
+) = range(22)
+N_PROJECTION_COLUMNS = 22
 
 # rows of Program.constant: tau_mem_us stands in row 0 wherever there is one
 TAU_MEM, TAU_2, EXTRA = range(3)  # EXTRA: height of a unit pulse (current), adaptation (adaptive)
@@ -207,13 +209,14 @@ class Program(NamedTuple):
     """What a network is."""
 
     population: NDArray[np.int64]  # int64, shape (n_populations, 25)
-    projection: NDArray[np.int64]  # int64, shape (n_projections, 19)
+    projection: NDArray[np.int64]  # int64, shape (n_projections, 22)
     links: NDArray[np.int64]  # int64: lists of different lengths; their places stand in the tables
     theta: NDArray[Any]  # real, shape (n_all,): threshold above rest
     down: NDArray[Any]  # real, shape (n_all,): soft reset: what a spike takes away; hard: where it leads, above rest
     constant: NDArray[np.float64]  # float64, shape (6, n_all)
     decay: NDArray[np.float64]  # float64, shape (n_populations, 2, 1024): ``neurons.front.decay_table``, if UNIFORM
     weight: NDArray[Any]  # real, shape (n_weights,)
+    tau_fade_us: NDArray[np.float64]  # float64, shape (n_projections,), where it FADES
     phase_us: int  # 0: firing discipline `event`
     front: int  # the projection that ``_front`` may run, or -1
     delayed: int  # place in ``links`` of the input's projections with delay
@@ -732,6 +735,26 @@ def fire_reached(
             _foresee(program, state, p, j, t_us)
 
 
+@inline_kernel
+def _faded(program: Program, state: State, q: int, at: int, n: int, t_us: int) -> tuple[Any, int]:
+    """Return an array of weights, and the place in it of what ``program.weight[at:at + n]`` are worth at ``t_us``."""
+    way = program.projection[q]
+    if not way[FADES]:
+        return program.weight, at
+    since_us = t_us - state.book[ANCHOR_US]
+    if program.phase_us > 0:
+        since_us -= since_us % program.phase_us
+    share = 1.0
+    if since_us > way[ONSET_US]:
+        share = math.exp(-np.float64(since_us - way[ONSET_US]) / program.tau_fade_us[q])
+    real = state.spare.dtype.type
+    left, tiny, zero = real(share), real(1e-30), real(0)
+    for i in range(n):
+        value = program.weight[at + i] * left
+        state.spare[i] = value if abs(value) > tiny else zero  # no denormals, ever
+    return state.spare, ZERO
+
+
 @inner_kernel
 def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: Any) -> None:
     """Deliver one spike through one projection.
@@ -780,8 +803,8 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
         i_y, i_x = piece // n_x, piece % n_x
         begin = links[unit + i_x] if kind == SPARSE else unit + i_y * unit_y + i_x * unit_x
         for start in range(begin, begin + n, size):
-            weights_at = at + i_y * at_y + i_x * at_x + start - begin
-            reached = add_row(program, state, p, start, size, program.weight, weights_at, t_us, out)
+            weight, weights_at = _faded(program, state, q, at + i_y * at_y + i_x * at_x + start - begin, size, t_us)
+            reached = add_row(program, state, p, start, size, weight, weights_at, t_us, out)
             fire_reached(program, state, p, start, size, reached, t_us, out)
 
 

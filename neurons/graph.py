@@ -32,6 +32,12 @@ Delays
 Whole microseconds, one for each projection; several projections may join the same two populations. Along every cycle at
 least one projection has a delay of 1 us or more. Otherwise a spike could be its own cause, and an order of computing
 would decide what happens.
+
+Fading
+------
+Synapses that fade, ``Projection.fade``, are strong when something begins to be shown and weaken from there on. Wu et
+al. have them in every layer (their k_t = exp(-t / tau_w), t from the onset of the stimulus): the first spikes of an
+answer, which come of the strongest evidence, count most.
 """
 
 from collections.abc import Sequence
@@ -57,6 +63,7 @@ from stream.errors import ConfigError
 
 __all__ = [
     "INPUT",
+    "Fade",
     "Graph",
     "Model",
     "Population",
@@ -96,6 +103,18 @@ class Population(NamedTuple):
     shape: Shape  # (n,) or (height, width, channels)
 
 
+class Fade(NamedTuple):
+    """How synapses weaken: a spike that arrives at t counts ``exp(-max(t - onset_us, 0) / tau_us)`` of its weight.
+
+    t counts from where the network's time begins: its first message, or the last ``Reset`` mark. In phases it is the
+    begin of the phase. There a spike takes a phase for each layer, so in a network of layers, layer k (from 0) counts
+    the steps of the first one if its ``onset_us`` is ``k * phase_us``.
+    """
+
+    tau_us: float
+    onset_us: int = 0
+
+
 class Projection(NamedTuple):
     """Synapses from one population, or from the input, to another."""
 
@@ -103,6 +122,7 @@ class Projection(NamedTuple):
     target: str
     topology: Topology
     delay_us: int = 0
+    fade: Fade | None = None  # None: as strong at any time
 
 
 class Graph(NamedTuple):
@@ -204,6 +224,8 @@ def check_graph(graph: Graph) -> None:
                 raise ConfigError(f"{subject}: there is no '{name}'; there are {', '.join(sorted(allowed))}")
         if not isinstance(projection.delay_us, int | np.integer) or not 0 <= projection.delay_us <= LONGEST_US:
             raise ConfigError(f"{subject} delay_us: got {projection.delay_us}, wanted whole us, 0 to {LONGEST_US}")
+        if projection.fade is not None:
+            _check_fade(subject, projection.fade)
         for population in graph.populations:
             if population.name == projection.source and isinstance(population.model, LeakyIntegratorUnits):
                 raise ConfigError(f"{subject}: leaky integrators have no spikes to send; project from a spiking model")
@@ -216,6 +238,13 @@ def check_graph(graph: Graph) -> None:
 def _check_shape(subject: str, shape: Shape) -> None:
     if len(shape) not in (1, 3) or not all(isinstance(side, int | np.integer) and side >= 1 for side in shape):
         raise ConfigError(f"{subject}: shape {shape}, wanted (n,) or (height, width, channels), whole numbers above 0")
+
+
+def _check_fade(subject: str, fade: Fade) -> None:
+    if not fade.tau_us > 0 or not np.isfinite(fade.tau_us):
+        raise ConfigError(f"{subject} fade: tau_us is {fade.tau_us}, wanted a time above 0 us; fade = None never fades")
+    if not isinstance(fade.onset_us, int | np.integer) or not 0 <= fade.onset_us <= LONGEST_US:
+        raise ConfigError(f"{subject} fade: onset_us is {fade.onset_us}, wanted whole us, 0 to {LONGEST_US}")
 
 
 def _check_model(subject: str, population: Population) -> None:

@@ -6,6 +6,7 @@ The file's metadata hold one key, ``hebbstream-graph``, whose value is JSON::
      "populations": [{"name": "hidden", "model": "LIFUnits", "shape": [200], "values": {"tau_mem_us": 20000.0, ...}}],
      "projections": [{"source": "input", "target": "hidden", "topology": "Dense", "delay_us": 0, "values": {...}}]}
 
+A projection that fades has ``"fade": {"tau_us": 40000.0, "onset_us": 1000}`` as well; others have null there.
 A value that is an array stands under its place, ``population.0.tau_mem_us`` or ``projection.0.weight``, and not in the
 JSON.
 """
@@ -19,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from neurons.graph import Graph, Model, Population, Projection, Topology, check_graph
+from neurons.graph import Fade, Graph, Model, Population, Projection, Topology, check_graph
 from stream.errors import FormatError
 
 __all__ = ["load_graph", "save_graph"]
@@ -38,12 +39,18 @@ class _Population(msgspec.Struct, forbid_unknown_fields=True):
     values: dict[str, Value]
 
 
+class _Fade(msgspec.Struct, forbid_unknown_fields=True):
+    tau_us: float
+    onset_us: int
+
+
 class _Projection(msgspec.Struct, forbid_unknown_fields=True):
     source: str
     target: str
     topology: str
     delay_us: int
     values: dict[str, Value]
+    fade: _Fade | None = None
 
 
 class _Graph(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,6 +104,7 @@ def save_graph(path: str | Path, graph: Graph) -> None:
                 type(q.topology).__name__,
                 int(q.delay_us),
                 _values(f"projection.{k}", q.topology, arrays),
+                None if q.fade is None else _Fade(float(q.fade.tau_us), int(q.fade.onset_us)),
             )
             for k, q in enumerate(graph.projections)
         ],
@@ -156,7 +164,13 @@ def load_graph(path: str | Path) -> Graph:
             for k, p in enumerate(description.populations)
         ),
         tuple(
-            Projection(q.source, q.target, build(TOPOLOGIES, q.topology, f"projection.{k}", q.values), q.delay_us)
+            Projection(
+                q.source,
+                q.target,
+                build(TOPOLOGIES, q.topology, f"projection.{k}", q.values),
+                q.delay_us,
+                None if q.fade is None else Fade(q.fade.tau_us, q.fade.onset_us),
+            )
             for k, q in enumerate(description.projections)
         ),
     )

@@ -53,6 +53,7 @@ from neurons.engine import (
     DONE,
     DRIVE,
     DRIVEN,
+    FADES,
     FIRED_DTYPE,
     FIRST,
     FIRST_GROUP,
@@ -88,6 +89,7 @@ from neurons.engine import (
     NEXT,
     NEXT_SEQUENCE,
     NOW_US,
+    ONSET_US,
     OUT_FULL,
     PAD_X,
     PAD_Y,
@@ -331,7 +333,7 @@ def _front_of(populations: NDArray[np.int64], projections: NDArray[np.int64], dr
     whole = {DENSE: row[UNITS], CONVOLUTION: row[CHANNELS]}.get(int(way[TOPOLOGY]))
     # an integrator's drive moves it between events, downward too
     is_passive = row[MODEL] == LIF or (row[MODEL] == INTEGRATE_FIRE and not drive[row[FIRST]])
-    is_simple = is_passive and row[UNIFORM] and row[CROSSES] == 0 and way[DELAY_US] == 0
+    is_simple = is_passive and row[UNIFORM] and row[CROSSES] == 0 and way[DELAY_US] == 0 and not way[FADES]
     return int(ways[0]) if is_simple and row[GROUP] == whole and way[GROUPS] <= 1 else -1
 
 
@@ -340,6 +342,7 @@ def _is_read(ways: NDArray[np.int64], populations: NDArray[np.int64]) -> bool:
     targets = populations[ways[:, TARGET]]
     return bool(
         np.all(ways[:, TOPOLOGY] == DENSE)
+        and not np.any(ways[:, FADES])
         and np.all(targets[:, MODEL] == LEAKY_INTEGRATOR)
         and np.all(targets[:, UNIFORM] == 1)
         and np.all(targets[:, GROUP] == targets[:, UNITS])
@@ -423,6 +426,8 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
             y = source_shape[0], target_shape[0], *table[[SIZE_Y, STRIDE_Y, PAD_Y]], table[SIZE_X] * per_column
             x = source_shape[1], target_shape[1], *table[[SIZE_X, STRIDE_X, PAD_X]], per_column
             table[WINDOWS_Y], table[WINDOWS_X] = (links.add(_windows_of(*numbers))[0] for numbers in (y, x))
+        if projection.fade is not None:
+            table[[FADES, ONSET_US]] = 1, projection.fade.onset_us
         weights.append(_weights_of(projection, n_units(target_shape)))
         n_weights += len(weights[-1])
     sources, targets = projection_table[:, SOURCE], projection_table[:, TARGET]
@@ -453,6 +458,7 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         constant,
         decay,
         _aligned(np.concatenate([np.zeros(0), *weights]).astype(real)),
+        np.array([np.inf if q.fade is None else q.fade.tau_us for q in graph.projections]),
         phase_us,
         front,
         *from_input,

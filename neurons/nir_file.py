@@ -693,6 +693,11 @@ def to_nir(graph: Graph, *, dt_us: float = 1000.0) -> Any:
         if drive is not None:
             hosts[population.name] = drive
     for k, projection in enumerate(graph.projections):
+        if projection.fade is not None:
+            raise ConfigError(
+                f"projection {projection.source} -> {projection.target}: it fades, which NIR cannot say. Keep "
+                f"the network with neurons.graph_file.save_graph"
+            )
         source, target = layouts[projection.source], layouts[projection.target]
         chain = _chain(nir, projection, source, target, hosts, projection.source in is_line)
         before = projection.source

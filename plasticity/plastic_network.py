@@ -271,6 +271,10 @@ class PlasticNetwork(Network):
                 raise ConfigError(f"rule of {ends[0]} > {ends[1]}: got {len(found)} such projections, wanted one")
             _check_rule(ends, wanted)
             ways[ends] = found[0]
+            if projections[found[0]].fade is not None:
+                raise ConfigError(
+                    f"rule of {ends[0]} > {ends[1]}: that projection fades, and local rules know no fading"
+                )
             self._check_topology(ends, projections[found[0]], rules.get(ends))
         n_ways, n_populations = len(projections), len(self._names)
         place = np.full((n_ways, N_PLACE_COLUMNS), -1, np.int64)

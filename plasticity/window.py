@@ -205,6 +205,9 @@ class TapedWindow:
                 raise ConfigError(
                     f"population '{name}': no gradient leads through Izhikevich's units; use leaky or adaptive ones"
                 )
+        for it in network.graph.projections:
+            if it.fade is not None:
+                raise ConfigError(f"projection {it.source} > {it.target}: no gradient leads through synapses that fade")
         for q, place in enumerate(table.place):
             if place[RULE] not in (-1, STATIC, HEBBIAN):
                 it = network.graph.projections[q]

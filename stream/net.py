@@ -114,6 +114,7 @@ def describe(graph: Any) -> dict[str, Any]:
                 "target": projection.target,
                 "topology": type(projection.topology).__name__,
                 "delay_us": int(projection.delay_us),
+                "fade": None if projection.fade is None else projection.fade._asdict(),
                 "weights": int(getattr(weight, "size", 1)),
                 "weight": _range(weight),
                 "options": {name: value for name, value in values.items() if not hasattr(value, "ndim")},

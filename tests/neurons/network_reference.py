@@ -394,12 +394,17 @@ class _Simulation:
         name = projection.target
         model, units = self.models[name], self.units[name]
         self.deliveries += 1
-        self.n_reached += len(self.rows[number][pre])
+        row = self.rows[number][pre]
+        if projection.fade is not None:
+            shown = t - t % self.phase_us if self.phase_us else t
+            share = math.exp(-max(shown - projection.fade.onset_us, 0) / projection.fade.tau_us)
+            row = [(j, weight * share) for j, weight in row]
+        self.n_reached += len(row)
         if self.n_reached > 10 * self.most_spikes:
             raise Runaway
         if self.phase_us:
             begin = t if isinstance(model, LeakyIntegratorUnits) else t - t % self.phase_us
-            for j, weight in self.rows[number][pre]:
+            for j, weight in row:
                 units[j].move(begin)
                 self.add(units[j], weight, begin)
             return
@@ -410,7 +415,7 @@ class _Simulation:
         group = self.groups[name]
         size = min(together(projection, self.shapes[name]), group)
         pieces: dict[int, list[Any]] = {}
-        for j, weight in self.rows[number][pre]:
+        for j, weight in row:
             pieces.setdefault(j // size, []).append((j, weight))
         for piece in pieces.values():
             first = piece[0][0] // group * group

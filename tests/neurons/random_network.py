@@ -9,7 +9,7 @@ from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution, window_shape
 from neurons.current_lif import CurrentLIFUnits
 from neurons.dense import Dense
-from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.graph import INPUT, Fade, Graph, Population, Projection
 from neurons.inhibition import Inhibition
 from neurons.integrate_fire import IntegrateFireUnits
 from neurons.izhikevich import IzhikevichUnits
@@ -140,6 +140,13 @@ def random_network(rng: np.random.Generator, main: str, *, can_phase: bool = Fal
             projections.append(Projection(source, target, kinds_of[int(rng.integers(len(kinds_of)))], delay_us))
     rng.shuffle(projections)
     scaled = [q._replace(topology=_scaled(q.topology, _gain(drawn.get(q.target, "")))) for q in projections]
+    fading = rng.spawn(1)[0]
+    if fading.random() < 0.3:  # what the front may run does not fade
+        fade = Fade(float(fading.uniform(100.0, 4000.0)), int(fading.choice([0, 60, 150])))
+        scaled = [
+            q._replace(fade=fade) if fading.random() < 0.5 and not (has_front and q.source == INPUT) else q
+            for q in scaled
+        ]
     return Graph(inputs, populations, scaled)
 
 

@@ -14,7 +14,7 @@ from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution, window_shape
 from neurons.current_lif import CurrentLIFUnits
 from neurons.dense import Dense
-from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.graph import INPUT, Fade, Graph, Population, Projection
 from neurons.graph_file import load_graph, save_graph
 from neurons.inhibition import Inhibition
 from neurons.integrate_fire import IntegrateFireUnits
@@ -283,12 +283,15 @@ def test_winner_takes_all() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_network_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
     graph = recurrent(MODELS[name], 3)
+    first, *others = graph.projections
+    graph = graph._replace(projections=[first._replace(fade=Fade(4e4, 300)), *others])
     path = tmp_path / "net.safetensors"
     save_graph(path, graph)
     events = as_events(spikes_in(3, 100))
     want, got = Network.of(graph).run(events), Network(path=str(path)).run(events)
     for population in want:
         assert np.array_equal(got[population], want[population])
+    assert load_graph(path).projections[0].fade == Fade(4e4, 300)
     save_graph(tmp_path / "again", load_graph(path))
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
@@ -323,6 +326,11 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         (lambda g: g._replace(projections=[Projection("pool", "nowhere", Dense(np.zeros((8, 6))))]), "no 'nowhere'"),
         (lambda g: g._replace(projections=[Projection("pool", "hidden", Dense(np.zeros((6, 8))))]), r"wanted \(8, 6\)"),
         (lambda g: g._replace(projections=[Projection("pool", "pool", Inhibition(1.0), -1)]), "delay_us: got -1"),
+        (lambda g: g._replace(projections=[Projection("pool", "pool", OneToOne(), 5, Fade(0.0))]), "fade: tau_us is 0"),
+        (
+            lambda g: g._replace(projections=[Projection("pool", "pool", OneToOne(), 5, Fade(1.0, -1))]),
+            "onset_us is -1",
+        ),
         (lambda g: g._replace(projections=[Projection("scores", "hidden", Dense(np.zeros((3, 6))), 5)]), "no spikes"),
         (lambda g: g._replace(projections=[Projection("pool", "pool", OneToOne(math.nan), 5)]), "not finite"),
         (lambda g: g._replace(populations=[Population("a", LIFUnits(tau_mem_us=0.0), (2,))]), "tau_mem_us: got 0"),

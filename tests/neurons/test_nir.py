@@ -15,7 +15,7 @@ from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution
 from neurons.current_lif import CurrentLIFUnits
 from neurons.dense import Dense
-from neurons.graph import INPUT, Graph, Population, Projection, n_units, unit_values
+from neurons.graph import INPUT, Fade, Graph, Population, Projection, n_units, unit_values
 from neurons.inhibition import Inhibition
 from neurons.integrate_fire import IntegrateFireUnits
 from neurons.izhikevich import IzhikevichUnits
@@ -188,6 +188,12 @@ def test_maps_as_lines_are_channels_first_there() -> None:
 def test_models_that_nir_does_not_have(model: Any) -> None:
     with pytest.raises(ConfigError, match="'a': NIR has no"):
         to_nir(Graph((2,), [Population("a", model, (2,))], []))
+
+
+def test_nir_has_no_synapses_that_fade() -> None:
+    way = Projection(INPUT, "a", Dense(np.ones((1, 1))), fade=Fade(1e4))
+    with pytest.raises(ConfigError, match="fades"):
+        to_nir(Graph((1,), [Population("a", LIFUnits(), (1,))], [way]))
 
 
 def test_a_map_cannot_be_made_of_a_line() -> None:
