@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chip.soma import Soma
-from stream.jit import kernel
+from stream.jit import inline_kernel, kernel
 
 __all__ = [
     "ALONG_X",
@@ -120,7 +120,7 @@ def weigh(weight: Any, block: Any, n_zero: Any) -> None:
         n_zero[i] = zeros
 
 
-@kernel
+@inline_kernel
 def _add_rows(block: Any, rows: Any, n_rows: int, current: Any, total: Any) -> None:
     """Add rows of int8 into int32 where nothing can saturate; ``total`` is scratch, int16."""
     n = len(current)
@@ -130,8 +130,10 @@ def _add_rows(block: Any, rows: Any, n_rows: int, current: Any, total: Any) -> N
         for j in range(n):
             total[j] = 0
         while k + 8 <= stop:
-            a, b, c, d = block[rows[k]], block[rows[k + 1]], block[rows[k + 2]], block[rows[k + 3]]
-            e, f, g, h = block[rows[k + 4]], block[rows[k + 5]], block[rows[k + 6]], block[rows[k + 7]]
+            at0, at1, at2, at3 = n * rows[k], n * rows[k + 1], n * rows[k + 2], n * rows[k + 3]
+            at4, at5, at6, at7 = n * rows[k + 4], n * rows[k + 5], n * rows[k + 6], n * rows[k + 7]
+            a, b, c, d = block[at0 : at0 + n], block[at1 : at1 + n], block[at2 : at2 + n], block[at3 : at3 + n]
+            e, f, g, h = block[at4 : at4 + n], block[at5 : at5 + n], block[at6 : at6 + n], block[at7 : at7 + n]
             for j in range(n):
                 total[j] += np.int16(
                     (np.int16(a[j]) + np.int16(b[j]) + np.int16(c[j]) + np.int16(d[j]))
@@ -139,12 +141,14 @@ def _add_rows(block: Any, rows: Any, n_rows: int, current: Any, total: Any) -> N
                 )
             k += 8
         while k + 4 <= stop:
-            a, b, c, d = block[rows[k]], block[rows[k + 1]], block[rows[k + 2]], block[rows[k + 3]]
+            at0, at1, at2, at3 = n * rows[k], n * rows[k + 1], n * rows[k + 2], n * rows[k + 3]
+            a, b, c, d = block[at0 : at0 + n], block[at1 : at1 + n], block[at2 : at2 + n], block[at3 : at3 + n]
             for j in range(n):
                 total[j] += np.int16(np.int16(a[j]) + np.int16(b[j]) + np.int16(c[j]) + np.int16(d[j]))
             k += 4
         while k < stop:
-            a = block[rows[k]]
+            at0 = n * rows[k]
+            a = block[at0 : at0 + n]
             for j in range(n):
                 total[j] += np.int16(a[j])
             k += 1
@@ -160,7 +164,7 @@ def _add_terms(block: Any, axon: Any, current: Any) -> Any:
         a = np.int64(axon[i])
         if a == 0:
             continue
-        row = block[i]
+        row = block[i * len(current) : (i + 1) * len(current)]
         for j in range(len(current)):
             total = np.int64(current[j]) + a * np.int64(row[j])
             bounded = min(max(total, np.int64(-(2**31))), np.int64(2**31 - 1))
@@ -169,7 +173,7 @@ def _add_terms(block: Any, axon: Any, current: Any) -> Any:
     return n_saturated
 
 
-@kernel
+@inline_kernel
 def add_spikes(
     block: Any, n_zero: Any, axon: Any, active: Any, n_active: int, bias_reach: int, current: Any, total: Any
 ) -> tuple[Any, Any, Any]:
@@ -178,7 +182,7 @@ def add_spikes(
     Parameters
     ----------
     block
-        int8, shape (n_axons, padded neurons).
+        int8, shape (n_axons * padded neurons,): one row of weights for each axon.
     n_zero
         int32, shape (n_axons,): weights that are zero in each row.
     axon
@@ -240,20 +244,23 @@ def add_values(
         while k + 4 <= n_active:
             p, q, r, s = active[k], active[k + 1], active[k + 2], active[k + 3]
             a0, a1, a2, a3 = np.int16(axon[p]), np.int16(axon[q]), np.int16(axon[r]), np.int16(axon[s])
-            w0, w1, w2, w3 = block[p], block[q], block[r], block[s]
+            w0, w1 = block[n * p : n * p + n], block[n * q : n * q + n]
+            w2, w3 = block[n * r : n * r + n], block[n * s : n * s + n]
             for j in range(n):
                 first = np.int16(a0 * np.int16(w0[j]) + a1 * np.int16(w1[j]))
                 second = np.int16(a2 * np.int16(w2[j]) + a3 * np.int16(w3[j]))
                 current[j] += np.int32(np.int32(first) + np.int32(second))
             k += 4
         while k < n_active:
-            a0, w0 = np.int16(axon[active[k]]), block[active[k]]
+            p = active[k]
+            a0, w0 = np.int16(axon[p]), block[n * p : n * p + n]
             for j in range(n):
                 current[j] += np.int32(np.int16(a0 * np.int16(w0[j])))
             k += 1
     else:
         for k in range(n_active):
-            a32, w0 = np.int32(axon[active[k]]), block[active[k]]
+            p = active[k]
+            a32, w0 = np.int32(axon[p]), block[n * p : n * p + n]
             for j in range(n):
                 current[j] += np.int32(a32 * np.int32(w0[j]))
     for k in range(n_active):
@@ -261,7 +268,7 @@ def add_values(
     return n_active, n_zeros, n_saturated, reach
 
 
-@kernel
+@inline_kernel
 def add_axons(axon: Any, bias_reach: int, current: Any) -> tuple[Any, Any]:
     """Vector-add synapse: add each axon to the neuron of its number, and clear it. Returns n_saturated, reach."""
     n_saturated: Any = 0

@@ -38,7 +38,7 @@ from chip.core import add_axons, add_spikes, add_values
 from chip.program import GridProgram, neurons_of
 from chip.soma import SomaState, cut, look_up, soma_phase, soma_rest
 from stream.errors import CapacityError
-from stream.jit import kernel
+from stream.jit import inline_kernel, kernel
 
 __all__ = [
     "DONE",
@@ -129,7 +129,7 @@ class Probe(NamedTuple):
 # what runs for each core takes the arrays and records that it needs and not the whole program and state.
 
 
-@kernel
+@inline_kernel
 def _travel(trees: Any, stretches: Any, change: Any, tree: Any, n: Any, phase: Any) -> None:
     """Send ``n`` packets along a tree."""
     row = trees[tree]
@@ -142,7 +142,7 @@ def _travel(trees: Any, stretches: Any, change: Any, tree: Any, n: Any, phase: A
         change[stretches[k]["last"]] -= n
 
 
-@kernel
+@inline_kernel
 def _gather(incoming: Any, taken: int, clock: Any, waiting: Any, units: Any) -> int:
     """Take in the spikes before the end of the next phase, each line once. Returns how many are taken in all."""
     end_us, n_input, merged = clock["end_us"], clock["n_input"], clock["merged"]
@@ -161,7 +161,7 @@ def _gather(incoming: Any, taken: int, clock: Any, waiting: Any, units: Any) -> 
     return taken
 
 
-@kernel
+@inline_kernel
 def _take_input(
     waiting: Any,
     units: Any,
@@ -404,7 +404,7 @@ def _send_values(
     return n_sent, n_reached, n_saturated
 
 
-@kernel
+@inline_kernel
 def _load_links(change: Any, load: Any, total: Any) -> Any:
     """Turn the changes from link to link into loads. Returns the load of the busiest link."""
     running, busiest = np.int64(0), np.int64(0)
@@ -418,7 +418,7 @@ def _load_links(change: Any, load: Any, total: Any) -> Any:
     return busiest
 
 
-@kernel
+@inline_kernel
 def _add_totals(totals: Any, phase: Any, n: int) -> None:
     """Add ``n`` phases that were all like this one."""
     totals["phases"] += n
@@ -437,10 +437,9 @@ def _add_totals(totals: Any, phase: Any, n: int) -> None:
     totals["clocks"] = max(totals["clocks"], phase["clocks"])
 
 
-@kernel
+@inline_kernel
 def _dendrites(
     row: Any,
-    limits: Any,
     phase: Any,
     n_terms: Any,
     weight: Any,
@@ -450,14 +449,14 @@ def _dendrites(
     current: Any,
     total: Any,
 ) -> tuple[Any, Any, Any, Any]:
-    """Add up what waits at one core. Returns sums that saturated, a bound of all sums, operations, clocks."""
+    """Add up what waits at one core. Returns sums that saturated, a bound of all sums, operations, additions."""
     first, n_axons, reach = row["axon"], row["n_axons"], row["bias_reach"]
     n_macs, n_zero, n_saturated = n_terms, np.int64(0), np.int64(0)
     mine = axon[first : first + n_axons]
     if row["synapse"] == 1:
         n_saturated, reach = add_axons(mine, reach, current)
     else:
-        block = weight[row["weight"] : row["weight"] + n_axons * row["padded"]].reshape((n_axons, row["padded"]))
+        block = weight[row["weight"] : row["weight"] + n_axons * row["padded"]]
         which = active[first : first + n_axons]
         if row["axon_mode"] == 0:
             n_zero, n_saturated, reach = add_spikes(
@@ -471,8 +470,7 @@ def _dendrites(
             n_macs = n_active * row["n_neurons"]
     phase["synaptic_ops"] += n_macs - n_zero
     phase["zeros"] += n_zero
-    clocks = (n_macs + limits["macs_per_clock"] - 1) // limits["macs_per_clock"] + limits["overhead_clocks"]
-    return n_saturated, reach, n_macs - n_zero, clocks
+    return n_saturated, reach, n_macs - n_zero, n_macs
 
 
 @kernel
@@ -489,7 +487,7 @@ def _repeat(state: GridState, n: int) -> None:
     clock["end_us"] += n * clock["phase_us"]
 
 
-@kernel
+@inline_kernel
 def _begin_phase(clock: Any, phase: Any) -> None:
     """Set the counts of a phase to zero."""
     phase["phases"] = 1
@@ -500,11 +498,14 @@ def _begin_phase(clock: Any, phase: Any) -> None:
     clock["merged"] = 0
 
 
-@kernel
+@inline_kernel
 def _end_phase(clock: Any, phase: Any, totals: Any, limits: Any, slowest: Any, busiest: Any, alive: Any) -> None:
     """Close the counts of a phase, and go on to the next."""
     phase["busiest_link"] = busiest
-    phase["clocks"] = max(slowest, busiest)
+    clocks = np.int64(0)
+    if slowest >= 0:
+        clocks = (slowest + limits["macs_per_clock"] - 1) // limits["macs_per_clock"] + limits["overhead_clocks"]
+    phase["clocks"] = max(clocks, busiest)
     phase["overruns"] = 1 if phase["clocks"] > limits["phase_clocks"] else 0
     _add_totals(totals, phase, 1)
     clock["buffer"] = 1 - clock["buffer"]
@@ -513,7 +514,7 @@ def _end_phase(clock: Any, phase: Any, totals: Any, limits: Any, slowest: Any, b
     clock["still"] = 1 if alive == 0 else 0
 
 
-@kernel
+@inline_kernel
 def _write_row(row: Any, end_us: int, phase: Any) -> None:
     """Write the counts of a phase as an item of the stream of phases."""
     row["t"] = end_us
@@ -606,7 +607,7 @@ def run_phases(
                     state.input_packets[tree] = 0
             clock["n_input"] = 0
         phase["spikes_in"] = alive
-        slowest = np.int64(0)
+        slowest = np.int64(-1)  # most additions of any core that was given something
         for k in range(len(state.output)):
             state.output[k] = 0
         for core in range(len(state.idle)):
@@ -621,9 +622,8 @@ def run_phases(
                 current[j] = bias[j]
             n_overflows, reach = np.int64(0), row["bias_reach"]
             if n_terms != 0:
-                n_overflows, reach, n_ops, clocks = _dendrites(
+                n_overflows, reach, n_ops, n_macs = _dendrites(
                     row,
-                    limits,
                     phase,
                     n_terms,
                     program.weight,
@@ -634,7 +634,7 @@ def run_phases(
                     state.total[:padded],
                 )
                 state.core_ops[core] += n_ops
-                slowest = max(slowest, clocks)
+                slowest = max(slowest, n_macs)
             used = current[:n_neurons]
             n_fired, changed, n_sent, n_reached = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
             if fire_type == 8:

@@ -46,7 +46,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.jit import kernel
+from stream.jit import inline_kernel, kernel
 
 __all__ = [
     "FIRE_CUT_AFTER_LEAK",
@@ -125,7 +125,7 @@ def lfsr_step(r: int) -> int:
     return (r >> 1) | (bit << 31)
 
 
-@kernel
+@inline_kernel
 def _lanes(
     v: Any,
     v_theta: Any,
@@ -171,7 +171,7 @@ def _lanes(
     return np.int64(n_fired), np.int64(changed), np.int64(clamped)
 
 
-@kernel
+@inline_kernel
 def soma_phase(
     p: Any,
     v_row: Any,
