@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard setup.cfg pyproject.toml README.md LICENSE stream/*.py stream/pipelines/*.toml stream/page/* sources/*.py neurons/*.py plasticity/*.py chip/*.py chip/profiles/*.toml)
 
-.PHONY: help browser install demo test check bench build clean
+.PHONY: help browser install demo test check bench docs build clean
 
 help:
 	@echo "make demo     play a simulated camera through a learner onto the chip (sets itself up)"
 	@echo "make test     run the tests against an installed build (sets itself up)"
 	@echo "make check    ruff and mypy strict"
 	@echo "make bench    speeds as ratios, beside the kept baseline"
+	@echo "make docs     the site, into build/site, with pictures of the live page where there is a browser"
 	@echo "make install  only make $(VENV), with everything this platform can have"
 	@echo "make clean    remove what was made"
 
@@ -36,6 +37,12 @@ check: $(VENV)/.built
 bench: $(VENV)/.built
 	$(BIN)/hebbstream bench --baseline tests/bench_baseline.json
 
+# Strict: warnings fail.
+docs: $(VENV)/.built browser
+	$(BIN)/python -P docs/site/screens.py build/screens
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -P -m mkdocs build --strict
+	@echo "open build/site/index.html"
+
 build: $(VENV)/.built
 
 # What the project needs, from setup.cfg. Extras that some platform lacks (aestream, tonic) must not stop the rest.
@@ -44,6 +51,7 @@ $(VENV)/.dependencies: setup.cfg
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip 'setuptools>=77' wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[test,check]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[docs]' || echo "the site cannot be built on this platform"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[formats]' || echo "HDF5: not on this platform"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[video]' || echo "video: not on this platform"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[camera]' || echo "camera drivers: not on this platform"

@@ -1,4 +1,4 @@
-"""What the demos share: a picture of events, in the colours of the live page."""
+"""What the demos share: a picture of events, in the colours of the live page; a run, with that page or without."""
 
 from pathlib import Path
 
@@ -6,6 +6,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from stream.pipeline import Pipeline
+from stream.run import RunResult, run
+from stream.show import run_shown
 
 BRIGHTER, DARKER = "#0b62a8", "#d55e00"
 
@@ -39,3 +43,8 @@ def draw_events(events: NDArray[np.void], width: int, height: int, path: Path, t
         axes.set_title(f"{start_us / 1e6:.2f} s", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def play(pipeline: Pipeline, *, view: bool) -> RunResult:
+    """Run a pipeline here, or one process per node beside the live page; the same bits either way."""
+    return run_shown(pipeline) if view else run(pipeline, processes=False)

@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,9 +21,7 @@ from stream.train import train
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from stream.desk import Desk
     from stream.host import Status
-    from stream.keys import Keys
     from stream.ledger import LatencyPercentiles
     from stream.pipeline import Pipeline, SourceSpec
     from stream.run import RunResult
@@ -812,16 +809,14 @@ def _run(
     from stream.observe import Observer
     from stream.run import result_json
     from stream.run import run as run_pipeline
+    from stream.show import make_visible, page_of
     from stream.terminal import StatusView
 
     _set_transport(pipeline, transport)
     failure: HebbstreamError | None = None
     result: RunResult | None
     if view:
-        pipeline.taps = tempfile.mkdtemp(prefix="hebbstream-view-")  # only its owner can enter it
-        for spec in pipeline.source:
-            is_live = spec.kind.startswith(LIVE_SOURCES) or spec.params.get("path") == "-"
-            spec.seekable = spec.seekable or not is_live
+        make_visible(pipeline)
     observer = Observer(pipeline, metrics=metrics, log=log)
     if observer.address:
         print(f"hebbstream: metrics at {observer.address}", file=sys.stderr, flush=True)
@@ -829,16 +824,13 @@ def _run(
         observer,
         Keys(pipeline) as keys,
         StatusView(pipeline, console, keys, quiet=quiet) as status_view,
-        _shown(pipeline, keys) as desk,
+        page_of(pipeline, keys, observer, wanted=view) as shown,
     ):
 
         def on_status(statuses: dict[str, Any], phase: str) -> None:
             status_view(statuses, phase)
             observer(statuses, phase)
-            if desk is not None:
-                members = [counts for status in statuses.values() for counts in status.members.values()]
-                desk.n_classes = int(min((it["classes"] for it in members if "classes" in it), default=0))
-                observer.names = desk.names
+            shown.on_status(statuses, phase)
 
         try:
             result = run_pipeline(
@@ -848,7 +840,7 @@ def _run(
                 restore=restore,
                 directory=folder,
                 on_status=on_status,
-                controls=desk or keys,
+                controls=shown.controls,
             )
         except HebbstreamError as error:
             failure, result = error, getattr(error, "result", None)
@@ -868,37 +860,6 @@ def _run(
         raise failure
     if result is not None and result.reason and not result.was_stopped:
         raise RunError(f"a source ended early: {result.reason}; what came before was processed and kept")
-
-
-LIVE_SOURCES = ("sources.camera.", "sources.udp.", "sources.dv_network.", "sources.aestream_source.", "stream.tap.")
-
-
-@contextlib.contextmanager
-def _shown(pipeline: "Pipeline", keys: "Keys") -> "Iterator[Desk | None]":
-    """Open a desk for a run that is looked at, and the page in a process of its own."""
-    import shutil
-    import subprocess
-
-    from stream.desk import Desk
-
-    if pipeline.taps is None:
-        yield None
-        return
-    folder = Path(pipeline.taps)
-    desk = Desk(keys, folder)
-    pid = str(os.getpid())
-    command = [sys.executable, "-P", "-m", "stream", "view", pid, "--any-port", "--until", pid]
-    page = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0)
-    try:
-        yield desk
-    finally:
-        page.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            page.wait(5)
-        page.kill()
-        page.wait()
-        desk.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as_json: bool) -> dict[str, Any]:
