@@ -24,6 +24,7 @@ def main() -> None:
     """Learn, deploy, compare."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--per-class", type=int, default=40, help="recordings of each digit to learn from")
+    options.add_argument("--asked", type=int, default=10, help="others of each digit, never taught")
     options.add_argument("--hidden", type=int, default=100)
     options.add_argument("--deploy-every", type=int, default=20, help="corrections between two deployments")
     options.add_argument("--view", action="store_true", help="show it in a browser while it runs")
@@ -31,7 +32,7 @@ def main() -> None:
     given = options.parse_args()
 
     recordings = make_recordings(
-        given.out / "recordings", **SENSOR, train_per_class=given.per_class, test_per_class=10, seed=2
+        given.out / "recordings", **SENSOR, train_per_class=given.per_class, test_per_class=given.asked, seed=2
     )
     parts = [{"path": str(recordings / "train")}, {"path": str(recordings / "test"), "teach": False}]
     learner = {**SENSOR, "n_hidden": given.hidden, "n_classes": 10, "mode": "GP", "deploy_every": given.deploy_every}

@@ -17,7 +17,7 @@ DEMOS = Path(__file__).parents[1] / "demos"
         ("two_cameras.py", ["--seconds", "0.3"], "two-cameras.png"),
         ("chain_by_hand.py", [], "chain.png"),
         ("live_camera.py", ["--seconds", "0.5"], "confirmed.png"),
-        ("chip_in_the_loop.py", ["--per-class", "5", "--hidden", "40"], "chip.png"),
+        ("chip_in_the_loop.py", ["--per-class", "3", "--asked", "2", "--hidden", "20"], "chip.png"),
         ("survive_damage.py", ["--per-class", "2", "--asked", "1", "--hidden", "20"], "survive.png"),
         ("teach_by_showing.py", ["--objects", "30", "--shows", "3"], "teach.png"),
     ],

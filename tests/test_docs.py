@@ -132,5 +132,6 @@ def test_the_site_builds_and_every_link_leads_somewhere(tmp_path: Path) -> None:
     reference = (site / "pipeline_file.html").read_text(encoding="utf-8")
     for kind in ("sources.simulated.SimulatedCamera", "plasticity.learner.OnlineLearner", "chip.node.ChipNode"):
         assert kind in reference
+    assert "--one-process" in (site / "commands.html").read_text(encoding="utf-8")
     for script in re.findall(r"<(?:script|link)[^>]+(?:src|href)=\"(https?:[^\"]+)", reference):
         assert 'rel="canonical"' in script, f"the site fetches {script}"

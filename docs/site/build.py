@@ -11,7 +11,6 @@ import typing
 from pathlib import Path
 from typing import Any
 
-import click
 import msgspec
 import typer.main
 from mkdocs.config.defaults import MkDocsConfig
@@ -234,8 +233,8 @@ def commands() -> str:
         "",
     ]
 
-    def tell(command: click.Command, words: str) -> None:
-        if isinstance(command, click.Group):
+    def tell(command: Any, words: str) -> None:
+        if hasattr(command, "commands"):  # typer may bring a click of its own, so its classes are not asked for
             for name, inner in sorted(command.commands.items()):
                 if not inner.hidden:
                     tell(inner, f"{words} {name}")
@@ -245,7 +244,7 @@ def commands() -> str:
         for it in command.params:
             if getattr(it, "hidden", False) or it.name == "help":
                 continue
-            is_argument = isinstance(it, click.Argument)
+            is_argument = it.param_type_name == "argument"
             name = it.human_readable_name.upper() if is_argument else ", ".join(it.opts + it.secondary_opts)
             text = str(getattr(it, "help", "") or "")
             default = "" if it.default in (None, False, "") or callable(it.default) else f"default `{it.default}`"
