@@ -15,11 +15,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from chip.compiler import Program, QuantisedLayer, compile_network
+from chip.compiler import Program, compile_network
 from chip.core import AXON_SPIKES, ROUTE_DTYPE, SYNAPSE_MATRIX, Core
 from chip.grid import DONE, GridState, new_state, run_phases, spike_room
 from chip.profile import load_profile
 from chip.program import INPUT_DTYPE, GridProgram, assemble
+from chip.quantise import QuantisedLayer, chain
 from chip.soma import LEAK_PROPORTIONAL, RESET_NONE, Soma
 from stream.bench import Measurement, alternate
 from stream.jit import kernel
@@ -103,7 +104,8 @@ def _digits(sizes: tuple[int, ...], n_phases: int, rng: np.random.Generator) -> 
         )
         for k, (n_pre, n_post) in enumerate(pairwise(sizes))
     ]
-    program: Program = compile_network(layers, load_profile("tianjic-2019"))
+    profile = load_profile("tianjic-2019")
+    program: Program = compile_network(chain(layers, profile), profile)
     incoming = _random_input(rng, sizes[0], sizes[0] // 10, n_phases)
     run = _runner(program.grid, new_state(program.grid, PHASE_US, PHASE_US), incoming, n_phases)
     name = f"chip: {'-'.join(map(str, sizes))} on {len(program.cores)} cores, 10 % of axons active"

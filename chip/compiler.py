@@ -1,380 +1,488 @@
-"""From a trained network to cores: quantise, split, place, route.
+"""From a network in integers to cores: align, split, place, route.
 
-Equations
----------
-Per layer, with a scale S of its own, in integers::
+Time
+----
+A layer takes one phase, and one more where its sums are made on other cores (:mod:`chip.split`). So that spikes which
+belong together meet, every layer has an *offset*: phases that it is behind a network of whole layers. With d the delay
+of a link and split = 1 where the target's sums are made elsewhere, a link waits for
 
-    weight_int = clip(floor(weight * S + 1/2), -127, 127)       S = 127 / clip point
-    theta_int  = round(v_threshold * S)
-    alpha      = round(256 * exp(-phase_us / tau_mem_us))        proportional leak; 256 = no leak at all
+    wait = d + (offset of target - split) - offset of source >= 0
 
-The clip point is the one of a few fractions of max |weight| with the smallest squared error sum (weight_int / S -
-weight)^2; ties go to the larger. Spikes carry no scale, so layers need not agree on one.
+phases, and offsets are the least ones for which that holds. Who waits goes through *relays*, layers without memory that
+hand on what they get a phase later. Along a cycle offsets cancel: its delays must pay for its splits, or it cannot be
+compiled, and the error names it.
 
-Splitting
----------
-A layer with more inputs than a core has axons is cut in groups of inputs. Each group gets a core that sums its rows
-and sends the sums as values (its soma has a window of length 0, so it remembers nothing); a vector-add core then adds
-them up and holds the neurons. That costs one phase more, and changes no bit: nothing saturates on the way. More
-neurons than a core has are cut in groups too, and each group gets a copy of every spike. Cores are placed in the order
-in which they are made, nearest to the port first; a placement that looks at the traffic may come later, and cannot
-change a result.
-
-The road not taken for wide layers is to quantise each group by itself: the sums would no longer be those of the whole
-layer.
+Then come :mod:`chip.split`, :mod:`chip.placement` and the routing tables, and :func:`chip.program.assemble` checks
+everything once more, as it would a program made by hand.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chip.core import (
-    AXON_SPIKES,
     AXON_VALUES,
     OFF_CHIP,
     ROUTE_DTYPE,
     SYNAPSE_MATRIX,
     SYNAPSE_VECTOR_ADD,
-    TO_CORE,
     Core,
 )
-from chip.profile import Profile
-from chip.program import INPUT_DTYPE, GridProgram, assemble, weigh_core, write_soma
-from chip.soma import (
-    FIRE_MEMBRANE_AFTER_LEAK,
-    FIRE_MEMBRANE_BEFORE_RESET,
-    FIRE_SPIKE,
-    LEAK_CONSTANT,
-    LEAK_PROPORTIONAL,
-    RESET_NONE,
-    RESET_SUBTRACT_THRESHOLD,
-    Soma,
+from chip.mesh import PORT
+from chip.network import (
+    INPUT_LAYER,
+    Layer,
+    Link,
+    QuantisedNetwork,
+    check_links,
+    incoming,
+    is_spiking,
+    sender_shape,
+    weight_of,
+    weights_between,
 )
+from chip.placement import Way, lines_through, place
+from chip.profile import Profile
+from chip.program import INPUT_DTYPE, GridProgram, assemble, neurons_of, weigh_core, write_soma
+from chip.soma import FIRE_MEMBRANE_BEFORE_RESET, FIRE_SPIKE, RESET_NONE, Soma
+from chip.split import LayerPlan, Part, parts_of, plan_layer
+from neurons.graph import n_units
+from neurons.one_to_one import OneToOne
 from stream.errors import CapacityError, ConfigError
-from stream.jit import kernel
 
-__all__ = [
-    "FloatLayer",
-    "Part",
-    "Program",
-    "QuantisedLayer",
-    "compile_network",
-    "float_layers",
-    "quantise",
-    "report",
-    "reweigh",
-]
+__all__ = ["Program", "compile_network", "program_bytes", "reweigh"]
 
-CLIP_FRACTIONS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 SOMA_BYTES = 16  # a parameter block of four words
-
-
-class FloatLayer(NamedTuple):
-    """A trained dense layer."""
-
-    weight: NDArray[np.float32]  # shape (n_pre, n_post)
-    tau_mem_us: float
-    v_threshold: float | None  # None: the readout, which does not spike
-
-
-class QuantisedLayer(NamedTuple):
-    """The same in integers: what the chip computes, before it is cut into cores."""
-
-    weight: NDArray[np.int8]  # shape (n_pre, n_post)
-    scale: float  # integers per unit of weight
-    alpha: int  # of the leak, over 256; 256 = none
-    v_threshold: int | None
-
-
-class Part(NamedTuple):
-    """What one core holds of a layer."""
-
-    layer: int
-    first_pre: int
-    last_pre: int  # one past
-    first_post: int
-    last_post: int
-    holds_neurons: bool  # else it only sums
-    holds_weights: bool  # else it only adds up sums
+SPIKES_PER_PHASE = 0.02  # of a unit, where nobody measured: 20 Hz in phases of 1 ms
+PACKETS_PER_VALUE = 1.0  # of a partial sum or a potential in a phase, likewise
+MOST_TERMS = 2**31 // 128
 
 
 class Program(NamedTuple):
     """A compiled network."""
 
     profile: Profile
-    layers: list[QuantisedLayer]
+    network: QuantisedNetwork  # as given
+    woven: QuantisedNetwork  # the same with relays; layers of the given one come first
+    offsets: list[int]  # of each woven layer: phases behind a network of whole layers
     parts: list[Part]  # one for each core
     cores: list[Core]  # as first compiled; weights in force are those of ``grid``
     positions: list[tuple[int, int]]  # (x, y) of each core
     grid: GridProgram
     n_inputs: int
     n_outputs: int
+    outputs: dict[str, slice]  # layers whose values leave, and on which lines
+    watched: dict[str, slice]  # layers whose spikes are reported, and by which numbers
 
 
-def float_layers(arrays: Mapping[str, NDArray[Any]]) -> list[FloatLayer]:
-    """Read the layers of a ``Deploy`` mark. Raises ConfigError unless they are a chain that ends in a readout."""
-    layers: list[FloatLayer] = []
-    while f"layer{len(layers)}.weight" in arrays:
-        name = f"layer{len(layers)}"
-        weight = np.asarray(arrays[f"{name}.weight"], np.float32)
-        if weight.ndim != 2 or weight.size == 0 or not np.isfinite(weight).all():
-            raise ConfigError(f"{name}.weight: shape {weight.shape}, wanted finite numbers of shape (n_pre, n_post)")
-        if layers and layers[-1].weight.shape[1] != weight.shape[0]:
-            raise ConfigError(
-                f"{name}.weight: {weight.shape[0]} rows, wanted {layers[-1].weight.shape[1]}, one per unit before"
-            )
-        tau = float(arrays.get(f"{name}.tau_mem_us", np.float64(math.nan)))
-        if not tau > 0:
-            raise ConfigError(f"{name}.tau_mem_us: {tau}, wanted a time above 0 us")
-        threshold = float(arrays[f"{name}.v_threshold"]) if f"{name}.v_threshold" in arrays else None
-        if threshold is not None and not 0 < threshold < math.inf:
-            raise ConfigError(f"{name}.v_threshold: {threshold}, wanted above 0: at rest a unit must be silent")
-        layers.append(FloatLayer(weight, tau, threshold))
-    if not layers or layers[-1].v_threshold is not None or any(layer.v_threshold is None for layer in layers[:-1]):
-        raise ConfigError(
-            f"got arrays {sorted(arrays)}, wanted layer0.weight, layer0.tau_mem_us, layer0.v_threshold and so on; "
-            f"the last layer, and only it, has no v_threshold"
-        )
-    return layers
+def _relay(layer_name: str, source: Layer | None, n: int, number: int) -> Layer:
+    """Make a layer that hands on what it gets."""
+    name = f"{layer_name} later by {number}"
+    if source is None or is_spiking(source):
+        soma = Soma(reset_mode=RESET_NONE, window_length=0, fire_type=FIRE_SPIKE)
+        return Layer(name, (n,), soma, np.zeros(n, np.int32))
+    half = 1 << 27
+    soma = Soma(v_threshold=half - 1, reset_mode=RESET_NONE, window_length=0, fire_type=FIRE_MEMBRANE_BEFORE_RESET)
+    bits = source.value_bits or (8 if len(source.table) else 0)
+    return Layer(name, (n,), soma, np.zeros(n, np.int32), value_bits=bits, sent_scale=source.sent_scale)
 
 
-@kernel
-def _squared_error(weight: Any, scale: Any, limit: Any, error: Any) -> Any:
-    """Sum (quantised - weight)^2 in units of the integers; ``error`` is scratch, float32, shape (n_post,)."""
-    half = np.float32(0.5)
-    total: Any = 0.0
-    for i in range(weight.shape[0]):
-        for j in range(weight.shape[1]):
-            x = weight[i, j] * scale
-            d = min(max(np.floor(x + half), -limit), limit) - x
-            error[j] = d * d  # kept per column: one running sum would have to be added up in order, one by one
-        row = np.float32(0)
-        for j in range(weight.shape[1]):
-            row += error[j]
-        total += row
-    return total
+def _name(network: QuantisedNetwork, number: int) -> str:
+    return "input" if number == INPUT_LAYER else network.layers[number].name
 
 
-@kernel
-def _to_integers(weight: Any, scale: Any, limit: Any, out: Any) -> None:
-    """Write clip(floor(weight * scale + 1/2)) as int8."""
-    half = np.float32(0.5)
-    for i in range(weight.shape[0]):
-        for j in range(weight.shape[1]):
-            out[i, j] = np.int8(min(max(np.floor(weight[i, j] * scale + half), -limit), limit))
-
-
-def quantise(layer: FloatLayer, phase_us: int, profile: Profile, name: str) -> QuantisedLayer:
-    """Bring a layer to the chip's integers.
-
-    Parameters
-    ----------
-    layer
-        As trained.
-    phase_us
-        Length of a phase, us: one leak.
-    profile
-        The chip.
-    name
-        Of the layer, for messages.
+def _offsets(network: QuantisedNetwork, plans: Sequence[LayerPlan]) -> list[int]:
+    """Find the least offsets for which no link would have to go back in time.
 
     Raises
     ------
     CapacityError
-        If its threshold does not fit a membrane.
+        Naming a layer in a cycle whose delays are too short.
     """
-    weight = np.ascontiguousarray(layer.weight, np.float32)
-    weight = weight if weight.flags.writeable else weight.copy()  # one kind of array in, one compiled kernel
-    limit = np.float32(127)
-    largest = float(np.abs(weight).max())
-    scale: Any = np.float32(1)
-    if largest > 0:
-        error = np.empty(weight.shape[1], np.float32)
-        least = math.inf
-        for fraction in CLIP_FRACTIONS:
-            candidate = np.float32(127 / (largest * fraction))
-            squared = _squared_error(weight, candidate, limit, error) / float(candidate) ** 2
-            if squared < least:
-                least, scale = squared, candidate
-    integers = np.empty(weight.shape, np.int8)
-    _to_integers(weight, scale, limit, integers)
-    threshold = None if layer.v_threshold is None else round(layer.v_threshold * float(scale))
-    top = (1 << (profile.membrane_bits.value - 1)) - 1
-    if threshold is not None and threshold > top:
-        raise CapacityError(
-            f"{name}: threshold {layer.v_threshold} is {threshold} at {float(scale):.6g} integers per unit of weight, "
-            f"and {profile.name} holds up to {top}; the weights are far too small for it"
-        )
-    alpha = round(256 * math.exp(-phase_us / layer.tau_mem_us))
-    return QuantisedLayer(integers, float(scale), alpha, threshold)
-
-
-def _groups(n: int, size: int) -> list[tuple[int, int]]:
-    """Cut ``n`` in runs of at most ``size``."""
-    return [(first, min(first + size, n)) for first in range(0, n, size)]
-
-
-def _split(layers: Sequence[QuantisedLayer], profile: Profile) -> Iterator[Part]:
-    """Cut layers into what one core can hold."""
-    for number, layer in enumerate(layers):
-        n_pre, n_post = layer.weight.shape
-        pre_groups = _groups(n_pre, profile.axons_per_core.value)
-        # a vector-add core has as many axons as neurons
-        for first_post, last_post in _groups(n_post, min(profile.neurons_per_core.value, profile.axons_per_core.value)):
-            alone = len(pre_groups) == 1
-            for first_pre, last_pre in pre_groups:
-                yield Part(number, first_pre, last_pre, first_post, last_post, alone, True)
-            if not alone:
-                yield Part(number, 0, n_pre, first_post, last_post, True, False)
-
-
-def _soma(part: Part, layer: QuantisedLayer, profile: Profile) -> Soma:
-    """Say what the soma of a part does."""
-    half = 1 << (profile.membrane_bits.value - 1)
-    # a potential never exceeds half - 1, and firing is strict: this threshold is never passed
-    never = half - 1
-    if not part.holds_neurons:
-        return Soma(
-            v_threshold=never,
-            floor=-half,
-            reset_mode=RESET_NONE,
-            window_length=0,
-            fire_type=FIRE_MEMBRANE_BEFORE_RESET,
-        )
-    leak_mode = LEAK_CONSTANT if layer.alpha == 256 else LEAK_PROPORTIONAL
-    readout = layer.v_threshold is None
-    return Soma(
-        v_threshold=never if layer.v_threshold is None else layer.v_threshold,
-        floor=-half,
-        reset_mode=RESET_NONE if readout else RESET_SUBTRACT_THRESHOLD,
-        leak_mode=leak_mode,
-        alpha=layer.alpha % 256,
-        fire_type=FIRE_MEMBRANE_AFTER_LEAK if readout else FIRE_SPIKE,
+    offsets = [plan.latency for plan in plans]
+    for _ in range(len(offsets) + 1):
+        is_settled = True
+        for link in network.links:
+            source = 0 if link.source == INPUT_LAYER else offsets[link.source]
+            wanted = source + plans[link.target].latency - link.delay
+            if wanted > offsets[link.target]:
+                offsets[link.target] = wanted
+                is_settled = False
+        if is_settled:
+            return offsets
+    stuck = next(
+        link
+        for link in network.links
+        if plans[link.target].latency > link.delay and link.source in _reached(network, link.target)
+    )
+    target = network.layers[stuck.target]
+    raise CapacityError(
+        f"{target.name}: has more inputs than a core has axons, so its sums take a phase more, and the cycle through "
+        f"{_name(network, stuck.source)} -> {target.name} leaves no time for it; give that projection a delay of one "
+        f"phase more ({network.phase_us} us), or let fewer units reach it"
     )
 
 
-def _routes_of(
-    number: int, parts: Sequence[Part], positions: Sequence[tuple[int, int]], last_layer: int
-) -> NDArray[np.void]:
-    """Write the routing table of a core."""
-    part = parts[number]
-
-    def lines(first: int, last: int, first_axon: int, port: int, dx: int = 0, dy: int = 0) -> NDArray[np.void]:
-        """Join neurons for units ``first`` to ``last`` to axons ``first_axon`` and on."""
-        routes = np.zeros(max(last - first, 0), ROUTE_DTYPE)
-        routes["neuron"] = np.arange(first, first + len(routes)) - part.first_post
-        routes["axon"] = np.arange(first_axon, first_axon + len(routes))
-        routes["dx"], routes["dy"], routes["port"] = dx, dy, port
-        return routes
-
-    if part.holds_neurons and part.layer == last_layer:
-        return lines(part.first_post, part.last_post, part.first_post, OFF_CHIP)
-    tables = [np.zeros(0, ROUTE_DTYPE)]
-    for target, other in enumerate(parts):
-        dx, dy = positions[target][0] - positions[number][0], positions[target][1] - positions[number][1]
-        if part.holds_neurons:
-            if other.layer != part.layer + 1 or not other.holds_weights:
-                continue
-            begin, end = other.first_pre, other.last_pre
-        else:
-            if other.layer != part.layer or other.holds_weights:
-                continue
-            begin, end = other.first_post, other.last_post
-        first, last = max(begin, part.first_post), min(end, part.last_post)
-        tables.append(lines(first, last, first - begin, TO_CORE, dx, dy))
-    routes = np.concatenate(tables)
-    return routes[np.argsort(routes["neuron"], kind="stable")]
+def _reached(network: QuantisedNetwork, number: int) -> set[int]:
+    """Find the layers that a layer leads to, itself too."""
+    found, left = {number}, [number]
+    while left:
+        at = left.pop()
+        more = {link.target for link in network.links if link.source == at} - found
+        found |= more
+        left += more
+    return found
 
 
-def nearest_first(profile: Profile, n: int) -> list[tuple[int, int]]:
-    """List ``n`` places, those nearest to the port first, ties along y."""
-    width, height = profile.grid_width.value, profile.grid_height.value
-    places = [(x, y) for y in range(height) for x in range(width)]
-    return sorted(places, key=lambda place: (place[0] + place[1], place[1]))[:n]
+def _weave(network: QuantisedNetwork, plans: list[LayerPlan], offsets: list[int], profile: Profile) -> QuantisedNetwork:
+    """Put relays where links wait; plans and offsets are lengthened."""
+    layers, links = list(network.layers), list(network.links)
+    relays: dict[tuple[int, int], int] = {}  # (layer, phases later): the layer that says it then
+
+    def later(source: int, wait: int) -> int:
+        if wait == 0:
+            return source
+        if (source, wait) not in relays:
+            before = later(source, wait - 1)
+            n = n_units(sender_shape(network, source))
+            sender = None if source == INPUT_LAYER else network.layers[source]
+            layers.append(_relay(_name(network, source), sender, n, wait))
+            number = relays[source, wait] = len(layers) - 1
+            links.append(Link(before, number, OneToOne(1)))
+            # input is there at once, so its first relay has no phase to gain; see below
+            offsets.append((0 if source == INPUT_LAYER else offsets[source]) + wait)
+        return relays[source, wait]
+
+    for k, link in enumerate(network.links):
+        source = 0 if link.source == INPUT_LAYER else offsets[link.source]
+        wait = link.delay + offsets[link.target] - plans[link.target].latency - source
+        links[k] = link._replace(source=later(link.source, wait), delay=0)
+    woven = network._replace(layers=layers, links=links)
+    for number in range(len(network.layers), len(layers)):
+        plans.append(plan_layer(woven, number, profile))
+    return woven
 
 
-def _check_fit(parts: Sequence[Part], layers: Sequence[QuantisedLayer], profile: Profile) -> None:
+def _check_fit(parts: Sequence[Part], network: QuantisedNetwork, profile: Profile) -> None:
     """Raise CapacityError, naming the layer that goes over the edge, unless there are cores enough."""
     if len(parts) <= profile.n_cores:
         return
     over = parts[profile.n_cores].layer
-    per_layer = ", ".join(
-        f"layer{k} {layer.weight.shape[0]}-{layer.weight.shape[1]} {sum(part.layer == k for part in parts)}"
-        for k, layer in enumerate(layers)
-    )
+
+    def words(number: int) -> str:
+        layer = network.layers[number]
+        n_pre = sum(n_units(sender_shape(network, network.links[k].source)) for k in incoming(network, number))
+        return f"{layer.name} {n_pre}-{n_units(layer.shape)} {sum(part.layer == number for part in parts)}"
+
     raise CapacityError(
-        f"layer{over}: does not fit, the network takes {len(parts)} cores and {profile.name} has {profile.n_cores} "
-        f"(cores: {per_layer}); make layers narrower, pool the input, or use a larger profile"
+        f"{network.layers[over].name}: does not fit, the network takes {len(parts)} cores and {profile.name} has "
+        f"{profile.n_cores} (cores: {', '.join(words(number) for number in range(len(network.layers)))}); make layers "
+        f"narrower, pool the input, or use a larger profile"
     )
+
+
+def _block(network: QuantisedNetwork, part: Part) -> NDArray[np.int8]:
+    """Write out the weights of a core, int8, shape (n_axons, n_neurons)."""
+    blocks = []
+    target = network.layers[part.layer].shape
+    for k in _in_order(part.axon_link):
+        link = network.links[k]
+        pre = part.axon_unit[part.axon_link == k]
+        blocks.append(weights_between(link.topology, sender_shape(network, link.source), target, pre, part.post))
+    if not blocks:
+        return np.zeros((0, len(part.post)), np.int8)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _in_order(numbers: NDArray[np.int64]) -> list[int]:
+    """List what occurs, in order of first occurrence."""
+    return list(dict.fromkeys(numbers.tolist()))
+
+
+def _soma(part: Part, layer: Layer, profile: Profile) -> Soma:
+    """Say what the soma of a part does."""
+    if part.holds_neurons:
+        return layer.soma
+    half = 1 << (profile.membrane_bits.value - 1)
+    # a potential never exceeds half - 1, and firing is strict: this threshold is never passed
+    return Soma(
+        v_threshold=half - 1,
+        floor=-half,
+        reset_mode=RESET_NONE,
+        window_length=0,
+        fire_type=FIRE_MEMBRANE_BEFORE_RESET,
+    )
+
+
+class _Owners(NamedTuple):
+    """Which core holds a unit, and as which neuron."""
+
+    core: NDArray[np.int64]
+    neuron: NDArray[np.int64]
+
+
+def _owners(network: QuantisedNetwork, parts: Sequence[Part]) -> list[_Owners]:
+    owners = [
+        _Owners(np.zeros(n_units(layer.shape), np.int64), np.zeros(n_units(layer.shape), np.int64))
+        for layer in network.layers
+    ]
+    for number, part in enumerate(parts):
+        if part.holds_neurons:
+            owners[part.layer].core[part.post] = number
+            owners[part.layer].neuron[part.post] = np.arange(len(part.post))
+    return owners
+
+
+class _Wire(NamedTuple):
+    """Neurons of a core that reach axons of another."""
+
+    source: int  # a core, or PORT
+    target: int  # likewise
+    neuron: NDArray[np.int64]  # of the source core; from outside: the input line
+    axon: NDArray[np.int64]  # of the target core; to the outside: the output line
+
+
+def _wires(network: QuantisedNetwork, parts: Sequence[Part], outputs: dict[int, int]) -> Iterator[_Wire]:
+    """List who reaches whom; ``outputs``: the first output line of layers whose values leave."""
+    owners = _owners(network, parts)
+    adders: dict[tuple[int, int], int] = {
+        (part.layer, int(part.post[0])): number for number, part in enumerate(parts) if not part.holds_weights
+    }
+    for number, part in enumerate(parts):
+        if part.holds_weights:
+            for k in _in_order(part.axon_link):
+                axons = np.flatnonzero((part.axon_link == k) & (part.axon_unit >= 0))
+                unit = part.axon_unit[axons]
+                source = network.links[k].source
+                if source == INPUT_LAYER:
+                    yield _Wire(PORT, number, unit, axons)
+                    continue
+                cores, neurons = owners[source].core[unit], owners[source].neuron[unit]
+                for core in _in_order(cores):
+                    mine = cores == core
+                    yield _Wire(core, number, neurons[mine], axons[mine])
+        if not part.holds_neurons:
+            every = np.arange(len(part.post))
+            yield _Wire(number, adders[part.layer, int(part.post[0])], every, every)
+        elif part.layer in outputs:
+            yield _Wire(number, PORT, np.arange(len(part.post)), outputs[part.layer] + part.post)
+
+
+def _ways(
+    wires: Sequence[_Wire],
+    parts: Sequence[Part],
+    network: QuantisedNetwork,
+    spikes: dict[str, NDArray[np.float64]] | None,
+) -> list[Way]:
+    """Estimate who sends how many packets to whom in a phase."""
+    ways = []
+    for wire in wires:
+        if wire.source == PORT:
+            rate = spikes.get("input") if spikes else None
+            amount = SPIKES_PER_PHASE * len(wire.neuron) if rate is None else float(rate[wire.neuron].sum())
+        else:
+            part = parts[wire.source]
+            layer = network.layers[part.layer]
+            if part.holds_neurons and is_spiking(layer):
+                rate = spikes.get(layer.name) if spikes else None
+                units = part.post[wire.neuron]
+                amount = SPIKES_PER_PHASE * len(units) if rate is None else float(rate[units].sum())
+            else:
+                amount = PACKETS_PER_VALUE * len(wire.neuron)
+        ways.append(Way(wire.source, wire.target, amount))
+    return ways
+
+
+def _routes(
+    n_cores: int, wires: Sequence[_Wire], places: Sequence[tuple[int, int]], most_steps: int
+) -> list[NDArray[np.void]]:
+    """Write the routing table of every core."""
+    routes: list[NDArray[np.void]] = []
+    by_source: list[list[_Wire]] = [[] for _ in range(n_cores)]
+    for wire in wires:
+        if wire.source != PORT:
+            by_source[wire.source].append(wire)
+    for source, mine in enumerate(by_source):
+        tables = [np.zeros(0, ROUTE_DTYPE)]
+        here = places[source]
+        for wire in mine:
+            if wire.target == PORT:
+                table = np.zeros(len(wire.neuron), ROUTE_DTYPE)
+                table["neuron"], table["axon"], table["port"] = wire.neuron, wire.axon, OFF_CHIP
+                tables.append(table)
+        for neurons, axons, targets in _shared([wire for wire in mine if wire.target != PORT]):
+            for line in lines_through(here, targets, list(places), most_steps):
+                table = np.zeros(len(neurons), ROUTE_DTYPE)
+                table["neuron"], table["axon"] = neurons, axons
+                table["dx"], table["dy"] = places[line.target][0] - here[0], places[line.target][1] - here[1]
+                table["port"], table["steps"] = line.port, line.steps
+                tables.append(table)
+        joined = np.concatenate(tables)
+        routes.append(joined[np.argsort(joined["neuron"], kind="stable")])
+    return routes
+
+
+def _shared(wires: Sequence[_Wire]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], list[int]]]:
+    """Gather the (neuron, axon) pairs that go to the same cores: neurons, axons, cores."""
+    if len(wires) == 1:
+        yield wires[0].neuron, wires[0].axon, [wires[0].target]
+        return
+    reached: dict[tuple[int, int], list[int]] = {}
+    for wire in wires:
+        for pair in zip(wire.neuron.tolist(), wire.axon.tolist(), strict=True):
+            reached.setdefault(pair, []).append(wire.target)
+    alike: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for pair, targets in reached.items():
+        alike.setdefault(tuple(targets), []).append(pair)
+    for targets_of, pairs in alike.items():
+        both = np.array(sorted(pairs), np.int64)
+        yield both[:, 0], both[:, 1], list(targets_of)
 
 
 def compile_network(
-    layers: Sequence[QuantisedLayer], profile: Profile, positions: Sequence[tuple[int, int]] | None = None
+    network: QuantisedNetwork,
+    profile: Profile,
+    positions: Sequence[tuple[int, int]] | None = None,
+    *,
+    placement: str = "annealed",
+    seed: int = 1,
+    spikes: dict[str, NDArray[np.float64]] | None = None,
+    multicast: bool = True,
 ) -> Program:
-    """Cut a quantised network into cores, place them and lay the routes.
+    """Cut a network into cores, place them and lay the routes.
 
     Parameters
     ----------
-    layers
-        A chain; the last is the readout.
+    network
+        In integers.
     profile
         The chip.
     positions
-        (x, y) of each core, in the order of ``Program.parts``; default nearest to the port first.
+        (x, y) of each core, in the order of ``Program.parts``; default: see ``placement``.
+    placement, seed
+        As for :func:`chip.placement.place`.
+    spikes
+        Measured spikes of each unit in a phase, by name of the layer (``input``: of what comes in), for the placement;
+        default: all units alike.
+    multicast
+        Let packets that go to cores in a straight line share the way.
 
     Raises
     ------
     CapacityError
         Naming layer or core and the limit.
+    ConfigError
+        If a topology does not fit its layers.
     """
-    parts = list(_split(layers, profile))
-    _check_fit(parts, layers, profile)
-    for number, layer in enumerate(layers):
+    check_links(network)
+    for layer in network.layers:
+        terms = sum(
+            n_units(sender_shape(network, link.source))
+            * (1 if link.source == INPUT_LAYER or is_spiking(network.layers[link.source]) else 128)
+            for link in network.links
+            if network.layers[link.target] is layer
+        )
         # beyond it an axon of the vector-add core could saturate, and the split layer would differ from the whole
-        if layer.weight.shape[0] * 128 >= 2**31:
-            raise CapacityError(f"layer{number}: {layer.weight.shape[0]} inputs overflow a 32-bit sum; split the layer")
-    places = list(positions) if positions is not None else nearest_first(profile, len(parts))
+        if terms >= MOST_TERMS:
+            raise CapacityError(f"{layer.name}: {terms} inputs overflow a 32-bit sum; split the layer")
+    plans = [plan_layer(network, number, profile) for number in range(len(network.layers))]
+    offsets = _offsets(network, plans)
+    woven = _weave(network, plans, offsets, profile)
+    parts: list[Part] = []
+    for number, plan in enumerate(plans):
+        parts += parts_of(woven, number, plan)
+    _check_fit(parts, woven, profile)
+
+    sources = {link.source for link in woven.links}
+    outputs: dict[int, int] = {}
+    n_outputs = 0
+    for number, layer in enumerate(network.layers):
+        if not is_spiking(layer) and number not in sources:
+            outputs[number] = n_outputs
+            n_outputs += n_units(layer.shape)
+    watched: dict[int, int] = {}
+    n_watched = 0
+    last = {link.source for link in network.links if link.target in outputs}
+    for number, layer in enumerate(network.layers):
+        if is_spiking(layer) and (number in last or number not in sources):
+            watched[number] = n_watched
+            n_watched += n_units(layer.shape)
+
+    wires = list(_wires(woven, parts, outputs))
+    if positions is None:
+        places = place(placement, _ways(wires, parts, woven, spikes), profile, len(parts), seed)
+    else:
+        places = [(int(x), int(y)) for x, y in positions]
     if len(places) != len(parts):
         raise CapacityError(f"{len(parts)} cores and {len(places)} places, wanted one place for each")
+    tables = _routes(len(parts), wires, places, profile.multicast_steps.value if multicast else 0)
     cores = []
     for number, part in enumerate(parts):
-        layer = layers[part.layer]
-        n_neurons = part.last_post - part.first_post
-        block = layer.weight[part.first_pre : part.last_pre, part.first_post : part.last_post]
+        layer = woven.layers[part.layer]
+        n_neurons = len(part.post)
         cores.append(
             Core(
-                name=f"layer{part.layer} {part.first_pre}:{part.last_pre} to {part.first_post}:{part.last_post}",
-                axon_mode=AXON_SPIKES if part.holds_weights else AXON_VALUES,
+                name=_core_name(woven, part),
+                axon_mode=part.axon_mode if part.holds_weights else AXON_VALUES,
                 synapse=SYNAPSE_MATRIX if part.holds_weights else SYNAPSE_VECTOR_ADD,
-                n_axons=part.last_pre - part.first_pre if part.holds_weights else n_neurons,
+                n_axons=len(part.axon_unit) if part.holds_weights else n_neurons,
                 n_neurons=n_neurons,
-                weight=np.ascontiguousarray(block) if part.holds_weights else np.zeros((0, 0), np.int8),
-                bias=np.zeros(n_neurons, np.int32),
+                weight=np.ascontiguousarray(_block(woven, part), np.int8)
+                if part.holds_weights
+                else np.zeros((0, 0), np.int8),
+                bias=layer.bias[part.post] if part.holds_neurons else np.zeros(n_neurons, np.int32),
                 soma=_soma(part, layer, profile),
-                routes=_routes_of(number, parts, places, len(layers) - 1),
-                value_bits=0 if part.holds_neurons else profile.partial_sum_bits.value,
-                watch=np.arange(part.first_post, part.last_post, dtype=np.int32)
-                if part.holds_neurons and part.layer == len(layers) - 2
+                routes=tables[number],
+                value_bits=layer.value_bits if part.holds_neurons else profile.partial_sum_bits.value,
+                value_kind=layer.value_kind if part.holds_neurons else 0,
+                table=layer.table if part.holds_neurons else np.zeros(0, np.int32),
+                watch=(watched[part.layer] + part.post).astype(np.int32)
+                if part.holds_neurons and part.layer in watched
                 else np.zeros(0, np.int32),
             )
         )
-    n_inputs, n_outputs = layers[0].weight.shape[0], layers[-1].weight.shape[1]
-    inputs = [
-        (unit, number, unit - part.first_pre)
-        for number, part in enumerate(parts)
-        if part.layer == 0 and part.holds_weights
-        for unit in range(part.first_pre, part.last_pre)
-    ]
-    inputs.sort(key=lambda row: row[:2])
-    grid = assemble(cores, places, np.array(inputs, INPUT_DTYPE), n_inputs, n_outputs, profile)
-    return Program(profile, list(layers), parts, cores, places, grid, n_inputs, n_outputs)
+    n_inputs = n_units(network.inputs)
+    rows = [np.zeros(0, INPUT_DTYPE)]
+    for wire in wires:
+        if wire.source == PORT:
+            table = np.zeros(len(wire.neuron), INPUT_DTYPE)
+            table["unit"], table["core"], table["axon"] = wire.neuron, wire.target, wire.axon
+            rows.append(table)
+    inputs = np.concatenate(rows)
+    inputs = inputs[np.lexsort((inputs["core"], inputs["unit"]))]
+    grid = assemble(cores, places, inputs, n_inputs, n_outputs, profile)
+
+    def named(firsts: dict[int, int]) -> dict[str, slice]:
+        layers = network.layers
+        return {layers[k].name: slice(first, first + n_units(layers[k].shape)) for k, first in firsts.items()}
+
+    return Program(
+        profile,
+        network,
+        woven,
+        offsets,
+        parts,
+        cores,
+        places,
+        grid,
+        n_inputs,
+        n_outputs,
+        named(outputs),
+        named(watched),
+    )
 
 
-def reweigh(program: Program, layers: Sequence[QuantisedLayer]) -> int:
-    """Write new weights, thresholds and leaks into a program, in place; no route changes.
+def _core_name(network: QuantisedNetwork, part: Part) -> str:
+    """Say which part of which layer a core is, for messages."""
+    units = part.axon_unit[part.axon_unit >= 0]
+    came = f"{units.min()}:{units.max() + 1}" if len(units) else "sums"
+    return f"{network.layers[part.layer].name} {came} to {part.post.min()}:{part.post.max() + 1}"
+
+
+def reweigh(program: Program, network: QuantisedNetwork) -> int:
+    """Write new weights, thresholds, leaks and biases into a program, in place; no route changes.
 
     Returns
     -------
@@ -384,48 +492,47 @@ def reweigh(program: Program, layers: Sequence[QuantisedLayer]) -> int:
     Raises
     ------
     ConfigError
-        If the layers have other shapes than those compiled.
+        If the network has another structure than the one compiled.
     """
-    got, wanted = [layer.weight.shape for layer in layers], [layer.weight.shape for layer in program.layers]
-    spiking = [layer.v_threshold is not None for layer in layers]
-    if got != wanted or spiking != [layer.v_threshold is not None for layer in program.layers]:
-        raise ConfigError(f"new weights of shapes {got}, wanted {wanted}; compile the network anew")
+    old = program.network
+    fits = (
+        len(network.layers) == len(old.layers)
+        and len(network.links) == len(old.links)
+        and all(
+            (new.shape, new.soma.fire_type) == (was.shape, was.soma.fire_type)
+            for new, was in zip(network.layers, old.layers, strict=True)
+        )
+        and all(
+            (new.source, new.target, type(new.topology), np.shape(weight_of(new.topology)))
+            == (was.source, was.target, type(was.topology), np.shape(weight_of(was.topology)))
+            for new, was in zip(network.links, old.links, strict=True)
+        )
+    )
+    if not fits:
+        raise ConfigError(
+            f"new weights of shapes {[np.shape(weight_of(link.topology)) for link in network.links]}, wanted "
+            f"{[np.shape(weight_of(link.topology)) for link in old.links]}; compile the network anew"
+        )
+    old.layers[:] = network.layers
+    old.links[:] = network.links
+    program.woven.layers[: len(old.layers)] = network.layers
+    for k, link in enumerate(network.links):
+        program.woven.links[k] = program.woven.links[k]._replace(topology=link.topology)
     for number, part in enumerate(program.parts):
-        layer = layers[part.layer]
-        if part.holds_weights:
-            block = layer.weight[part.first_pre : part.last_pre, part.first_post : part.last_post]
-            weigh_core(program.grid, number, block)
+        if part.holds_weights and part.layer < len(old.layers):
+            weigh_core(program.grid, number, _block(program.woven, part))
+        layer = program.woven.layers[part.layer]
         write_soma(program.grid, number, _soma(part, layer, program.profile))
-    program.layers[:] = layers
+        if part.holds_neurons:
+            program.grid.bias[neurons_of(program.grid, number)] = layer.bias[part.post]
+            reach = np.abs(layer.bias[part.post].astype(np.int64)).max(initial=0)
+            program.grid.cores["bias_reach"][number] = int(reach)
     return program_bytes(program)
 
 
 def program_bytes(program: Program) -> int:
     """Count the bytes of weights and soma parameters."""
-    n_weights = sum(layer.weight.size for layer in program.layers)
-    return n_weights + SOMA_BYTES * sum(part.holds_neurons for part in program.parts)
-
-
-def report(program: Program) -> dict[str, float | str]:
-    """Sum up a program before it runs: cores, memory, scales, estimates. Keyed by words for a table."""
-    profile = program.profile
-    n_cores = len(program.cores)
-    words: dict[str, float | str] = {
-        "profile": profile.name,
-        "cores used": n_cores,
-        "cores there": profile.n_cores,
-        "partial-sum cores": sum(not part.holds_neurons for part in program.parts),
-        "weight bytes used": sum(core.weight.size for core in program.cores),
-        "weight bytes of these cores": n_cores * profile.axons_per_core.value * profile.neurons_per_core.value,
-        "routes": sum(len(core.routes) for core in program.cores) + len(program.grid.input_lines),
-    }
-    if profile.core_power_high_mw.value:
-        # busy cores times the public range per core; an estimate, nothing was measured
-        words["estimated power low mW"] = n_cores * profile.core_power_low_mw.value
-        words["estimated power high mW"] = n_cores * profile.core_power_high_mw.value
-    for number, layer in enumerate(program.layers):
-        words[f"layer{number} scale"] = layer.scale
-        words[f"layer{number} alpha"] = layer.alpha
-        if layer.v_threshold is not None:
-            words[f"layer{number} threshold"] = layer.v_threshold
-    return words
+    n_weights = sum(int(np.size(weight_of(link.topology))) for link in program.network.links)
+    return n_weights + SOMA_BYTES * sum(
+        part.holds_neurons and part.layer < len(program.network.layers) for part in program.parts
+    )

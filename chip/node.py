@@ -21,19 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chip.compiler import (
-    Program,
-    QuantisedLayer,
-    compile_network,
-    float_layers,
-    program_bytes,
-    quantise,
-    report,
-    reweigh,
-)
+from chip.compiler import Program, compile_network, program_bytes, reweigh
 from chip.grid import DONE, FULL, GridState, clear, fault, new_state, run_phases, spike_room
 from chip.mesh import link_ends, plane_of
 from chip.profile import load_profile
+from chip.quantise import QuantisedLayer, chain, float_layers, quantise
+from chip.report import report
 from neurons.encode import check_events, n_input_units, read_only, unit_of
 from stream.errors import ConfigError
 from stream.jit import kernel
@@ -121,6 +114,7 @@ class ChipNode(Operator):
         self.outputs = {"spikes": Port("spikes"), "answers": Port("answers"), "phases": Port("phases")}
         self.program: Program | None = None
         self.state: GridState | None = None
+        self._layers: list[QuantisedLayer] = []  # in force, as the last mark brought them
         self._book = np.zeros(1, BOOK_DTYPE)
         self._book["time_us"] = np.iinfo(np.int64).min
         self._spikes = np.empty(0, SPIKE_DTYPE)
@@ -241,8 +235,9 @@ class ChipNode(Operator):
             for number, layer in enumerate(float_layers(mark.arrays))
         ]
         book = self._book[0]
-        if self.program is not None and self.state is not None and _shapes(layers) == _shapes(self.program.layers):
-            n_bytes = reweigh(self.program, layers)
+        if self.program is not None and self.state is not None and _shapes(layers) == _shapes(self._layers):
+            n_bytes = reweigh(self.program, chain(layers, self.profile, self.program.network.inputs))
+            self._layers = layers
             self.state.idle[:] = 0  # what did nothing with the old weights may do something with the new
             self.state.clock["still"] = 0
         else:
@@ -254,7 +249,7 @@ class ChipNode(Operator):
             if self.state is not None:
                 book["dropped"] += self.state.clock["n_input"][0]
                 state.totals[:] = self.state.totals  # those of cores and links begin anew: they are others now
-            self._install(program, state)
+            self._install(program, state, layers)
         book["deploys"] += 1
         book["deploy_bytes"] += n_bytes
 
@@ -266,11 +261,11 @@ class ChipNode(Operator):
                 f"chip: layer0.weight has {layers[0].weight.shape[0]} rows, wanted {wanted}: two for each pixel of "
                 f"{self.width} x {self.height}; set width and height to those that the network was trained for"
             )
-        return compile_network(layers, self.profile)
+        return compile_network(chain(layers, self.profile), self.profile)
 
-    def _install(self, program: Program, state: GridState) -> None:
+    def _install(self, program: Program, state: GridState, layers: list[QuantisedLayer]) -> None:
         """Make a program the one that runs."""
-        self.program, self.state = program, state
+        self.program, self.state, self._layers = program, state, layers
         self._spikes = np.empty(4 * spike_room(program.grid), SPIKE_DTYPE)
 
     def _reset(self, t_us: int) -> None:
@@ -281,7 +276,7 @@ class ChipNode(Operator):
             clear(self.program.grid, self.state, t_us + self.phase_us)
 
     def report(self) -> dict[str, float | str]:
-        """Sum up the program in force; see :func:`chip.compiler.report`."""
+        """Sum up the program in force; see :func:`chip.report.report`."""
         return {} if self.program is None else report(self.program)
 
     # -- state ---------------------------------------------------------------------------------------------------------
@@ -290,7 +285,7 @@ class ChipNode(Operator):
         """Return the integers of the network in force, the whole state of the grid, and the counts."""
         arrays: Snapshot = {"book": self._book.view("<i8").copy()}
         if self.program is not None and self.state is not None:
-            for number, layer in enumerate(self.program.layers):
+            for number, layer in enumerate(self._layers):
                 threshold = np.nan if layer.v_threshold is None else layer.v_threshold
                 arrays[f"layer{number}.weight"] = layer.weight.copy()
                 arrays[f"layer{number}.numbers"] = np.array([layer.scale, layer.alpha, threshold], np.float64)
@@ -316,6 +311,7 @@ class ChipNode(Operator):
         if not layers:
             check_shapes("chip", own, snapshot)
             self.program = self.state = None
+            self._layers = []
         else:
             program = self._compile(layers)
             state = new_state(program.grid, self.phase_us, 0)
@@ -328,7 +324,7 @@ class ChipNode(Operator):
                 )
             for name, array in arrays.items():
                 array[...] = snapshot[name]
-            self._install(program, state)
+            self._install(program, state, layers)
         self._book.view("<i8")[:] = snapshot["book"]
 
     def look(self, what: str) -> Snapshot:
@@ -348,7 +344,7 @@ class ChipNode(Operator):
         cores = [(x, y, part.layer) for (x, y), part in zip(program.positions, program.parts, strict=True)]
         ends = [link_ends(plane, int(link)) for link in program.grid.links]
         links = [(*(start or (-1, -1)), *(stop or (-1, -1))) for start, stop in ends]
-        scale = max(1.0, float(state.clock["phase"][0])) / program.layers[-1].scale
+        scale = max(1.0, float(state.clock["phase"][0])) / program.network.layers[-1].scale
         return {
             "cores": np.array(cores, np.int32).reshape(-1, 3),
             "core_ops": state.core_ops.copy(),

@@ -10,18 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chip.profile
-from chip.compiler import (
-    CLIP_FRACTIONS,
-    FloatLayer,
-    QuantisedLayer,
-    compile_network,
-    float_layers,
-    quantise,
-    report,
-    reweigh,
-)
+from chip.compiler import compile_network, reweigh
 from chip.grid import DONE, new_state, probe, run_phases
 from chip.profile import load_profile, shipped_profiles
+from chip.quantise import CLIP_FRACTIONS, FloatLayer, QuantisedLayer, chain, float_layers, quantise
+from chip.report import report
 from stream.errors import CapacityError, ConfigError
 from stream.packet import PHASE_DTYPE, SPIKE_DTYPE
 
@@ -82,9 +75,9 @@ def test_split_and_placed_anyhow_equals_the_whole(sizes, seed):
     layers = random_network(rng, sizes)
     inputs = rng.random((12, sizes[0])) < rng.choice([0.02, 0.3, 1.0])
     found, score, v = run_whole(layers, inputs)
-    program = compile_network(layers, PROFILE)
+    program = compile_network(chain(layers, PROFILE), PROFILE)
     places = rng.permutation(156)[: len(program.cores)]
-    elsewhere = compile_network(layers, PROFILE, [(int(k) % 12, int(k) // 12) for k in places])
+    elsewhere = compile_network(chain(layers, PROFILE), PROFILE, [(int(k) % 12, int(k) // 12) for k in places])
     for compiled in (program, elsewhere):
         got_spikes, got_score, state = run_grid(compiled, inputs)
         if len(sizes) > 2:
@@ -95,7 +88,7 @@ def test_split_and_placed_anyhow_equals_the_whole(sizes, seed):
 
 
 def test_digit_network_takes_ten_axon_groups():
-    program = compile_network(random_network(np.random.default_rng(0), (2312, 200, 10)), PROFILE)
+    program = compile_network(chain(random_network(np.random.default_rng(0), (2312, 200, 10)), PROFILE), PROFILE)
     assert len(program.cores) == 12
     assert sum(not part.holds_neurons for part in program.parts) == 10
     assert program.grid.cores["value_bits"].tolist() == [24] * 10 + [28, 28]
@@ -105,14 +98,14 @@ def test_digit_network_takes_ten_axon_groups():
 
 
 def test_more_neurons_than_a_core_get_copies_of_every_spike():
-    program = compile_network(random_network(np.random.default_rng(0), (10, 300, 2)), PROFILE)
+    program = compile_network(chain(random_network(np.random.default_rng(0), (10, 300, 2)), PROFILE), PROFILE)
     _, _, state = run_grid(program, np.ones((1, 10), bool))
     assert state.totals["spikes_in"][0] == 20  # ten lines, two neuron groups
 
 
 def test_reweighing_equals_compiling_anew():
     rng = np.random.default_rng(3)
-    first, second = random_network(rng, (300, 270, 4)), random_network(rng, (300, 270, 4))
+    first, second = (chain(random_network(rng, (300, 270, 4)), PROFILE) for _ in range(2))
     program = compile_network(first, PROFILE)
     n_bytes = reweigh(program, second)
     anew = compile_network(second, PROFILE)
@@ -120,7 +113,7 @@ def test_reweighing_equals_compiling_anew():
         assert np.array_equal(one, other)
     assert n_bytes == 300 * 270 + 270 * 4 + 3 * 16  # two groups of hidden neurons and the readout: three somas
     with pytest.raises(ConfigError, match="compile the network anew"):
-        reweigh(program, random_network(rng, (300, 269, 4)))
+        reweigh(program, chain(random_network(rng, (300, 269, 4)), PROFILE))
 
 
 @settings(max_examples=30, deadline=None)
@@ -145,7 +138,7 @@ def test_no_leak_and_no_weights():
     layer = quantise(FloatLayer(np.zeros((3, 2), np.float32), 1e12, None), 1000, PROFILE, "layer0")
     assert layer.alpha == 256
     assert not layer.weight.any()
-    program = compile_network([layer], PROFILE)
+    program = compile_network(chain([layer], PROFILE), PROFILE)
     assert program.cores[0].soma.leak_mode == 0
 
 
@@ -159,7 +152,7 @@ def test_too_large_a_network_names_the_layer(sizes, message):
         for k, shape in enumerate(pairwise(sizes))
     ]
     with pytest.raises(CapacityError, match=message):
-        compile_network(layers, PROFILE)
+        compile_network(chain(layers, PROFILE), PROFILE)
 
 
 def test_threshold_that_no_membrane_holds():
@@ -205,12 +198,14 @@ def test_every_number_of_a_profile_says_where_it_comes_from(name):
 def test_the_larger_core_of_the_other_profile_holds_a_layer_whole():
     layers = random_network(np.random.default_rng(5), (600, 200, 10))
     profile = load_profile("tianjicx")
-    program = compile_network(layers, profile)
+    program = compile_network(chain(layers, profile), profile)
     assert len(program.cores) == 2  # 600 x 200 bytes fit one core of 144 KiB
     inputs = np.random.default_rng(6).random((9, 600)) < 0.1
     found, score, _ = run_grid(program, inputs)
     # the same network over ten small cores is a phase later, and says the same
-    later, _, _ = run_grid(compile_network(layers, PROFILE), np.concatenate([inputs, np.zeros((1, 600), bool)]))
+    later, _, _ = run_grid(
+        compile_network(chain(layers, PROFILE), PROFILE), np.concatenate([inputs, np.zeros((1, 600), bool)])
+    )
     assert [(phase + 1, unit) for phase, unit in found if phase < 9] == [pair for pair in later if pair[0] < 10]
     assert len(found) > 20
     assert score.any()
