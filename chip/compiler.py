@@ -48,7 +48,7 @@ from chip.profile import Profile
 from chip.program import INPUT_DTYPE, GridProgram, assemble, neurons_of, weigh_core, write_soma
 from chip.soma import FIRE_MEMBRANE_BEFORE_RESET, FIRE_SPIKE, RESET_NONE, Soma
 from chip.split import LayerPlan, Part, parts_of, plan_layer
-from neurons.graph import n_units
+from neurons.graph import Shape, n_units
 from neurons.one_to_one import OneToOne
 from stream.errors import CapacityError, ConfigError
 
@@ -75,18 +75,19 @@ class Program(NamedTuple):
     n_outputs: int
     outputs: dict[str, slice]  # layers whose values leave, and on which lines
     watched: dict[str, slice]  # layers whose spikes are reported, and by which numbers
+    multicast: bool
 
 
-def _relay(layer_name: str, source: Layer | None, n: int, number: int) -> Layer:
+def _relay(layer_name: str, source: Layer | None, shape: Shape, number: int) -> Layer:
     """Make a layer that hands on what it gets."""
-    name = f"{layer_name} later by {number}"
+    name, n = f"{layer_name} later by {number}", n_units(shape)
     if source is None or is_spiking(source):
         soma = Soma(reset_mode=RESET_NONE, window_length=0, fire_type=FIRE_SPIKE)
-        return Layer(name, (n,), soma, np.zeros(n, np.int32))
+        return Layer(name, shape, soma, np.zeros(n, np.int32))
     half = 1 << 27
     soma = Soma(v_threshold=half - 1, reset_mode=RESET_NONE, window_length=0, fire_type=FIRE_MEMBRANE_BEFORE_RESET)
     bits = source.value_bits or (8 if len(source.table) else 0)
-    return Layer(name, (n,), soma, np.zeros(n, np.int32), value_bits=bits, sent_scale=source.sent_scale)
+    return Layer(name, shape, soma, np.zeros(n, np.int32), value_bits=bits, sent_scale=source.sent_scale)
 
 
 def _name(network: QuantisedNetwork, number: int) -> str:
@@ -146,9 +147,9 @@ def _weave(network: QuantisedNetwork, plans: list[LayerPlan], offsets: list[int]
             return source
         if (source, wait) not in relays:
             before = later(source, wait - 1)
-            n = n_units(sender_shape(network, source))
+            shape = sender_shape(network, source)
             sender = None if source == INPUT_LAYER else network.layers[source]
-            layers.append(_relay(_name(network, source), sender, n, wait))
+            layers.append(_relay(_name(network, source), sender, shape, wait))
             number = relays[source, wait] = len(layers) - 1
             links.append(Link(before, number, OneToOne(1)))
             # input is there at once, so its first relay has no phase to gain; see below
@@ -471,6 +472,7 @@ def compile_network(
         n_outputs,
         named(outputs),
         named(watched),
+        multicast,
     )
 
 

@@ -41,6 +41,7 @@ from stream.errors import CapacityError
 from stream.jit import inline_kernel, kernel
 
 __all__ = [
+    "COUNT_DTYPE",
     "DONE",
     "FULL",
     "NOWHERE",

@@ -16,17 +16,18 @@ Marks
             readout's membrane over the phases since the last reset (ties: the lowest; -1 if no phase ran).
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chip.compiler import Program, compile_network, program_bytes, reweigh
-from chip.grid import DONE, FULL, GridState, clear, fault, new_state, run_phases, spike_room
+from chip.grid import GridState, clear, new_state
 from chip.mesh import link_ends, plane_of
 from chip.profile import load_profile
 from chip.quantise import QuantisedLayer, chain, float_layers, quantise
 from chip.report import report
+from chip.run import Buffers, Output, advance, answer_of, buffers_for
 from neurons.encode import check_events, n_input_units, read_only, unit_of
 from stream.errors import ConfigError
 from stream.jit import kernel
@@ -46,7 +47,6 @@ from stream.packet import (
 
 __all__ = ["ChipNode"]
 
-ROWS = 1024  # rows of the phase table filled before Python is entered to hand them on
 LAYER_NUMBERS = 3  # scale, alpha, threshold (nan for the readout)
 BOOK_DTYPE = np.dtype(
     [
@@ -62,13 +62,6 @@ BOOK_DTYPE = np.dtype(
         ("deploy_bytes", "<i8"),
     ]
 )
-
-
-class _Output(NamedTuple):
-    """What a run of phases produced."""
-
-    spikes: NDArray[np.void]
-    rows: NDArray[np.void]
 
 
 @kernel
@@ -117,9 +110,7 @@ class ChipNode(Operator):
         self._layers: list[QuantisedLayer] = []  # in force, as the last mark brought them
         self._book = np.zeros(1, BOOK_DTYPE)
         self._book["time_us"] = np.iinfo(np.int64).min
-        self._spikes = np.empty(0, SPIKE_DTYPE)
-        self._rows = np.empty(ROWS, PHASE_DTYPE)
-        self._progress = np.zeros(3, np.int64)
+        self._buffers: Buffers | None = None
 
     # -- the stream ----------------------------------------------------------------------------------------------------
 
@@ -175,13 +166,10 @@ class ChipNode(Operator):
             self._advance(np.empty(0, SPIKE_DTYPE), int(self._book["end_us"][0]), emit)
 
     def answer(self) -> int:
-        """Return the class with the largest score since the last reset, -1 if no phase ran.
-
-        The time average is the sum over a number of phases that is the same for all, so the exact integer sum decides.
-        """
-        if self.state is None or self.state.clock["phase"][0] == 0:
+        """Return the class with the largest score since the last reset, -1 if no phase ran."""
+        if self.program is None or self.state is None:
             return -1
-        return int(np.argmax(self.state.score))
+        return answer_of(self.program, self.state)
 
     def _begin(self, t_us: int) -> None:
         """Remember where the outputs' spans begin."""
@@ -205,26 +193,11 @@ class ChipNode(Operator):
         emit("spikes", Packet(output.spikes, start_us, end_us, origin_ns))
         emit("phases", Packet(output.rows, start_us, end_us, origin_ns))
 
-    def _run(self, incoming: NDArray[np.void], until_us: int) -> _Output:
-        """Call the kernel until everything is taken in and every phase has run."""
-        spikes: list[NDArray[np.void]] = []
-        rows: list[NDArray[np.void]] = []
-        if self.program is None or self.state is None:
-            return _Output(np.empty(0, SPIKE_DTYPE), np.empty(0, PHASE_DTYPE))
-        progress = self._progress
-        progress[:] = 0
-        while True:
-            status = run_phases(
-                self.program.grid, self.state, incoming, until_us, self.strict, self._spikes, self._rows, progress
-            )
-            spikes.append(self._spikes[: progress[1]].copy())
-            rows.append(self._rows[: progress[2]].copy())
-            progress[1:] = 0
-            if status == DONE:
-                return _Output(np.concatenate(spikes), np.concatenate(rows))
-            if status != FULL:
-                names = [core.name for core in self.program.cores]
-                raise fault(status, self.state, names, self.program.positions, incoming, int(progress[0]))
+    def _run(self, incoming: NDArray[np.void], until_us: int) -> Output:
+        """Run until everything is taken in and every phase has run."""
+        if self.program is None or self.state is None or self._buffers is None:
+            return Output(np.empty(0, SPIKE_DTYPE), np.empty(0, PHASE_DTYPE))
+        return advance(self.program, self.state, incoming, until_us, self.strict, self._buffers)
 
     # -- programs ------------------------------------------------------------------------------------------------------
 
@@ -266,7 +239,7 @@ class ChipNode(Operator):
     def _install(self, program: Program, state: GridState, layers: list[QuantisedLayer]) -> None:
         """Make a program the one that runs."""
         self.program, self.state, self._layers = program, state, layers
-        self._spikes = np.empty(4 * spike_room(program.grid), SPIKE_DTYPE)
+        self._buffers = buffers_for(program)
 
     def _reset(self, t_us: int) -> None:
         """Put the chip at rest; the first phase begins at ``t_us``."""

@@ -15,7 +15,7 @@ import msgspec
 
 from stream.errors import ConfigError
 
-__all__ = ["Confidence", "Profile", "Quantity", "load_profile", "shipped_profiles"]
+__all__ = ["Confidence", "Profile", "Quantity", "check_profile", "load_profile", "shipped_profiles"]
 
 T = TypeVar("T")
 
@@ -109,11 +109,11 @@ def load_profile(name_or_path: str | Path) -> Profile:
             f"chip profile {path.name}: {error}; every field of chip.profile.Profile is a table "
             f"{{value, source, confidence}}"
         ) from None
-    _check(path.name, profile)
+    check_profile(path.name, profile)
     return profile
 
 
-def _check(file: str, profile: Profile) -> None:
+def check_profile(file: str, profile: Profile) -> None:
     """Raise ConfigError where the emulator cannot follow a profile."""
     # The kernels are written for these two; a profile that asks for others would be silently wrong.
     for field, wanted in (("weight_bits", 8), ("accumulator_bits", 32)):

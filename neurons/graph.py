@@ -46,6 +46,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from neurons.activation import FUNCTIONS, ActivationUnits
 from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution
 from neurons.current_lif import CurrentLIFUnits
@@ -91,6 +92,7 @@ Model: TypeAlias = (
     | IntegrateFireUnits
     | IzhikevichUnits
     | ThresholdUnits
+    | ActivationUnits
 )
 Topology: TypeAlias = Dense | Convolution | Pooling | Sparse | Inhibition | OneToOne
 
@@ -255,6 +257,10 @@ def _check_model(subject: str, population: Population) -> None:
         if name == "reset":
             if value not in ("soft", "hard"):
                 raise ConfigError(f"{subject} reset: got {value!r}, wanted 'soft' or 'hard'")
+            continue
+        if name == "function":
+            if value not in FUNCTIONS:
+                raise ConfigError(f"{subject} function: got {value!r}, wanted one of {', '.join(FUNCTIONS)}")
             continue
         if name in ("refractory_us", "step_us"):
             lowest = 1 if name == "step_us" else 0

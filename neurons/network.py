@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from neurons.activation import ActivationUnits
 from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution
 from neurons.crossing import pulse_height
@@ -257,6 +258,11 @@ def _rows_of(population: Population) -> _Rows:
         constant = spread(model.a, model.b, model.c, model.d, model.v_peak, model.drive)
         v, w = resting_point(constant[1], constant[5], constant[2])
         return _Rows(IZHIKEVICH, 0, constant[4], nothing, nothing, v, w, constant)
+    if isinstance(model, ActivationUnits):
+        raise ConfigError(
+            f"population '{population.name}': artificial units send values once a phase, not spikes; they run on the "
+            f"chip (hebbstream chip compile)"
+        )
     threshold, reset = unit_values(model.v_threshold, shape), unit_values(model.v_reset, shape)
     down = threshold - reset if model.reset == "soft" else reset
     if isinstance(model, IntegrateFireUnits):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stream.chip import chip
 from stream.evaluate import app as evaluations
 from stream.net import net
 from stream.train import train
@@ -36,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(net, name="net")
+app.add_typer(chip, name="chip")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Metrics = Annotated[int | None, typer.Option(help="Prometheus endpoint on this port of the loopback address.")]

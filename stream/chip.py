@@ -1,0 +1,336 @@
+"""Commands about the chip: ``hebbstream chip compile NET``, ``chip run PROGRAM EVENTS``, ``chip report PROGRAM``.
+
+NET is a network file of ours or a ``.nir`` file, as for ``hebbstream net``. A program is one file
+(``chip.program_file``): the network in integers, the chip, and where each core stands.
+
+Without ``--calibrate`` scales come from the weights alone, and the placement takes all units to be equally busy. With
+it, recordings (FOLDER/LABEL/RECORDING, or single files) set scales, thresholds and the placement, and are run once more
+on the finished program: what that took, and how its answers compare with the float network's, stands in the report.
+"""
+
+import functools
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stream.net import DtUs, FeedbackDelayUs, Net, Reset, Step, TimeUnitUs, load_net
+
+if TYPE_CHECKING:
+    from chip.compiler import Program
+    from chip.program_file import Expected
+    from chip.run import Measured
+
+__all__ = ["chip"]
+
+chip = typer.Typer(
+    help="The many-core chip: bring a network onto it, run it, and see what it takes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+ProgramFile = Annotated[Path, typer.Argument(help="A program, written by `hebbstream chip compile`.")]
+ASSUMED_HZ, ASSUMED_PHASES = 20.0, 200  # input where nobody has a recording
+
+
+def _recordings(path: Path, limit: int | None, program_inputs: Any, phase_us: int) -> tuple[list[Any], list[int]]:
+    """Read recordings, cut in phases, and their labels (-1: none)."""
+    from stream.errors import ConfigError
+
+    graph, observe = importlib.import_module("neurons.graph"), importlib.import_module("chip.observe")
+    n_inputs = graph.n_units(program_inputs)
+    path = path.expanduser()
+    if len(program_inputs) != 3 or program_inputs[2] > 2:
+        spikes = importlib.import_module("stream.net")._spikes(path, n_inputs)
+        return observe.in_phases([spikes], n_inputs, phase_us), [-1]
+    height, width, channels = program_inputs
+    read = importlib.import_module("sources.event_file").read_events
+    if path.is_dir():
+        module = importlib.import_module("sources.folder")
+        found = module.recordings_of(module.Part(path=str(path), limit=limit))
+        paths, labels = [entry.path for entry in found], [entry.label for entry in found]
+    else:
+        paths, labels = [path], [-1]
+    items = []
+    for entry in paths:
+        events = read(entry, width=width, height=height)
+        if (events.width, events.height) != (width, height):
+            raise ConfigError(
+                f"{entry}: is of a sensor of {events.width}x{events.height} pixels, wanted {width}x{height}"
+            )
+        items.append(_units(events.events, width, channels))
+    return observe.in_phases(items, n_inputs, phase_us), labels
+
+
+def _units(events: Any, width: int, channels: int) -> Any:
+    """Turn events into spikes of input lines."""
+    import numpy as np
+
+    spikes = np.zeros(len(events), importlib.import_module("stream.packet").SPIKE_DTYPE)
+    spikes["t"] = events["t"]
+    place = events["y"].astype(np.int64) * width + events["x"]
+    spikes["unit"] = place * channels + (events["p"] if channels == 2 else 0)
+    return spikes
+
+
+@chip.command("compile")
+def compile_(
+    network: Net,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The program to write.")],
+    profile: Annotated[str, typer.Option("--profile", "-p", help="A chip: tianjic-2019, tianjicx, a .toml file.")] = (
+        "tianjic-2019"
+    ),
+    phase_us: Annotated[int, typer.Option("--phase-us", min=1, help="Length of a phase, us.")] = 1000,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Recordings that set scales, thresholds and places: a folder, or a file.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use so many of them, all labels alike.")] = 40,
+    placement: Annotated[str, typer.Option(help="annealed, nearest, rows or random.")] = "annealed",
+    seed: Annotated[int, typer.Option(min=0, help="Of the placement.")] = 1,
+    multicast: Annotated[bool, typer.Option(help="Packets to cores in a line share the way.")] = True,
+    dt_us: DtUs = None,
+    step: Step = "impulse",
+    reset: Reset = None,
+    feedback_delay_us: FeedbackDelayUs = 1,
+    time_unit_us: TimeUnitUs = 1e6,
+    as_json: Json = False,
+) -> None:
+    """Bring a network onto the chip: quantise, split, place, route."""
+    from stream.errors import ConfigError
+
+    if out.expanduser().is_dir() or not out.expanduser().parent.is_dir():
+        raise ConfigError(f"--out {out}: wanted a file in a folder that is there")
+    graph = load_net(
+        network, dt_us=dt_us, step=step, reset=reset, feedback_delay_us=feedback_delay_us, time_unit_us=time_unit_us
+    )
+    known = importlib.import_module("chip.profile").load_profile(profile)
+    if phase_us < known.shortest_phase_us:
+        raise ConfigError(f"--phase-us {phase_us}: {known.name} needs {known.shortest_phase_us} us or more")
+    quantise, compiler = importlib.import_module("chip.quantise"), importlib.import_module("chip.compiler")
+    observe, run_ = importlib.import_module("chip.observe"), importlib.import_module("chip.run")
+    files = importlib.import_module("chip.program_file")
+    observed, rates = None, None
+    phases: list[Any] = []
+    labels: list[int] = []
+    if calibrate is not None:
+        phases, labels = _recordings(calibrate, limit, graph.inputs, phase_us)
+        observed = observe.observe(graph, phases, phase_us)
+        rates = observed.spikes_per_phase
+    quantised = quantise.quantise_graph(graph, known, phase_us=phase_us, observed=observed)
+    program = compiler.compile_network(
+        quantised, known, placement=placement, seed=seed, multicast=multicast, spikes=rates
+    )
+    expected = files.Expected(None, None, None)
+    measured = None
+    if calibrate is not None and observed is not None:
+        measured = run_.measure(program, phases, f"{len(phases)} recordings of {calibrate.name}")
+        expected = compare(program, observed, measured, labels)
+    files.save_program(out, program, measured, expected)
+    _show(program, measured, expected, as_json=as_json, also={"program": str(out)})
+
+
+def compare(program: "Program", observed: Any, measured: "Measured", labels: list[int]) -> "Expected":
+    """Compare the chip's answers with the float network's, in phases, on the recordings that were observed."""
+    import numpy as np
+
+    make: Callable[..., Expected] = importlib.import_module("chip.program_file").Expected
+    if not program.outputs:
+        return make(None, None, None)
+    name = list(program.outputs)[-1]
+    sent = observed.sent[name] * observed.is_there[..., None]
+    floats = np.argmax(sent.sum(axis=1), axis=1)
+    answers = measured.answers[: len(floats)]
+    right = np.array(labels[: len(floats)])
+    if np.any(right < 0):
+        return make(float(np.mean(answers == floats)), None, None)
+    return make(float(np.mean(answers == floats)), float(np.mean(answers == right)), float(np.mean(floats == right)))
+
+
+@chip.command()
+def run(
+    program: ProgramFile,
+    events: Annotated[str, typer.Argument(help="An event file; or spikes (.npz: t, unit), where it takes spikes.")],
+    out: Annotated[Path | None, typer.Option(help="An .npz archive for the spikes: NAME.t, NAME.unit.")] = None,
+    strict: Annotated[bool, typer.Option(help="Stop where a sum or potential overflows, else count it.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Run events through a program, and tell what came out and what it took."""
+    import numpy as np
+
+    from stream.errors import ConfigError
+
+    if out is not None and (out.suffix != ".npz" or not out.expanduser().parent.is_dir()):
+        raise ConfigError(f"--out {out}: wanted a file that ends in .npz, in a folder that is there")
+    saved = importlib.import_module("chip.program_file").load_program(program)
+    run_, grid = importlib.import_module("chip.run"), importlib.import_module("chip.grid")
+    made: Program = saved.program
+    inputs, phase_us = made.network.inputs, made.network.phase_us
+    state, buffers = None, run_.buffers_for(made)
+    spikes: list[Any] = []
+    n_events, last_us = 0, 0
+    begun = time.perf_counter()
+    for items in _pieces(events, inputs):
+        if not len(items):
+            continue
+        if state is None:
+            state = grid.new_state(made.grid, phase_us, int(items["t"][0]) + phase_us)
+        n_events, last_us = n_events + len(items), int(items["t"][-1])
+        spikes.append(run_.advance(made, state, items, last_us, strict, buffers).spikes)
+    if state is None:
+        raise ConfigError(f"{events}: there was nothing to run")
+    late = max(made.offsets[: len(made.network.layers)]) + 1
+    nothing = np.zeros(0, importlib.import_module("stream.packet").SPIKE_DTYPE)
+    spikes.append(run_.advance(made, state, nothing, last_us + late * phase_us, strict, buffers).spikes)
+    wall_s = time.perf_counter() - begun
+    fired = np.concatenate(spikes)
+    by_layer = {
+        name: fired[(fired["unit"] >= lines.start) & (fired["unit"] < lines.stop)]
+        for name, lines in made.watched.items()
+    }
+    if out is not None:
+        columns = {}
+        for name, mine in by_layer.items():
+            columns[f"{name}.t"] = mine["t"].copy()
+            columns[f"{name}.unit"] = mine["unit"] - made.watched[name].start
+        np.savez(out.expanduser(), **columns)
+    scores = {name: state.score[lines].tolist() for name, lines in made.outputs.items()}
+    totals = {name: int(state.totals[name][0]) for name in run_.TOTALS}
+    found = {
+        "program": str(program),
+        "events": n_events,
+        "answer": run_.answer_of(made, state),
+        "scores": scores,
+        "spikes": {name: len(mine) for name, mine in by_layer.items()},
+        **totals,
+        "wall_s": wall_s,
+    }
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(f"{n_events:,} events, {totals['phases']:,} phases of {phase_us:,} us in {wall_s:.2f} s")
+    if scores:
+        print(f"answer {found['answer']}; scores " + ", ".join(f"{name} {values}" for name, values in scores.items()))
+    for name, n in found["spikes"].items():
+        print(f"{name}: {n:,} spikes")
+    for name, value in totals.items():
+        print(f"{name.replace('_', ' '):>14}  {value:,}")
+
+
+def _pieces(events: str, inputs: Any) -> Iterator[Any]:
+    """Read events or spikes, piece by piece, as spikes of input lines."""
+    from stream.errors import ConfigError
+
+    n_units = importlib.import_module("neurons.graph").n_units
+    if len(inputs) != 3 or inputs[2] > 2:
+        yield importlib.import_module("stream.net")._spikes(Path(events).expanduser(), n_units(inputs))
+        return
+    height, width, channels = inputs
+    files = importlib.import_module("sources.event_file")
+    source: Iterable[Any] = files.open_events(events, files.Reading(width=width, height=height))
+    got = (getattr(source, "width", width), getattr(source, "height", height))
+    if got != (width, height):
+        raise ConfigError(
+            f"{events}: is of a sensor of {got[0]}x{got[1]} pixels, and the program takes {width}x{height}"
+        )
+    yield from (_units(items, width, channels) for items in source)
+
+
+@chip.command()
+def report(
+    program: ProgramFile,
+    events: Annotated[
+        Path | None,
+        typer.Option(help="Run these first: a file, or FOLDER/LABEL/RECORDING. Default: what was run last."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Run so many of a folder.")] = 40,
+    picture: Annotated[Path | None, typer.Option(help="Draw the grid to this file: .png, .svg, .pdf.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what a program takes: cores, memory, traffic, time and energy."""
+    saved = importlib.import_module("chip.program_file").load_program(program)
+    run_ = importlib.import_module("chip.run")
+    made, measured = saved.program, saved.measured
+    network = made.network
+    if events is not None:
+        phases, _ = _recordings(events, limit, network.inputs, network.phase_us)
+        measured = run_.measure(made, phases, f"{len(phases)} recordings of {events.name}")
+    elif measured is None:
+        phases = run_.poisson(made.n_inputs, network.phase_us, ASSUMED_HZ, ASSUMED_PHASES, 1)
+        words = f"assumed input, {ASSUMED_HZ:g} Hz on every line for {ASSUMED_PHASES} phases"
+        measured = run_.measure(made, phases, words)
+    if picture is not None:
+        draw = importlib.import_module("chip.picture").draw
+        draw(picture.expanduser(), made, measured, f"{program.stem} on {made.profile.name}")
+    _show(made, measured, saved.expected, as_json=as_json, also={"picture": str(picture)} if picture else {})
+
+
+def _show(
+    program: "Program", measured: "Measured | None", expected: "Expected", *, as_json: bool, also: dict[str, str]
+) -> None:
+    """Print a report."""
+    found = importlib.import_module("chip.report").describe(program, measured)
+    found = {**also, **found, "expected": expected._asdict()}
+    if as_json:
+        print(json.dumps(found))
+        return
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    say = functools.partial(console.print, highlight=False)
+    say(
+        f"{found['profile']}: {found['cores']} of {found['cores_there']} cores, {found['neurons']:,} neurons, "
+        f"{found['weights']:,} weights, {found['weight_bytes']:,} of {found['memory_there_bytes']:,} bytes"
+    )
+    table = Table(box=SIMPLE)
+    for name in (
+        "layer",
+        "units",
+        "cores",
+        "of these sum",
+        "weight bytes",
+        "late by phases",
+        "synaptic ops",
+        "packets",
+    ):
+        table.add_column(name, justify="left" if name == "layer" else "right")
+    for row in found["layers"]:
+        cells = [row["units"], row["cores"], row["summing_cores"], row["weight_bytes"], row["latency_phases"]]
+        cells += [row.get("synaptic_ops", ""), row.get("packets", "")]
+        table.add_row(row["layer"], *(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells))
+    console.print(table)
+    if measured is not None:
+        each = found["measured"]
+        say(
+            f"{measured.source}: {measured.phases:,} phases, {each['synaptic_ops']:,} synaptic operations, "
+            f"{each['packets']:,} packets, {each['hops']:,} hops"
+        )
+        limit = f" of {each['phase_clocks']:,}" if each["phase_clocks"] else ""
+        say(
+            f"busiest link {each['busiest_link']:,} packets in a phase, longest phase {each['clocks']:,}{limit} "
+            f"clocks, {each['overruns']:,} phases too long"
+        )
+    words = {
+        "latency_us": "latency, us",
+        "shortest_latency_us": "latency at the shortest phases, us",
+        "power_low_mw": "power, lower end, mW",
+        "power_high_mw": "power, upper end, mW",
+        "power_at_this_load_mw": "power at this load, mW",
+        "energy_per_recording_uj": "energy of a recording at the shortest phases, uJ",
+    }
+    for name, value in found["estimates"].items():
+        if name in words:
+            say(f"estimated {words[name]}: {value:,.4g}")
+    if expected.agreement is not None:
+        say(f"same class as the float network: {100 * expected.agreement:.1f} %")
+    if expected.accuracy is not None and expected.float_accuracy is not None:
+        say(f"right: {100 * expected.accuracy:.1f} % here, {100 * expected.float_accuracy:.1f} % in floats")
+    for name, value in also.items():
+        say(f"{name}: {value}")
