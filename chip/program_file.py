@@ -89,6 +89,9 @@ class Expected(NamedTuple):
     float_accuracy: float | None
 
 
+NOT_COMPARED = Expected(None, None, None)
+
+
 class Saved(NamedTuple):
     """What a file holds."""
 
@@ -101,7 +104,7 @@ def save_program(
     path: str | Path,
     program: Program,
     measured: Measured | None = None,
-    expected: Expected = Expected(None, None, None),
+    expected: Expected = NOT_COMPARED,
 ) -> None:
     """Write a program to a file, whole or not at all."""
     network = program.network
@@ -216,7 +219,7 @@ def load_program(path: str | Path) -> Saved:
     except (TypeError, ValueError, IndexError, OverflowError) as error:  # a number where an array belongs
         raise FormatError(f"program {path}: {error}") from None
     if head.measured is None:
-        return Saved(program, None, Expected(None, None, None))
+        return Saved(program, None, NOT_COMPARED)
     taken = head.measured
     found = {name: array(f"measured.{name}", np.int64, 1) for name in MEASURED}
     wanted = (len(program.cores), len(program.cores), len(program.grid.links), taken.recordings)

@@ -13,18 +13,13 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from stream.net import DtUs, FeedbackDelayUs, Net, Reset, Step, TimeUnitUs, load_net
-
-if TYPE_CHECKING:
-    from chip.compiler import Program
-    from chip.program_file import Expected
-    from chip.run import Measured
 
 __all__ = ["chip"]
 
@@ -135,11 +130,11 @@ def compile_(
     _show(program, measured, expected, as_json=as_json, also={"program": str(out)})
 
 
-def compare(program: "Program", observed: Any, measured: "Measured", labels: list[int]) -> "Expected":
+def compare(program: Any, observed: Any, measured: Any, labels: list[int]) -> Any:
     """Compare the chip's answers with the float network's, in phases, on the recordings that were observed."""
     import numpy as np
 
-    make: Callable[..., Expected] = importlib.import_module("chip.program_file").Expected
+    make = importlib.import_module("chip.program_file").Expected
     if not program.outputs:
         return make(None, None, None)
     name = list(program.outputs)[-1]
@@ -169,7 +164,7 @@ def run(
         raise ConfigError(f"--out {out}: wanted a file that ends in .npz, in a folder that is there")
     saved = importlib.import_module("chip.program_file").load_program(program)
     run_, grid = importlib.import_module("chip.run"), importlib.import_module("chip.grid")
-    made: Program = saved.program
+    made = saved.program
     inputs, phase_us = made.network.inputs, made.network.phase_us
     state, buffers = None, run_.buffers_for(made)
     spikes: list[Any] = []
@@ -270,9 +265,7 @@ def report(
     _show(made, measured, saved.expected, as_json=as_json, also={"picture": str(picture)} if picture else {})
 
 
-def _show(
-    program: "Program", measured: "Measured | None", expected: "Expected", *, as_json: bool, also: dict[str, str]
-) -> None:
+def _show(program: Any, measured: Any, expected: Any, *, as_json: bool, also: dict[str, str]) -> None:
     """Print a report."""
     found = importlib.import_module("chip.report").describe(program, measured)
     found = {**also, **found, "expected": expected._asdict()}
