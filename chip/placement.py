@@ -41,7 +41,7 @@ from stream.jit import kernel
 __all__ = ["PLACEMENTS", "Way", "anneal", "cost_of", "lines_through", "place", "random_places", "row_major"]
 
 PLACEMENTS = ("annealed", "nearest", "rows", "random")
-SWEEPS = 1000  # changes tried for each core
+SWEEPS = 4000  # changes tried for each core
 STARTS = 4  # of these the best; they differ by a good part, and all of them take a fraction of a second
 
 
