@@ -105,8 +105,10 @@ class Scene(ABC):
         """Release files. Idempotent."""
 
 
-def saccade(elapsed_us: int, saccade_us: int, corners: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return where the gaze is on a path of saccades, which start and stop gently.
+def saccade(
+    elapsed_us: int, saccade_us: int, corners: Sequence[tuple[float, float]], *, gentle: bool = True
+) -> tuple[float, float]:
+    """Return where the gaze is on a path of saccades.
 
     Parameters
     ----------
@@ -116,10 +118,12 @@ def saccade(elapsed_us: int, saccade_us: int, corners: Sequence[tuple[float, flo
         Time of each.
     corners
         x, y of where they begin and end: one more than there are saccades.
+    gentle
+        Whether they start and stop gently; else at constant speed.
     """
     leg = min(max(elapsed_us, 0) // saccade_us, len(corners) - 2)
     s = min(max(elapsed_us / saccade_us - leg, 0.0), 1.0)
-    eased = s * s * s * (10.0 + s * (6.0 * s - 15.0))
+    eased = s * s * s * (10.0 + s * (6.0 * s - 15.0)) if gentle else s
     (ax, ay), (bx, by) = corners[leg], corners[leg + 1]
     return ax + eased * (bx - ax), ay + eased * (by - ay)
 

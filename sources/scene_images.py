@@ -45,6 +45,8 @@ class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ----------
     passes
         How often each is shown; None = without end.
+    skip
+        Leave out the first so many of a file of MNIST's, which are kept for something else.
     size
         Their longer side, in smaller sides of the sensor: 28 of N-MNIST's 34 pixels. What stands out is not seen, so
         from about 1.5 on a picture fills the view throughout the saccades.
@@ -52,6 +54,8 @@ class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Swap black and white: a dark drawing on paper becomes a bright one on dark ground.
     gamma, black
         What the values of a pixel mean; see the module. ``gamma`` 1 = they are light already.
+    blur
+        Deviation of the lens's blur, pixels of the sensor.
     saccade_us
         Time of each saccade.
     reach
@@ -59,16 +63,22 @@ class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     corners
         x, y of where they begin and end, in units of the reach, within -4 and 4; (0, 0) is the middle. The default is
         N-MNIST's triangle.
+    gentle
+        Whether each starts and stops gently, as an eye does; else it goes at constant speed, so that many short ones
+        are a path that was measured (``sources.nmnist_camera``).
     """
 
     passes: int | None = None
+    skip: int = 0
     size: float = 28 / 34
     invert: bool = False
     gamma: float = 2.2
     black: float = 0.1
+    blur: float = 0.0
     saccade_us: int = 100_000
     reach: float = 6 / 34
     corners: tuple[tuple[float, float], ...] = TRIANGLE
+    gentle: bool = True
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -161,6 +171,17 @@ def _read_labelled_idx(path: Path) -> tuple[NDArray[np.uint8], list[int]]:
     return images, labels.tolist()
 
 
+def _blurred(light: NDArray[np.float32], deviation: float) -> NDArray[np.float32]:
+    """Blur by a Gaussian, cut off at four deviations; at the border light goes on as it is there."""
+    far = math.ceil(4.0 * deviation)
+    bell = np.exp(-0.5 * (np.arange(-far, far + 1) / deviation) ** 2)
+    bell /= bell.sum()
+    padded = np.pad(light.astype(np.float64), far, mode="edge")
+    rows = sum(part * padded[k : k + light.shape[0]] for k, part in enumerate(bell))
+    both = sum(part * rows[:, k : k + light.shape[1]] for k, part in enumerate(bell))
+    return np.asarray(both, np.float32)
+
+
 class ImageScene(FileScene):
     """Pictures seen through saccades; ``path`` is a folder (see ``scene_files``), an image, or MNIST's images file.
 
@@ -178,20 +199,30 @@ class ImageScene(FileScene):
         far = max((abs(part) for corner in images.corners for part in corner), default=0.0)
         if (
             not (0.0 < images.size <= 16.0 and 0.0 <= images.reach <= 4.0 and far <= 4.0)
+            or not 0.0 <= images.blur <= 16.0
             or len(images.corners) < 2
             or not 0 < images.saccade_us <= 1_000_000_000
         ):
             raise ConfigError(
-                f"{subject}: got size {images.size}, reach {images.reach}, saccade_us {images.saccade_us} and corners "
-                f"{images.corners}; wanted a size above 0 and up to 16, a reach of 0 to 4, saccades from 1 us on, and "
-                f"two corners or more within -4 and 4"
+                f"{subject}: got size {images.size}, reach {images.reach}, blur {images.blur}, saccade_us "
+                f"{images.saccade_us} and corners {images.corners}; wanted a size above 0 and up to 16, a reach of 0 "
+                f"to 4, a blur of 0 to 16, saccades from 1 us on, and two corners or more within -4 and 4"
             )
         self._idx: NDArray[np.uint8] | None = None
         self._paths: list[Path] = []
         if _is_idx(path):
-            self._idx, labels = _read_labelled_idx(path)
+            values, labels = _read_labelled_idx(path)
+            if not 0 <= images.skip < len(values):
+                raise ConfigError(
+                    f"{subject}: got skip {images.skip}, wanted it from 0 to {len(values) - 1} for {path}"
+                )
+            self._idx, labels = values[images.skip :], labels[images.skip :]
             names = tuple(str(label) for label in range(max(labels) + 1))
         else:
+            if images.skip:
+                raise ConfigError(
+                    f"{subject}: got skip {images.skip} for {path}; only of MNIST's files some are left out"
+                )
             self._paths, labels, names = find_labelled_files(path, IMAGE_SUFFIXES, subject=subject)
         super().__init__(width=width, height=height, seed=seed, labels=labels, class_names=names, passes=images.passes)
         self.object_us = (len(images.corners) - 1) * images.saccade_us
@@ -217,9 +248,12 @@ class ImageScene(FileScene):
         left, top = self._margin + (self.width - wide) // 2, self._margin + (self.height - high) // 2
         there = self._canvas[max(0, top) : max(0, top + high), max(0, left) : max(0, left + wide)]
         there[:] = small[max(0, -top) :, max(0, -left) :][: there.shape[0], : there.shape[1]]
+        if self._images.blur:
+            self._canvas[:] = _blurred(self._canvas, self._images.blur)
         return self._labels[file]
 
     def render(self, elapsed_us: int, frame: NDArray[np.float32]) -> None:
         """Render the image at a time of its saccades."""
-        x, y = saccade(elapsed_us, self._images.saccade_us, self._images.corners)
+        images = self._images
+        x, y = saccade(elapsed_us, images.saccade_us, images.corners, gentle=images.gentle)
         look_through(self._canvas, self._margin + self._reach * x, self._margin + self._reach * y, frame)

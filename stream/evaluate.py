@@ -33,11 +33,16 @@ from typing import Annotated, Any
 
 import typer
 
+from stream.evaluate_camera import camera
+from stream.evaluate_fashion import fashion
+from stream.evaluation import read_results, write_results
 from stream.train import bar, dense_layers, labelled, size_of
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Measure what learning holds out against.")
+app.command("camera")(camera)
+app.command("fashion")(fashion)
 
 METHODS = ("GP", "LP", "HP", "STP", "HP+STP")
 NOISE, DAMAGE = "sources.added_noise.AddedNoise", "sources.filter_damage.Damage"
@@ -89,7 +94,7 @@ def fault_tolerance(
     if damaged:
         settings["damaged"] = True
     out.mkdir(parents=True, exist_ok=True)
-    found = _found(out / "results.json", settings)
+    found = read_results(out / "results.json", settings)
     for seed in range(1, seeds + 1):
         for method in wanted:
             if any(row["seed"] == seed and row["method"] == method for row in found):
@@ -121,7 +126,7 @@ def fault_tolerance(
                             "right": right,
                         }
                     )
-            _write(out / "results.json", settings, found)
+            write_results(out / "results.json", settings, found)
     _draw(out / "results.png", found, wanted)
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))
@@ -232,24 +237,6 @@ def _ask(network: Any, readout: str, recordings: list[Any], operator: Any, carri
         t_us = end_us
     network._resets_local = True
     return right / len(recordings)
-
-
-def _found(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    from stream.errors import ConfigError
-
-    if not path.exists():
-        return []
-    kept = json.loads(path.read_text())
-    if kept["settings"] != settings:
-        raise ConfigError(f"{path}: holds results of {kept['settings']}, wanted {settings}; give another --out")
-    results: list[dict[str, Any]] = kept["results"]
-    return results
-
-
-def _write(path: Path, settings: dict[str, Any], found: list[dict[str, Any]]) -> None:
-    side = path.with_suffix(".part")
-    side.write_text(json.dumps({"settings": settings, "results": found}, indent=1) + "\n")
-    side.replace(path)
 
 
 def _cell(found: list[dict[str, Any]], **what: Any) -> list[float]:
