@@ -5,7 +5,7 @@ Equations
 Those of ``neurons.network`` with discipline ``phase``, one step a phase, for many recordings at once::
 
     u_q(k) = sum over projections  weight^T x_p(k - 1 - delay)             from the input: of phase k itself
-    v(k)   = decay * reset(v(k - 1)) + u(k);   fires if v > v_threshold
+    v(k)   = decay * reset(v(k - 1)) + drive + u(k);   fires if v > v_threshold
 
 Readouts (leaky integrators) are read after they leaked, as on the chip. Artificial units (``neurons.activation``) make
 a value of u. Refractory units lose the phases that begin in their refractory time, while v stands still.
@@ -25,7 +25,6 @@ from neurons.current_lif import CurrentLIFUnits
 from neurons.dense import Dense
 from neurons.graph import INPUT, Graph, Shape, Topology, n_units, shape_of, unit_values
 from neurons.inhibition import Inhibition
-from neurons.integrate_fire import IntegrateFireUnits
 from neurons.izhikevich import IzhikevichUnits
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.one_to_one import OneToOne
@@ -174,8 +173,6 @@ class _Units:
         if isinstance(model, CurrentLIFUnits):
             self.v = np.where(free, self.v + self.gain * before, self.v)
             self.w = self.w * self.decay_w + u
-        elif isinstance(model, IntegrateFireUnits):
-            self.v = np.where(free, self.v + u + self.drive, self.v)
         else:
             self.v = np.where(free, self.v + u, self.v)
         theta = self.threshold + self.w if isinstance(model, AdaptiveLIFUnits) else self.threshold
@@ -183,7 +180,7 @@ class _Units:
         after = np.broadcast_to(self.reset, self.v.shape) if self.is_hard else self.v - self.down
         self.v = np.where(fired, after, self.v)
         self.held = np.where(fired, self.hold, np.maximum(self.held - 1, 0))
-        self.v = np.where(self.held > 0, self.v, self.v * self.decay)
+        self.v = np.where(self.held > 0, self.v, self.v * self.decay + self.drive)
         if isinstance(model, AdaptiveLIFUnits):
             self.w = (self.w + self.adaptation * fired) * self.decay_w
         spikes: NDArray[np.float64] = fired.astype(np.float64)

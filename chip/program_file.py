@@ -224,6 +224,6 @@ def load_program(path: str | Path) -> Saved:
     found = {name: array(f"measured.{name}", np.int64, 1) for name in MEASURED}
     wanted = (len(program.cores), len(program.cores), len(program.grid.links), taken.recordings)
     if tuple(len(found[name]) for name in MEASURED) != wanted or set(taken.totals) != set(TOTALS):
-        raise FormatError(f"program {path}: what was measured is of another program")
+        raise FormatError(f"program {path}: was written by another version of the compiler; compile the network anew")
     measured = Measured(taken.source, taken.recordings, taken.phases, taken.totals, **found)
     return Saved(program, measured, Expected(taken.agreement, taken.accuracy, taken.float_accuracy))

@@ -368,7 +368,7 @@ def _try_soma(soma: Soma, current: NDArray[np.int64], bias: NDArray[np.int64]) -
             v = np.where(fires, soma.v_reset, v)
         else:
             v = v - fires * (soma.v_threshold if soma.reset_mode == RESET_SUBTRACT_THRESHOLD else soma.v_decrement)
-        v = (v * alpha) >> 8
+        v = ((v * alpha) >> 8) + soma.beta
         rest = np.where(fires, soma.refractory_phases, np.maximum(rest - 1, 0))
         fired[k] = fires
     return fired
@@ -537,7 +537,10 @@ def quantise_graph(
         bias = np.zeros(n, np.int32)
         if isinstance(model, IntegrateFireUnits):
             drive = unit_values(model.drive_per_us, population.shape) * phase_us * scale
-            bias = np.array([_fits(name, "drive of a phase", value, profile) for value in drive], np.int32)
+            if np.all(drive == drive[0]):  # after the threshold was tested, as a leak
+                soma = soma._replace(beta=_fits(name, "drive of a phase", float(drive[0]), profile))
+            else:  # a core has one soma: a drive for each unit comes with its inputs, so a phase earlier
+                bias = np.array([_fits(name, "drive of a phase", value, profile) for value in drive], np.int32)
         if observed is not None and not isinstance(model, LeakyIntegratorUnits):
             soma = _calibrated(soma, population, ways, topologies, bias, observed)
         layers.append(Layer(name, population.shape, soma, bias, scale, scale))

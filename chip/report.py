@@ -5,8 +5,8 @@ Estimates, their formulas, and where their constants come from
 Nothing here was measured on silicon. Every constant is a quantity of the profile, with its source and confidence.
 
 latency (us)
-    (offset of the layer + 1) * phase: from the end of the phase in which an event comes to what it causes, one phase
-    for each layer and one more where sums are made elsewhere.
+    (layers, relays too, on the shortest way + 1 for each whose sums are made elsewhere) * phase: from the begin of the
+    phase in which an event comes to the end of that in which it shows.
 shortest latency (us)
     the same with phases as short as they can be, ``phase_clocks / clock_hz``.
 clocks of a phase
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from chip.compiler import Program
-from chip.network import incoming, is_spiking, weight_of
+from chip.network import INPUT_LAYER, incoming, is_spiking, weight_of
 from chip.run import Measured
 from neurons.graph import n_units
 
@@ -86,9 +86,23 @@ def constants(program: Program) -> list[dict[str, Any]]:
     return found
 
 
+def _latencies(program: Program) -> list[int]:
+    """Count the phases from an event to what each woven layer first says of it, that of the event included."""
+    links, never = program.woven.links, 1 << 30
+    late = [never] * len(program.woven.layers)
+    for _ in late:
+        for link in links:
+            # of woven layers: a phase each, and one where sums are made elsewhere
+            split = any(not part.holds_neurons and part.layer == link.target for part in program.parts)
+            before = 0 if link.source == INPUT_LAYER else late[link.source]
+            late[link.target] = min(late[link.target], before + 1 + split)
+    return [1 if phases == never else phases for phases in late]
+
+
 def _layers(program: Program, measured: Measured | None) -> list[dict[str, Any]]:
     """Describe layers, relays too."""
     rows = []
+    late = _latencies(program)
     for number, layer in enumerate(program.woven.layers):
         mine = [k for k, part in enumerate(program.parts) if part.layer == number]
         row: dict[str, Any] = {
@@ -104,7 +118,7 @@ def _layers(program: Program, measured: Measured | None) -> list[dict[str, Any]]
             "scale": layer.scale,
             "alpha": layer.soma.alpha if layer.soma.leak_mode else 256,
             "threshold": layer.soma.v_threshold if is_spiking(layer) else None,
-            "latency_phases": program.offsets[number] + 1,
+            "latency_phases": late[number],
         }
         if measured is not None:
             row["synaptic_ops"] = int(measured.core_ops[mine].sum())
@@ -130,9 +144,10 @@ def describe(program: Program, measured: Measured | None = None) -> dict[str, An
     """
     profile, network = program.profile, program.network
     n_cores, phase_us = len(program.cores), network.phase_us
-    late = [program.offsets[k] for k, layer in enumerate(network.layers) if layer.name in program.outputs]
-    late = late or program.offsets[: len(network.layers)]
-    latency_phases = max(late) + 1
+    late = _latencies(program)[: len(network.layers)]
+    latency_phases = max(
+        [late[k] for k, layer in enumerate(network.layers) if layer.name in program.outputs], default=max(late)
+    )
     found: dict[str, Any] = {
         "profile": profile.name,
         "phase_us": phase_us,

@@ -31,20 +31,26 @@ chip = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 ProgramFile = Annotated[Path, typer.Argument(help="A program, written by `hebbstream chip compile`.")]
+ESTIMATES = {
+    "latency_us": "latency, us, at most",
+    "shortest_latency_us": "latency at the shortest phases, us",
+    "power_low_mw": "power, lower end, mW",
+    "power_high_mw": "power, upper end, mW",
+    "power_at_this_load_mw": "power at this load, mW",
+    "energy_per_recording_uj": "energy of a recording at the shortest phases, uJ",
+}
 ASSUMED_HZ, ASSUMED_PHASES = 20.0, 200  # input where nobody has a recording
 
 
-def _recordings(path: Path, limit: int | None, program_inputs: Any, phase_us: int) -> tuple[list[Any], list[int]]:
-    """Read recordings, cut in phases, and their labels (-1: none)."""
+def _labelled(path: Path, limit: int | None, inputs: Any) -> tuple[list[Any], list[int]]:
+    """Read recordings as spikes of input lines, and their labels (-1: none)."""
     from stream.errors import ConfigError
 
-    graph, observe = importlib.import_module("neurons.graph"), importlib.import_module("chip.observe")
-    n_inputs = graph.n_units(program_inputs)
     path = path.expanduser()
-    if len(program_inputs) != 3 or program_inputs[2] > 2:
-        spikes = importlib.import_module("stream.net")._spikes(path, n_inputs)
-        return observe.in_phases([spikes], n_inputs, phase_us), [-1]
-    height, width, channels = program_inputs
+    if len(inputs) != 3 or inputs[2] > 2:
+        n_inputs = importlib.import_module("neurons.graph").n_units(inputs)
+        return [importlib.import_module("stream.net").read_spikes(path, n_inputs)], [-1]
+    height, width, channels = inputs
     read = importlib.import_module("sources.event_file").read_events
     if path.is_dir():
         module = importlib.import_module("sources.folder")
@@ -60,7 +66,14 @@ def _recordings(path: Path, limit: int | None, program_inputs: Any, phase_us: in
                 f"{entry}: is of a sensor of {events.width}x{events.height} pixels, wanted {width}x{height}"
             )
         items.append(_units(events.events, width, channels))
-    return observe.in_phases(items, n_inputs, phase_us), labels
+    return items, labels
+
+
+def _recordings(path: Path, limit: int | None, inputs: Any, phase_us: int) -> tuple[list[Any], list[int]]:
+    """Read recordings, cut in phases, and their labels (-1: none)."""
+    items, labels = _labelled(path, limit, inputs)
+    n_inputs = importlib.import_module("neurons.graph").n_units(inputs)
+    return importlib.import_module("chip.observe").in_phases(items, n_inputs, phase_us), labels
 
 
 def _units(events: Any, width: int, channels: int) -> Any:
@@ -223,7 +236,7 @@ def _pieces(events: str, inputs: Any) -> Iterator[Any]:
 
     n_units = importlib.import_module("neurons.graph").n_units
     if len(inputs) != 3 or inputs[2] > 2:
-        yield importlib.import_module("stream.net")._spikes(Path(events).expanduser(), n_units(inputs))
+        yield importlib.import_module("stream.net").read_spikes(Path(events).expanduser(), n_units(inputs))
         return
     height, width, channels = inputs
     files = importlib.import_module("sources.event_file")
@@ -263,6 +276,95 @@ def report(
         draw = importlib.import_module("chip.picture").draw
         draw(picture.expanduser(), made, measured, f"{program.stem} on {made.profile.name}")
     _show(made, measured, saved.expected, as_json=as_json, also={"picture": str(picture)} if picture else {})
+
+
+@chip.command("compare")
+def compare_(
+    program: ProgramFile,
+    network: Annotated[Path, typer.Argument(help="The float network that it was compiled from.")],
+    folder: Annotated[Path, typer.Argument(help="Labelled recordings: FOLDER/LABEL/RECORDING.")],
+    limit: Annotated[int | None, typer.Option(help="Use so many of them, all labels alike.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a program and its float network about the same recordings, and count what each answer took."""
+    import numpy as np
+
+    from stream.errors import ConfigError
+
+    made = importlib.import_module("chip.program_file").load_program(program).program
+    graph = load_net(network)
+    if graph.inputs != made.network.inputs or not made.outputs:
+        raise ConfigError(
+            f"{network}: takes {graph.inputs}, and {program} takes {made.network.inputs}; compare its own"
+        )
+    readout, phase_us = list(made.outputs)[-1], made.network.phase_us
+    items, labels = _labelled(folder, limit, graph.inputs)
+    observe, run_ = importlib.import_module("chip.observe"), importlib.import_module("chip.run")
+    phases = observe.in_phases(items, made.n_inputs, phase_us)
+    measured = run_.measure(made, phases, f"{len(phases)} recordings of {folder.name}")
+    late = max(made.offsets[: len(made.network.layers)])
+    answers = {"chip": measured.answers}
+    for name, discipline in (("phases", "phase"), ("events", "event")):
+        float_net = importlib.import_module("neurons.network").Network.of(
+            graph, discipline=discipline, phase_us=phase_us, readout=readout
+        )
+        found = []
+        for recording, cut in zip(items, phases, strict=True):
+            first_us = int(recording["t"][0]) if len(recording) else 0
+            float_net.begin(first_us)
+            float_net.run(_as_input(float_net, recording, graph.inputs), first_us + (len(cut) + late) * phase_us - 1)
+            found.append(int(np.argmax(float_net.averages(readout))))
+        answers[name] = np.array(found)
+    right = np.array(labels)
+    share = {name: float(np.mean(given == right)) for name, given in answers.items()}
+    described = importlib.import_module("chip.report").describe(made, measured)
+    same = {name: float(np.mean(answers["chip"] == answers[name])) for name in ("phases", "events")}
+    result = {
+        "recordings": len(items),
+        "same_class_as_float_in_phases": same["phases"],
+        "same_class_as_float_by_events": same["events"],
+        "right_on_chip": share["chip"],
+        "right_in_floats_in_phases": share["phases"],
+        "right_in_floats_by_events": share["events"],
+        "accuracy_loss_points": 100 * (share["phases"] - share["chip"]),
+        "cores": described["cores"],
+        "per_recording": described["measured"]["per_recording"],
+        "phases_per_recording": measured.phases / max(measured.recordings, 1),
+        "overruns": measured.totals["overruns"],
+        "longest_phase_clocks": measured.totals["clocks"],
+        "estimates": described["estimates"],
+    }
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(f"{len(items)} recordings of {folder}, {described['cores']} cores")
+    for name, words in (("phases", "in phases"), ("events", "by events")):
+        print(f"same class as the float network {words}: {100 * same[name]:.1f} %")
+    for name, words in (
+        ("chip", "on the chip"),
+        ("phases", "in floats, in phases"),
+        ("events", "in floats, by events"),
+    ):
+        print(f"right {words}: {100 * share[name]:.1f} %")
+    for name, value in described["measured"]["per_recording"].items():
+        print(f"{name.replace('_', ' ')} a recording: {value:,.0f}")
+    for name, words in ESTIMATES.items():
+        if name in described["estimates"]:
+            print(f"estimated {words}: {described['estimates'][name]:,.4g}")
+
+
+def _as_input(network: Any, spikes: Any, inputs: Any) -> Any:
+    """Turn spikes of input lines back into what a network takes."""
+    import numpy as np
+
+    if "events" not in network.inputs:
+        return spikes
+    _, width, channels = inputs
+    events = np.zeros(len(spikes), importlib.import_module("stream.packet").EVENT_DTYPE)
+    events["t"] = spikes["t"]
+    place, events["p"] = np.divmod(spikes["unit"], channels)
+    events["y"], events["x"] = np.divmod(place, width)
+    return events
 
 
 def _show(program: Any, measured: Any, expected: Any, *, as_json: bool, also: dict[str, str]) -> None:
@@ -310,17 +412,9 @@ def _show(program: Any, measured: Any, expected: Any, *, as_json: bool, also: di
             f"busiest link {each['busiest_link']:,} packets in a phase, longest phase {each['clocks']:,}{limit} "
             f"clocks, {each['overruns']:,} phases too long"
         )
-    words = {
-        "latency_us": "latency, us",
-        "shortest_latency_us": "latency at the shortest phases, us",
-        "power_low_mw": "power, lower end, mW",
-        "power_high_mw": "power, upper end, mW",
-        "power_at_this_load_mw": "power at this load, mW",
-        "energy_per_recording_uj": "energy of a recording at the shortest phases, uJ",
-    }
-    for name, value in found["estimates"].items():
-        if name in words:
-            say(f"estimated {words[name]}: {value:,.4g}")
+    for name, words in ESTIMATES.items():
+        if name in found["estimates"]:
+            say(f"estimated {words}: {found['estimates'][name]:,.4g}")
     if expected.agreement is not None:
         say(f"same class as the float network: {100 * expected.agreement:.1f} %")
     if expected.accuracy is not None and expected.float_accuracy is not None:

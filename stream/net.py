@@ -318,7 +318,7 @@ def play(
     return n_items, first_us, last_us
 
 
-def _spikes(path: Path, n_inputs: int) -> Any:
+def read_spikes(path: Path, n_inputs: int) -> Any:
     """Read spikes, ``t`` and ``unit``, from an ``.npz`` archive."""
     import numpy as np
 
@@ -412,7 +412,7 @@ def run(
     where: Callable[[], tuple[int, int]] | None = None
     told: Callable[[], list[str]] = list
     if port is None:
-        opened: Iterable[Any] = [_spikes(Path(events).expanduser(), made.inputs["spikes"].n_units)]
+        opened: Iterable[Any] = [read_spikes(Path(events).expanduser(), made.inputs["spikes"].n_units)]
     else:
         source = importlib.import_module("sources.event_file").open_events(events, _reading(size, read_format))
         if (source.width, source.height) != (port.width, port.height):
