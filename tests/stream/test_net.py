@@ -284,6 +284,6 @@ def test_spikes_of_inputs_that_are_no_sensor(tmp_path: Path) -> None:
     for content in (b"", b"PK\x03\x04nothing", (tmp_path / "t.npz").read_bytes()):
         (tmp_path / "x.npz").write_bytes(content)
         with pytest.raises(FormatError):
-            net._spikes(tmp_path / "x.npz", 4)
+            net.read_spikes(tmp_path / "x.npz", 4)
     np.savez(tmp_path / "ok.npz", t=np.array([1, 3]), unit=np.array([0, 3], np.uint8))
-    assert net._spikes(tmp_path / "ok.npz", 4).dtype == SPIKE_DTYPE
+    assert net.read_spikes(tmp_path / "ok.npz", 4).dtype == SPIKE_DTYPE
