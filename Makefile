@@ -56,6 +56,7 @@ $(VENV)/.dependencies: setup.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[video]' || echo "video: not on this platform"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[camera]' || echo "camera drivers: not on this platform"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[aestream]' || echo "aestream: not on this platform"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[cluster]' || echo "Ray: not on this platform"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[datasets]' || echo "tonic: not on this platform"
 	touch $@
 

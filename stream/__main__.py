@@ -59,6 +59,9 @@ Raw = Annotated[bool, typer.Option("--raw", help="Bits as stored: no inversion, 
 Columns = Annotated[str, typer.Option(help="Order of columns in text and arrays, such as xypt.")]
 TimeUnit = Annotated[str, typer.Option(help="Of text, arrays, HDF5: auto, s, ms, us, ns.")]
 Content = Annotated[str, typer.Option(help="Which of several: a bag's topic, an HDF5 group, an AEDAT 2 chip.")]
+On = Annotated[
+    str, typer.Option("--on", help="Spread it over a cluster: 'ray', or 'ray://HEAD' (needs the extra 'cluster').")
+]
 View = Annotated[bool, typer.Option("--view", help="Show it in a browser while it runs; see the command view.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing while it runs.")]
 
@@ -120,6 +123,7 @@ def run(
         list[str] | None, typer.Option(help="Record an output as well: MEMBER.PORT=FILE. May be given several times.")
     ] = None,
     restore: Annotated[int | None, typer.Option(help="Go on from the snapshot of this barrier.")] = None,
+    on: On = "",
     metrics: Metrics = None,
     log: Annotated[
         Path | None, typer.Option(help="Append a JSON line a second, and the summary, to this file.")
@@ -139,7 +143,7 @@ def run(
     if resume is not None:
         if pipeline is not None or directory is not None:
             raise ConfigError(f"--resume {resume}: goes on with what was run there; give neither a pipeline nor --dir")
-        _resume(resume, console, restarts=restarts, as_json=as_json, quiet=quiet)
+        _resume(resume, console, restarts=restarts, on=on, as_json=as_json, quiet=quiet)
         return
     if pipeline is None:
         raise ConfigError("Missing argument 'PIPELINE': a pipeline file, or --resume DIR")
@@ -154,6 +158,8 @@ def run(
         record_too(described, address, path, plugins=plugin or [])
     _set_transport(described, transport)
     _set_recovery(described, snapshot_every, restarts)
+    if on and (view or one_process or transport):
+        raise ConfigError(f"--on {on}: goes without --view, --one-process and --transport; look through a [[tap]]")
     folder = None
     if directory is not None:
         if restore is not None:
@@ -172,6 +178,7 @@ def run(
         log=log,
         summary=summary,
         view=view,
+        on=on,
         as_json=as_json,
         quiet=quiet,
     )
@@ -764,7 +771,7 @@ def _set_recovery(pipeline: "Pipeline", snapshot_every: float | None, restarts: 
         pipeline.recovery = msgspec.structs.replace(pipeline.recovery, snapshot_every_us=max(1, every_us))
 
 
-def _resume(path: Path, console: "Console", *, restarts: int | None, as_json: bool, quiet: bool) -> None:
+def _resume(path: Path, console: "Console", *, restarts: int | None, on: str, as_json: bool, quiet: bool) -> None:
     """Go on with the run of a directory."""
     from stream.errors import ConfigError
     from stream.run_folder import reopen
@@ -787,7 +794,9 @@ def _resume(path: Path, console: "Console", *, restarts: int | None, as_json: bo
         folder.close()
         return
     one_process = not folder.description.processes
-    _run(described, console, one_process=one_process, transport=None, folder=folder, as_json=as_json, quiet=quiet)
+    _run(
+        described, console, one_process=one_process, transport=None, folder=folder, on=on, as_json=as_json, quiet=quiet
+    )
 
 
 def _run(
@@ -803,6 +812,7 @@ def _run(
     log: Path | None = None,
     summary: Path | None = None,
     view: bool = False,
+    on: str = "",
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -817,6 +827,11 @@ def _run(
     _set_transport(pipeline, transport)
     failure: HebbstreamError | None = None
     result: RunResult | None
+    engine = None
+    if on:
+        from stream.cluster import RayEngine
+
+        engine = RayEngine(on, pipeline)
     if view:
         make_visible(pipeline)
     observer = Observer(pipeline, metrics=metrics, log=log)
@@ -843,6 +858,7 @@ def _run(
                 directory=folder,
                 on_status=on_status,
                 controls=shown.controls,
+                engine=engine,
             )
         except HebbstreamError as error:
             failure, result = error, getattr(error, "result", None)

@@ -225,7 +225,7 @@ def _measure_edge(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     curve = None
     if keys is not None:
-        curve = Curve(keys / "sender" / "sender.key_secret", server=keys / "receiver" / "receiver.key")
+        curve = Curve.of_files(keys / "sender" / "sender.key_secret", server=keys / "receiver" / "receiver.key")
     try:
         bare = context.socket(zmq.PUSH)
         bare.connect(here.recv())
@@ -265,7 +265,9 @@ def _receive_both(pipe: Any, ends: list[str], n_messages: int, rounds: int, keys
     from stream.edge import Receiver
 
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    curve = Curve(keys / "receiver" / "receiver.key_secret", allow=keys / "sender") if keys is not None else None
+    curve = (
+        Curve.of_files(keys / "receiver" / "receiver.key_secret", allow=keys / "sender") if keys is not None else None
+    )
     bare = context.socket(zmq.PULL)
     bare.bind(ends[0])
     pipe.send(bare.getsockopt_string(zmq.LAST_ENDPOINT))

@@ -103,7 +103,7 @@ def run_node(
     if policy not in get_args(Policy):
         raise ConfigError(f"--policy {policy}: wanted {', '.join(get_args(Policy))}")
     pipeline, spec = _described(what, params or {}, speed, plugins)
-    curve = Curve(key, allow=allow, server=server_key) if key is not None else None
+    curve = Curve.of_files(key, allow=allow, server=server_key) if key is not None else None
     if curve is None and (allow is not None or server_key is not None):
         raise ConfigError("--allow and --server-key need a key of this node's own; give --key FILE.key_secret")
     member: Source | Operator = build(pipeline, plugins=plugins)[spec.name]

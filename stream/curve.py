@@ -14,6 +14,7 @@ take :data:`DOMAIN` here, and a test lets a good peer in and keeps three bad one
 """
 
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,40 +34,70 @@ class Curve:
 
     Parameters
     ----------
-    secret
-        This node's ``.key_secret``.
+    public, secret
+        This node's key pair, in the 40 characters of Z85.
     allow
-        Folder of ``.key`` files of those that may connect here; None if nothing listens here.
+        Public keys of those that may connect here; None if nothing listens here.
     server
-        ``.key`` of the node that is connected to; None if nothing is.
-
-    Raises
-    ------
-    ConfigError
-        If a file is missing or no key, if the secret one may be read by others, or the folder holds no key.
+        Public key of the node that is connected to; None if nothing is, or if it is given with each socket.
     """
 
-    def __init__(self, secret: Path, *, allow: Path | None = None, server: Path | None = None) -> None:
+    def __init__(
+        self, public: bytes, secret: bytes, *, allow: Collection[bytes] | None = None, server: bytes | None = None
+    ) -> None:
+        self._public, self._secret = public, secret
+        self._allow = frozenset(allow) if allow is not None else None
+        self._server = server
+        self._authenticator: ThreadAuthenticator | None = None
+
+    @classmethod
+    def of_files(cls, secret: Path, *, allow: Path | None = None, server: Path | None = None) -> "Curve":
+        """Read keys from files.
+
+        Parameters
+        ----------
+        secret
+            This node's ``.key_secret``.
+        allow
+            Folder of ``.key`` files of those that may connect here; None if nothing listens here.
+        server
+            ``.key`` of the node that is connected to; None if nothing is.
+
+        Raises
+        ------
+        ConfigError
+            If a file is missing or no key, if the secret one may be read by others, or the folder holds no key.
+        """
         public, own = _load(secret)
         if own is None:
             raise ConfigError(f"key {secret}: holds no secret key; give the file that ends in .key_secret")
         if secret.stat().st_mode & 0o077:
             raise ConfigError(f"key {secret}: others may read it; chmod 600 {secret}")
-        self._public, self._secret = public, own
-        self._allow = allow
-        self._server = _load(server)[0] if server is not None else None
-        self._authenticator: ThreadAuthenticator | None = None
         if allow is not None and not (allow.is_dir() and any(allow.glob("*.key"))):
             raise ConfigError(f"keys {allow}: no .key file there, so nobody could connect; copy the peers' .key files")
+        return cls(
+            public,
+            own,
+            allow=[_load(path)[0] for path in sorted(allow.glob("*.key"))] if allow is not None else None,
+            server=_load(server)[0] if server is not None else None,
+        )
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Tell the authenticator whether a key may come in."""
+        return self._allow is not None and key in self._allow
+
+    def towards(self, server: bytes) -> "Curve":
+        """Return the same keys for connecting to a node of that public key."""
+        return Curve(self._public, self._secret, server=server)
 
     def secure_server(self, socket: "zmq.Socket[bytes]") -> None:
-        """Let only keys of the folder in. Call before binding."""
+        """Let only keys of the list in. Call before binding."""
         if self._allow is None:
             raise ConfigError("a listening node needs the folder of those that it lets in; give --allow FOLDER")
         if self._authenticator is None:  # one for all sockets of a context: libzmq knows a single place to ask
             self._authenticator = ThreadAuthenticator(socket.context)
             self._authenticator.start()
-            self._authenticator.configure_curve(domain=DOMAIN, location=str(self._allow))
+            self._authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=self)
         socket.curve_publickey, socket.curve_secretkey = self._public, self._secret
         socket.curve_server = True
         socket.zap_domain = DOMAIN.encode()

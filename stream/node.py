@@ -38,6 +38,7 @@ import msgspec
 import zmq
 
 from stream import wire
+from stream.curve import Curve
 from stream.edge import Receiver, Sender
 from stream.errors import HebbstreamError
 from stream.host import Control, Host, Status
@@ -54,6 +55,8 @@ __all__ = [
     "Bound",
     "Connect",
     "Failure",
+    "Line",
+    "Pass",
     "Ready",
     "Rollback",
     "Stop",
@@ -62,9 +65,18 @@ __all__ = [
     "keeper_of",
     "open_taps",
     "restore_members",
+    "serve",
 ]
 
 BEAT_S = 1.0
+
+
+class Pass(msgspec.Struct):
+    """A node's keys for one run, in Z85 (``stream.curve``). They are handed over in memory and written nowhere."""
+
+    public: str
+    secret: str
+    peers: dict[str, str]  # public keys of all nodes of the run, by name
 
 
 class Task(msgspec.Struct, tag=True):
@@ -75,6 +87,7 @@ class Task(msgspec.Struct, tag=True):
     token: str
     plugins: list[str] = []
     begin: Manifest | None = None  # the snapshot to begin from
+    keys: Pass | None = None  # None: nobody but us can reach the edges
 
 
 class Bind(msgspec.Struct, tag=True):
@@ -171,8 +184,14 @@ class Line:
         """Send a line; a supervisor that is gone is noticed elsewhere."""
         line = msgspec.json.encode(report) + b"\n"
         with contextlib.suppress(OSError), self._is_speaking:
-            self._reports.write(line)
-            self._reports.flush()
+            if not self._reports.closed:
+                self._reports.write(line)
+                self._reports.flush()
+
+    def close(self) -> None:
+        """Report no more; where the process lives on, this is how the other end knows."""
+        with contextlib.suppress(OSError), self._is_speaking:
+            self._reports.close()
 
     def command(self) -> Any:
         """Wait for the next command."""
@@ -244,14 +263,22 @@ def keeper_of(pipeline: Pipeline, tell: Callable[[Kept], None]) -> Keeper | None
     return Keeper(Path(pipeline.snapshots).expanduser(), tell) if pipeline.snapshots else None
 
 
-def serve(line: Line) -> None:
-    """Host what the supervisor asks for, until it ends."""
+def serve(line: Line) -> int:
+    """Host what the supervisor asks for, until it ends; returns the exit code of the process."""
     while True:
         try:
             host_task(line, line.command())
-            return
+            return 0
         except RolledBack:
             line.back()
+        except Aborted:
+            return 1
+        except HebbstreamError as error:
+            line.report(Failure(str(error), error.exit_code))
+            return error.exit_code
+        except BaseException as error:
+            line.report(Failure(f"{type(error).__name__}: {error}", 1, traceback.format_exc()))
+            return 1
 
 
 def host_task(line: Line, task: Task) -> None:
@@ -261,6 +288,9 @@ def host_task(line: Line, task: Task) -> None:
     members = build(pipeline, here, task.plugins)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     folders: set[Path] = set()
+    keys = task.keys
+    peers = {name: key.encode() for name, key in keys.peers.items()} if keys is not None else {}
+    curve = Curve(keys.public.encode(), keys.secret.encode(), allow=peers.values()) if keys is not None else None
     try:
         ports = {name: ports_of(member) for name, member in members.items()}
         line.report(Ready(ports))
@@ -269,7 +299,8 @@ def host_task(line: Line, task: Task) -> None:
         receivers: dict[str, Receiver] = {}
         for name, endpoint in line.command().endpoints.items():
             port = ports[edges[name].target.partition(".")[0]].inputs[edges[name].target.partition(".")[2]]
-            receivers[name] = Receiver(context, name, port, endpoint, token=task.token, window=edges[name].window)
+            window = edges[name].window
+            receivers[name] = Receiver(context, name, port, endpoint, token=task.token, window=window, curve=curve)
             if endpoint.startswith("ipc://"):
                 folders.add(Path(endpoint.removeprefix("ipc://")).parent)
         wire.warm_up()
@@ -279,7 +310,11 @@ def host_task(line: Line, task: Task) -> None:
         line.report(Bound({name: receiver.endpoint for name, receiver in receivers.items()}))
         endpoints: dict[str, str] = line.command().endpoints
         taps = open_taps(context, pipeline, ports)
-        senders = {name: _sender(context, edges[name], ports, task.token, line) for name in endpoints}
+        senders = {}
+        for name in endpoints:
+            there = pipeline.node_of(edges[name].target.partition(".")[0])
+            towards = curve.towards(peers[there]) if curve is not None else None
+            senders[name] = _sender(context, edges[name], ports, task.token, towards, line)
         host = Host(
             pipeline,
             members,
@@ -307,6 +342,8 @@ def host_task(line: Line, task: Task) -> None:
     finally:
         for member in members.values():
             member.close()
+        if curve is not None:
+            curve.close()
         context.destroy(linger=1000)
         for folder in folders:
             with contextlib.suppress(OSError):  # the last one out takes the folder away
@@ -333,7 +370,9 @@ def open_taps(context: Any, pipeline: Pipeline, ports: dict[str, Ports]) -> dict
     return taps
 
 
-def _sender(context: Any, edge: EdgeSpec, ports: dict[str, Ports], token: str, line: Line) -> Sender:
+def _sender(
+    context: Any, edge: EdgeSpec, ports: dict[str, Ports], token: str, curve: Curve | None, line: Line
+) -> Sender:
     name, _, port = edge.source.partition(".")
 
     def alive() -> None:
@@ -348,6 +387,7 @@ def _sender(context: Any, edge: EdgeSpec, ports: dict[str, Ports], token: str, l
         bounds=edge.bounds,
         policy=edge.policy,
         window=edge.window,
+        curve=curve,
         alive=alive,
     )
 
@@ -360,18 +400,7 @@ def main() -> NoReturn:
     # what members or their libraries print must not end up among the reports
     reports = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    line = Line(sys.stdin.buffer, reports)
-    code = 0
-    try:
-        serve(line)
-    except Aborted:
-        code = 1
-    except HebbstreamError as error:
-        line.report(Failure(str(error), error.exit_code))
-        code = error.exit_code
-    except BaseException as error:
-        line.report(Failure(f"{type(error).__name__}: {error}", 1, traceback.format_exc()))
-        code = 1
+    code = serve(Line(sys.stdin.buffer, reports))
     # a thread of a library must not keep a finished node alive
     sys.stderr.flush()
     os._exit(code)

@@ -55,6 +55,7 @@ from stream.teach import Teach
 
 __all__ = [
     "EdgeSpec",
+    "NodeSpec",
     "OperatorSpec",
     "Pipeline",
     "Ports",
@@ -167,6 +168,18 @@ class TapSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, rename={
         return Bounds(self.max_count, self.max_bytes, round(self.max_age_ms * 1000))
 
 
+class NodeSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a node asks for where a pipeline runs on several machines (``run --on ray``); one machine looks at none."""
+
+    name: Name
+    cpus: Annotated[float, Meta(gt=0)] = 0.5
+    """Processor cores that are kept for it."""
+    memory_mb: Annotated[int, Meta(ge=0)] = 0
+    """Memory that is kept for it, MiB; 0 keeps none."""
+    host: str = ""
+    """Label of the machines on which it may run, such as that of the one that holds the camera; "" takes any."""
+
+
 class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A pipeline's description. Nothing is imported or opened before it is built.
 
@@ -189,6 +202,7 @@ class Pipeline(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     operator: list[OperatorSpec] = []
     edge: list[EdgeSpec] = []
     tap: list[TapSpec] = []
+    node: list[NodeSpec] = []
 
     @property
     def members(self) -> list[SourceSpec | OperatorSpec]:
@@ -376,6 +390,9 @@ def check(pipeline: Pipeline, ports: Mapping[str, Ports]) -> None:
         for port in ports[name].inputs:
             if f"{name}.{port}" not in fed:
                 raise GraphError(f'input {name}.{port} has no edge; add an [[edge]] with to = "{name}.{port}"')
+    for node in pipeline.node:
+        if node.name not in pipeline.nodes:
+            raise GraphError(f"node '{node.name}': no member runs there; there are {', '.join(pipeline.nodes)}")
     for tap in pipeline.tap:
         name, _, port = tap.source.partition(".")
         if name not in ports or port not in ports[name].outputs:

@@ -24,16 +24,12 @@ as does one that lives but whose members have not returned for so long. It is na
 import contextlib
 import queue
 import secrets
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import zmq
@@ -61,10 +57,20 @@ from stream.node import (
 )
 from stream.operator import Operator
 from stream.pipeline import EdgeSpec, Pipeline, Ports, build, check, ports_of
+from stream.processes import Engine, LocalEngine, NodeProcess, Reports
 from stream.run_folder import RunFolder, create, reopen
 from stream.snapshot import FINAL, Kept, Manifest, Shelf, read_manifest
 
-__all__ = ["Controls", "Interrupts", "OnStatus", "Restart", "RunResult", "result_json", "resume", "run"]
+__all__ = [
+    "Controls",
+    "Interrupts",
+    "OnStatus",
+    "Restart",
+    "RunResult",
+    "result_json",
+    "resume",
+    "run",
+]
 
 OnStatus: TypeAlias = Callable[[dict[str, Status], str], None]
 """Called with the latest status of each node and a word on what is going on."""
@@ -120,6 +126,7 @@ def run(
     directory: str | Path | RunFolder | None = None,
     on_status: OnStatus = lambda statuses, phase: None,
     controls: Controls = list,
+    engine: Engine | None = None,
 ) -> RunResult:
     """Run a pipeline to its end.
 
@@ -142,6 +149,8 @@ def run(
         Called several times a second.
     controls
         Called several times a second: what a person told the sources since the last call.
+    engine
+        Who starts the processes; None: this machine.
 
     Raises
     ------
@@ -156,13 +165,13 @@ def run(
         else:
             folder = create(directory, pipeline, plugins=list(plugins), processes=processes)
         with contextlib.closing(folder):
-            return _run_in(folder, on_status, controls)
+            return _run_in(folder, on_status, controls, engine)
     begin = None
     if restore is not None:
         if not pipeline.snapshots:
             raise ConfigError(f"pipeline '{pipeline.name}' keeps no snapshots; set snapshots = FOLDER")
         begin = read_manifest(Path(pipeline.snapshots).expanduser(), restore)
-    return _run(pipeline, processes, list(plugins), begin, None, on_status, controls)
+    return _run(pipeline, processes, list(plugins), begin, None, on_status, controls, engine)
 
 
 def resume(
@@ -170,6 +179,7 @@ def resume(
     *,
     on_status: OnStatus = lambda statuses, phase: None,
     controls: Controls = list,
+    engine: Engine | None = None,
 ) -> RunResult:
     """Go on with a run that was stopped, killed or given up, from its last complete snapshot.
 
@@ -180,7 +190,7 @@ def resume(
     ----------
     directory
         What ``run`` was given.
-    on_status, controls
+    on_status, controls, engine
         As for :func:`run`.
 
     Raises
@@ -192,10 +202,10 @@ def resume(
     """
     folder = directory if isinstance(directory, RunFolder) else reopen(directory)
     with contextlib.closing(folder):
-        return _run_in(folder, on_status, controls)
+        return _run_in(folder, on_status, controls, engine)
 
 
-def _run_in(folder: RunFolder, on_status: OnStatus, controls: Controls) -> RunResult:
+def _run_in(folder: RunFolder, on_status: OnStatus, controls: Controls, engine: Engine | None) -> RunResult:
     """Run what a directory describes, from where it stands."""
     what = folder.description
     final = folder.final()
@@ -210,7 +220,7 @@ def _run_in(folder: RunFolder, on_status: OnStatus, controls: Controls) -> RunRe
     )
     resumed_from = None if folder.is_new else begin.number if begin is not None else 0
     try:
-        result = _run(what.pipeline, what.processes, what.plugins, begin, folder, on_status, controls)
+        result = _run(what.pipeline, what.processes, what.plugins, begin, folder, on_status, controls, engine)
     except HebbstreamError as error:
         folder.log("failed", reason=str(error))
         if (found := getattr(error, "result", None)) is not None:
@@ -231,6 +241,7 @@ def _run(
     folder: RunFolder | None,
     on_status: OnStatus,
     controls: Controls,
+    engine: Engine | None,
 ) -> RunResult:
     with Interrupts() as interrupts:
 
@@ -238,8 +249,9 @@ def _run(
             asked, interrupts.snapshots = interrupts.snapshots, 0
             return [*controls(), *([Control(snapshot=True)] if asked and pipeline.snapshots else [])]
 
-        if processes:
-            return _Supervisor(pipeline, plugins, begin, folder, on_status, all_controls, interrupts).run()
+        if processes or engine is not None:
+            engine = engine or LocalEngine(pipeline.transport, folder)
+            return _Supervisor(pipeline, plugins, begin, folder, on_status, all_controls, interrupts, engine).run()
         return _run_here(pipeline, plugins, begin, folder, on_status, all_controls, interrupts)
 
 
@@ -369,69 +381,6 @@ def _run_here(
             member.close()
 
 
-class _Process:
-    """A node's process as its supervisor sees it."""
-
-    def __init__(self, name: str, reports: "Reports", lock: int = -1) -> None:
-        self.name = name
-        self.has_spoken = self.is_gone = False
-        self.heard_s = self.worked_s = time.monotonic()  # last word of any kind; last word from between two messages
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        # -P: the working directory must not shadow an installed package
-        self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stream.node", name],  # the name is for whoever looks at a list of processes
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            pass_fds=() if lock < 0 else (lock,),
-            process_group=0,  # a Ctrl-C in the terminal goes to the supervisor alone, from the first moment on
-        )
-        self._listener = threading.Thread(target=self._listen, args=(reports,), daemon=True)
-        self._listener.start()
-
-    def tell(self, command: Command) -> None:
-        """Send a command; a node that is gone is noticed by its report of None."""
-        assert self.popen.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            self.popen.stdin.write(msgspec.json.encode(command) + b"\n")
-            self.popen.stdin.flush()
-
-    def last_words(self) -> str:
-        """Return the end of what the process wrote to its standard error."""
-        self.errors.seek(0)
-        return self.errors.read().decode(errors="replace").strip()[-2000:]
-
-    def kill(self) -> None:
-        """End the process at once."""
-        self.popen.kill()
-        self.end(0.0)
-
-    def end(self, deadline_s: float) -> None:
-        """Wait for the process until a deadline, then kill it."""
-        assert self.popen.stdin is not None
-        with contextlib.suppress(OSError):
-            self.popen.stdin.close()
-        try:
-            self.popen.wait(max(0.0, deadline_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-        self._listener.join(5.0)
-        self.errors.close()
-
-    def _listen(self, reports: "Reports") -> None:
-        assert self.popen.stdout is not None
-        decoder = msgspec.json.Decoder(Report)
-        with self.popen.stdout:
-            for line in self.popen.stdout:
-                with contextlib.suppress(msgspec.DecodeError):  # a last line that was torn off
-                    reports.put((self, decoder.decode(line)))
-        reports.put((self, None))
-
-
-Reports: TypeAlias = "queue.SimpleQueue[tuple[_Process, Report | None]]"
-
-
 class _Supervisor:
     """Starts the nodes of a pipeline, joins them, watches them, and sees to it that none is left."""
 
@@ -444,12 +393,15 @@ class _Supervisor:
         on_status: OnStatus,
         controls: Controls,
         interrupts: Interrupts,
+        engine: Engine,
     ) -> None:
         self.pipeline, self.on_status, self.controls, self.interrupts = pipeline, on_status, controls, interrupts
+        self.engine = engine
+        self.n_endpoints = 0
         self.plugins, self.begin, self.run_folder = plugins, begin, folder
         self.reports: Reports = queue.SimpleQueue()
         self.latest: dict[str, Status] = {}
-        self.processes: dict[str, _Process] = {}
+        self.processes: dict[str, NodeProcess] = {}
         self.shelf: Shelf | None = None
         self.phase = "starting"
         self.restarts: list[Restart] = []
@@ -462,7 +414,6 @@ class _Supervisor:
         self.born_s = time.monotonic()
         self.start_s: float | None = None
         self.looked_s = time.monotonic()
-        self.folder = folder.scratch() if folder is not None else Path(tempfile.mkdtemp(prefix="hebbstream-"))
 
     def run(self) -> RunResult:
         """Run to the end."""
@@ -502,12 +453,11 @@ class _Supervisor:
         self.phase = "starting" if not generation else f"starting again ({self.restarts[-1].reason})"
         self.shelf = _shelf(self.pipeline, self.begin)
         self.number, self.period = self.begin.number if self.begin is not None else 0, None
-        self.folder.mkdir(exist_ok=True)  # the last node of the generation before may have taken it away
-        lock = self.run_folder.lock if self.run_folder is not None else -1
         for name in self.pipeline.nodes:
             if name not in self.processes:
-                self.processes[name] = _Process(name, self.reports, lock)
-            self.processes[name].tell(Task(self.pipeline, name, token, self.plugins, self.begin))
+                self.processes[name] = self.engine.start(name, self.reports)
+        for name, process in self.processes.items():
+            process.tell(Task(self.pipeline, name, token, self.plugins, self.begin, self.engine.keys(name)))
 
     def _recover(self, lost: NodeLost) -> None:
         """Get ready to begin again from the last complete snapshot; raises when there is none to be had."""
@@ -555,7 +505,7 @@ class _Supervisor:
         while not self.reports.empty():  # nothing of this generation may reach the next
             self._note_late(*self.reports.get())
 
-    def _note_late(self, process: _Process, report: Report | None) -> None:
+    def _note_late(self, process: NodeProcess, report: Report | None) -> None:
         """Take in what a node says on its way out; what it has written counts."""
         if isinstance(report, Progress):
             self.latest[process.name] = report.status
@@ -586,8 +536,7 @@ class _Supervisor:
         ]
         foreign = [edge for edge in foreign if edge[1] != edge[2]]
         for name, process in self.processes.items():
-            wanted = {edge: self._endpoint(index) for index, (edge, _, into) in enumerate(foreign) if into == name}
-            process.tell(Bind(wanted))
+            process.tell(Bind({edge: self._endpoint(name) for edge, _, into in foreign if into == name}))
         endpoints: dict[str, str] = {}
         for _, bound in self._gather(Bound, "compiling"):
             endpoints.update(bound.endpoints)
@@ -595,12 +544,9 @@ class _Supervisor:
             process.tell(Connect({edge: endpoints[edge] for edge, out, _ in foreign if out == name}))
         self.start_s = self.start_s or time.monotonic()
 
-    def _endpoint(self, index: int) -> str:
-        return (
-            f"ipc://{self.folder}/{len(self.restarts)}-{index}"
-            if self.pipeline.transport == "ipc"
-            else "tcp://127.0.0.1:*"
-        )
+    def _endpoint(self, name: str) -> str:
+        self.n_endpoints += 1
+        return self.engine.endpoint(name, self.n_endpoints)
 
     def _gather(self, kind: Any, phase: str) -> Iterator[tuple[str, Any]]:
         """Wait for one report of a kind from every node."""
@@ -633,7 +579,7 @@ class _Supervisor:
         process.has_spoken, process.heard_s = True, time.monotonic()
         if report is None:
             is_done = name in self.latest and self.latest[name].done
-            if not is_done or process.popen.wait(GONE_PATIENCE_S):
+            if not is_done or process.exit_code(GONE_PATIENCE_S):
                 raise self._death(name)
             process.is_gone = True  # it has done its part, and closed what it was writing
             return name, Beat()
@@ -658,7 +604,7 @@ class _Supervisor:
                 continue
             if now_s - process.heard_s > (hang_s if process.has_spoken else max(hang_s, START_PATIENCE_S)):
                 silent_s = now_s - process.heard_s
-                raise NodeLost(name, f"hangs: its process {process.popen.pid} has said nothing for {silent_s:.1f} s")
+                raise NodeLost(name, f"hangs: its process {process.pid} has said nothing for {silent_s:.1f} s")
             if self.phase != "running" or (name in self.latest and self.latest[name].done):
                 process.worked_s = now_s
             elif now_s - process.heard_s > 1.5 * protocol.BEAT_S:
@@ -674,7 +620,7 @@ class _Supervisor:
         """Follow the running nodes until each has ended."""
         self.phase = "running"
         if self.run_folder is not None:
-            self.run_folder.log("running", nodes={name: process.popen.pid for name, process in self.processes.items()})
+            self.run_folder.log("running", nodes={name: process.pid for name, process in self.processes.items()})
         stopped_s = 0.0
         while not all(process.is_gone for process in self.processes.values()):
             if self.interrupts.count and not stopped_s:
@@ -723,9 +669,12 @@ class _Supervisor:
     def _death(self, name: str) -> NodeLost:
         """Explain a node's end without a report of its own; its final status may have come before."""
         process = self.processes[name]
-        code = process.popen.wait()
+        code = process.exit_code(GONE_PATIENCE_S)
         words = process.last_words()
-        how = f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+        if code is None:
+            how = "its process, or the machine that it ran on, is gone"
+        else:
+            how = f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
         return NodeLost(name, f"died: {how}" + (f"; its last words:\n{words}" if words else ""))
 
     def _end(self, patience_s: float) -> None:
@@ -738,7 +687,7 @@ class _Supervisor:
             process.end(deadline_s)
         while not self.reports.empty():  # what the nodes still said on their way out
             self._note_late(*self.reports.get())
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.engine.close()
 
 
 def _finished(shelf: Shelf | None, result: RunResult) -> RunResult:

@@ -6,6 +6,7 @@ command with the same OUT goes on where it was interrupted.
 """
 
 import contextlib
+import functools
 import importlib
 import json
 import math
@@ -40,6 +41,10 @@ def train(
     patience: Annotated[int, typer.Option(min=0, help="Stop after so many epochs without gain; 0: never.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
+    on: Annotated[
+        str, typer.Option(help="Spread it over a cluster: 'ray', 'ray://HEAD' (extra 'cluster'). Same result.")
+    ] = "",
+    workers: Annotated[int, typer.Option(min=0, help="With --on: processes; 0: one for each core there.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of first weights and of the order of recordings.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -65,7 +70,10 @@ def train(
         terminals[first] = importlib.import_module("plasticity.short_term").ShortTerm(
             depletion=0.2, tau_rec_us=300_000.0, f_rest=0.25, f_step=0.5, tau_fac_us=10_000.0
         )
-    trainer = correction.Trainer(
+    make = correction.Trainer
+    if on:
+        make = functools.partial(importlib.import_module("plasticity.spread").SpreadTrainer, on=on, workers=workers)
+    trainer = make(
         graph,
         readout=readout,
         rules=rules,
@@ -91,12 +99,15 @@ def train(
         rows = [
             {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in it._asdict().items()} for it in done
         ]
-        print(json.dumps({"recordings": len(recordings), "held_back": len(held_back), "epochs": rows}))
+        more = {"efficiency": trainer.efficiency, "losses": trainer.losses} if on else {}
+        print(json.dumps({"recordings": len(recordings), "held_back": len(held_back), "epochs": rows, **more}))
         return
     print(f"{len(recordings)} recordings, {len(held_back)} held back, network in {out / 'best.safetensors'}")
     for it in done:
         judged = "" if math.isnan(it.held_back) else f"   held back {100 * it.held_back:5.1f} %"
         print(f"epoch {it.number:3}   loss {it.loss:.3f}   right {100 * it.accuracy:5.1f} %{judged}")
+    if on:
+        print(f"{trainer.efficiency:.0%} of the workers' time went to recordings; {trainer.losses} workers were lost")
     for meta in trainer.correction.metas:
         middle = float(sum(meta.value) / len(meta.value))
         print(f"{meta.name:40} {middle:.4g}" + (f"  (mean of {len(meta.value)})" if len(meta.value) > 1 else ""))

@@ -585,20 +585,20 @@ def test_only_known_keys_come_in(context: "zmq.Context[zmq.Socket[bytes]]", tmp_
     allow = tmp_path / "allowed"
     allow.mkdir()
     shutil.copy(tmp_path / "friend" / "friend.key", allow)
-    ours = Curve(tmp_path / "server" / "server.key_secret", allow=allow)
+    ours = Curve.of_files(tmp_path / "server" / "server.key_secret", allow=allow)
     receiver = Receiver(context, NAME, PORT, "tcp://127.0.0.1:*", token="", curve=ours)
     consumer = Consumer(receiver)
     server_key = tmp_path / "server" / "server.key"
     wrong_server = tmp_path / "friend" / "friend.key"
     others = zmq.Context()
     for secret, public in (("stranger", server_key), ("friend", wrong_server), (None, None)):
-        curve = Curve(tmp_path / secret / f"{secret}.key_secret", server=public) if secret else None
+        curve = Curve.of_files(tmp_path / secret / f"{secret}.key_secret", server=public) if secret else None
         bad = Sender(others, NAME, PORT, token="", curve=curve)
         with pytest.raises(StreamError, match="does it know this node's key"):
             bad.connect(receiver.endpoint, timeout_s=0.4)
         bad.socket.close()
     good = Sender(
-        others, NAME, PORT, token="", curve=Curve(tmp_path / "friend" / "friend.key_secret", server=server_key)
+        others, NAME, PORT, token="", curve=Curve.of_files(tmp_path / "friend" / "friend.key_secret", server=server_key)
     )
     good.connect(receiver.endpoint)
     good.put(packet(0))
@@ -617,14 +617,14 @@ def test_keys_that_are_none_or_in_the_open(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is one already"):
         make_keys(tmp_path, "me")
     with pytest.raises(ConfigError, match="holds no secret key"):
-        Curve(public)
+        Curve.of_files(public)
     with pytest.raises(ConfigError, match="no .key file there"):
-        Curve(secret, allow=tmp_path / "nothing")
+        Curve.of_files(secret, allow=tmp_path / "nothing")
     with pytest.raises(ConfigError, match="hebbstream keys"):
-        Curve(tmp_path / "nobody.key_secret")
+        Curve.of_files(tmp_path / "nobody.key_secret")
     secret.chmod(0o644)
     with pytest.raises(ConfigError, match="others may read it"):
-        Curve(secret)
+        Curve.of_files(secret)
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:7000", "tcp://*:7000", "tcp://192.168.1.3:7000", "tcp://[::]:1"])
