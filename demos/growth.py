@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=200)
     parser.add_argument("--batch", type=int, default=400)
     parser.add_argument("--recordings", type=int, default=60_000)
-    parser.add_argument("--out", type=Path, default=Path("runs/growth.png"))
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="Folder for the picture.")
     wanted = parser.parse_args()
     it = read(wanted.bench)
     net = Assumed(wanted.network_gbit * 1e9 / 8, wanted.network_us, shared=wanted.shared)
@@ -118,8 +118,9 @@ def main() -> None:
     print(f"\n{'hosts':>6} {'epoch':>10} {'speed-up':>10}  most of the time goes to")
     for n, _, _, _, epoch_s, goes_to in rows:
         print(f"{n:>6} {epoch_s:>8.0f} s {rows[0][4] / epoch_s:>9.1f}x  {goes_to}")
-    draw(rows, wanted.out)
-    print(f"\npicture: {wanted.out}")
+    picture = wanted.out / "growth.png"
+    draw(rows, picture)
+    print(f"\npicture: {picture}")
 
 
 def draw(rows: list[tuple[int, float, float, str, float, str]], path: Path) -> None:

@@ -16,6 +16,7 @@ DEMOS = Path(__file__).parents[1] / "demos"
         ("replay_file.py", ["--seconds", "0.4"], "replay.png"),
         ("two_cameras.py", ["--seconds", "0.3"], "two-cameras.png"),
         ("chain_by_hand.py", [], "chain.png"),
+        ("growth.py", [], "growth.png"),
         ("live_camera.py", ["--seconds", "0.5"], "confirmed.png"),
         ("chip_in_the_loop.py", ["--per-class", "3", "--asked", "2", "--hidden", "20"], "chip.png"),
         ("survive_damage.py", ["--per-class", "2", "--asked", "1", "--hidden", "20"], "survive.png"),
