@@ -19,7 +19,7 @@ from mkdocs.structure.pages import Page
 
 from stream.__main__ import app
 from stream.operator import Operator, Source
-from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, Recovery, SourceSpec, TapSpec
+from stream.pipeline import EdgeSpec, NodeSpec, OperatorSpec, Pipeline, Recovery, SourceSpec, TapSpec
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
@@ -143,7 +143,7 @@ def _struct(kind: type[msgspec.Struct], title: str) -> list[str]:
     lines += [_row("key", "is", "default", ""), _row("---", "---", "---", "---")]
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in msgspec.structs.fields(kind):
-        if field.name in ("source", "operator", "edge", "tap", "recovery") and kind is Pipeline:
+        if field.name in ("source", "operator", "edge", "tap", "node", "recovery") and kind is Pipeline:
             continue
         words = re.search(rf'^    {field.name}: .*\n    """(.*?)"""', source, re.MULTILINE)
         default = inspect.Parameter.empty if field.default is msgspec.NODEFAULT else field.default
@@ -211,6 +211,7 @@ def pipeline_file() -> str:
         (OperatorSpec, "[[operator]]"),
         (EdgeSpec, "[[edge]]"),
         (TapSpec, "[[tap]]"),
+        (NodeSpec, "[[node]]"),
         (Recovery, "[recovery]"),
     ):
         lines += _struct(kind, title)

@@ -65,7 +65,7 @@ def machines() -> Iterator[Machines]:
     import ray
 
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_worker_niceness")}
-    os.environ["RAY_worker_niceness"] = "0"  # its default lets workers wait for whatever else the machine does
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own name; its default lets workers wait for whatever else the machine does
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [TOYS, before["PYTHONPATH"] or ""]))
     handler = signal.getsignal(signal.SIGTERM)  # which Ray takes
     machines = Machines()
