@@ -33,6 +33,7 @@ __all__ = ["Measurement", "Pass", "Steady", "alternate", "measurements", "run_al
 
 SUITES = (
     "stream.bench",
+    "stream.view_bench",
     "sources.bench",
     "sources.decode_bench",
     "sources.filter_bench",

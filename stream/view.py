@@ -8,8 +8,9 @@ a slow one gets fewer frames, and nothing queues up.
 What goes over the WebSocket
 ----------------------------
 From the browser, JSON: ``{"next": true, "surface": "camera.events"}`` asks for a frame, ``{"key": " "}`` presses a key
-of the run (``stream.keys``), ``{"seek_us": T}`` jumps, ``{"show": "cup"}`` teaches. To the
-browser, one binary message a frame::
+of the run (``stream.keys``), ``{"seek_us": T}`` jumps, ``{"show": "cup"}`` teaches, as do ``forget`` and ``correct``.
+``{"save": true}`` writes what was taught to a file in ``runs/``, ``{"load": NAME}`` loads one of these. To the browser,
+one binary message a frame::
 
     u32     length n of what follows, little-endian
     n bytes JSON: t_us, surface, run (status, if new), arrays: a list of {name, dtype, shape, at}
@@ -33,6 +34,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -60,6 +62,11 @@ MOST_SPIKES, MOST_ANSWERS = 1 << 15, 1 << 12  # kept for the next frame, a port
 MOST_ASKED = 4096  # bytes of a message from a browser
 STATE_PERIOD_S, WEIGHTS_PERIOD_S, BOARD_PERIOD_S, HEARTBEAT_S = 0.05, 0.7, 0.25, 0.25
 MESSAGES_AT_ONCE = 64
+SUFFIX = ".taught"  # of a file of what was taught
+RUNS = Path("runs")  # where what was taught is kept, beside what the key r records
+MOST_SAVED = 20  # files that a page is told of
+# items taken from a tap: a second, and at a time; of what comes faster the newest is shown
+MOST_EVENTS_HZ, MOST_AT_A_TIME = 8e6, 2e6
 ASSETS = {"/": "index.html", "/view.js": "view.js", "/style.css": "style.css"}
 KINDS = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -185,11 +192,13 @@ class Watcher:
         self.rings: dict[str, Ring] = {}
         self.seen: dict[str, tuple[int, Deploy]] = {}  # "member what" to a running number and the arrays
         self.items: dict[str, str] = {}  # what comes out of each tap
+        self.saved: list[str] = []  # names of files of what was taught, the newest first
         self.n_pages = 0
         self.shown: dict[int, str] = {}  # the surface that each page shows
         self._wanted, self._endpoints, self._token, self._find = wanted, tuple(endpoints), token, find
         self._taps: dict[str, TapSource] = {}
         self._not_before_s: dict[str, float] = {}
+        self._may_take: dict[str, tuple[float, float]] = {}  # items that a tap may still bring, and when that was so
         self._next_board_s = self._next_state_s = self._next_weights_s = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
@@ -204,12 +213,28 @@ class Watcher:
         """Press a key of the run; False if it has no desk."""
         return bool(self.folder) and press(self.folder, pressed)
 
+    def wish(self, **words: str) -> bool:
+        """Press for something that has a name or a path."""
+        return self.press(Press(**words))  # type: ignore[arg-type]
+
+    def save(self) -> None:
+        """Let a run write what was taught to a file in ``runs/``; ``saved`` tells when it is there."""
+        name = f"{(self.run or {}).get('pipeline', 'run')}-{time.strftime('%Y%m%d-%H%M%S')}{SUFFIX}"
+        self.wish(save=str((RUNS / name).absolute()))
+
+    def load(self, name: str) -> bool:
+        """Let a run load a file that ``saved`` names; any other is refused."""
+        return name in self.saved and self.wish(load=str((RUNS / name).absolute()))
+
     def close(self) -> None:
         """Stop looking. Idempotent."""
         self._stopping.set()
         self._thread.join(10)
 
     def _watch(self) -> None:
+        first = Surface(1, 1)  # kernels are compiled while nobody waits for a frame
+        first.add(np.zeros(1, EVENT_DTYPE))
+        first.at(0)
         try:
             while not self._stopping.is_set():
                 now_s = time.monotonic()
@@ -226,6 +251,10 @@ class Watcher:
     def _look_at_board(self) -> None:
         if self._endpoints:
             return
+        saved = sorted((path.name for path in RUNS.glob(f"*{SUFFIX}")), reverse=True)[:MOST_SAVED]
+        if saved != self.saved:
+            self.saved = saved
+            self.version += 1
         found = self._find(self._wanted)
         if found is None and self.run is not None and self.run.get("phase") != "gone":
             found = {**self.run, "phase": "gone"}
@@ -254,8 +283,6 @@ class Watcher:
             return {endpoint: endpoint for endpoint in self._endpoints}
         if self.run is None or self.run["phase"] != "running":
             return {}
-        from pathlib import Path
-
         places = dict(self.run["taps"]["listed"])
         if self.folder:
             here = sorted(path for path in Path(self.folder).glob("*.*") if path.is_socket())
@@ -315,10 +342,19 @@ class Watcher:
                     tap.ask(word)
 
     def _take(self, address: str) -> bool:
-        """Take in what a tap has; returns whether it had anything."""
+        """Take in what a tap has; returns whether it had anything.
+
+        No more than a page can show: what is not acknowledged is not sent, so a pipeline that runs as fast as it can
+        need not encode all of it for a viewer.
+        """
         tap = self._taps[address]
         got = False
+        now_s = time.monotonic()
+        left, then_s = self._may_take.get(address, (MOST_AT_A_TIME, now_s))
+        left = min(MOST_AT_A_TIME, left + MOST_EVENTS_HZ * (now_s - then_s))
         for _ in range(MESSAGES_AT_ONCE):
+            if left <= 0:
+                break
             message = tap.poll(1 << 20)
             if tap.seen:
                 self._note(address, tap)
@@ -327,6 +363,7 @@ class Watcher:
             got = True
             with self.lock:
                 if isinstance(message, Packet):
+                    left -= len(message.items)
                     self.now_us = max(self.now_us, message.end_us)
                     if address in self.surfaces and message.items.dtype == EVENT_DTYPE:
                         self.surfaces[address].add(message.items)
@@ -337,6 +374,7 @@ class Watcher:
                 self._taps.pop(address).close()
                 self._not_before_s[address] = time.monotonic() + 1.0
                 break
+        self._may_take[address] = left, now_s
         return got
 
     def _note(self, address: str, tap: TapSource) -> None:
@@ -400,6 +438,7 @@ class _Reader:
         if run is not None and (run["time_s"] != self.run_s or run["phase"] == "gone"):
             self.run_s = run["time_s"]
             head["run"] = run
+        head["saved"] = watcher.saved
         if watcher.fault:
             head["fault"] = watcher.fault
         wide = {name: array.astype(np.float64) if array.dtype.kind == "i" and array.itemsize == 8 else array
@@ -450,6 +489,7 @@ class Page:
                 process_request=self._answer,
                 max_size=MOST_ASKED,
                 server_header=None,
+                compression=None,  # deflating noise costs more than a frame has time; through ssh: -C
             )
         except (OSError, OverflowError) as error:
             raise ConfigError(f"view: cannot listen on {host}:{port}: {error}; choose a free --port") from None
@@ -491,8 +531,10 @@ class Page:
             watcher.n_pages += 1
         try:
             while True:
+                # until the next frame may go out, or a moment if nothing is new; a whole period would miss every other
+                until_s = last_s + 0.9 * self._period_s - time.monotonic()
                 with contextlib.suppress(TimeoutError):
-                    asked = json.loads(connection.recv(timeout=self._period_s if wants else 1.0))
+                    asked = json.loads(connection.recv(timeout=max(0.004, until_s) if wants else 1.0))
                     wants, surface = self._heed(asked, wants, surface)
                     watcher.shown[me] = surface
                 now_s = time.monotonic()
@@ -517,6 +559,14 @@ class Page:
             self.watcher.press(Press(seek_us=int(asked["seek_us"])))
         elif "show" in asked:
             self.watcher.press(Press(show=str(asked["show"])))
+        elif "forget" in asked:
+            self.watcher.wish(forget=str(asked["forget"]))
+        elif "correct" in asked:
+            self.watcher.wish(correct=str(asked["correct"]))
+        elif asked.get("save"):
+            self.watcher.save()
+        elif "load" in asked:
+            self.watcher.load(str(asked["load"]))
         elif asked.get("next"):
             return True, str(asked.get("surface", ""))
         return wants, surface

@@ -1,12 +1,16 @@
-// The live page. One WebSocket; a frame is asked for when the one before is drawn, so a slow page gets fewer frames.
+// The live page. One WebSocket; a frame is asked for when the one before is drawn or about to be, so a slow page gets
+// fewer frames, and never more than one waits.
 // The format of a frame is told in stream/view.py.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
 const MOST_POINTS = 200000;
 const ARRAYS = { u1: Uint8Array, i1: Int8Array, u4: Uint32Array, i4: Int32Array, f4: Float32Array, f8: Float64Array };
-// Okabe and Ito's colours for classes; lines carry their number as well, so colour alone tells nothing
-const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f8a00", "#7b6fd0", "#a0522d", "#6b7b86"];
+// Okabe and Ito's colours for classes, and the same lighter for a dark ground; lines carry their number as well, so
+// colour alone tells nothing
+const LIGHT = ["#0072b2", "#b87f00", "#007a57", "#b05a88", "#2a8fc7", "#d55e00", "#7a7600", "#6a5dc4", "#8f4a28", "#5b6b76"];
+const DARK = ["#4aa3dc", "#e69f00", "#2fc498", "#d98bb8", "#8fd0f5", "#ff8a3c", "#d6cf4a", "#a79cf0", "#d08a62", "#a3b1bb"];
+let CLASSES = LIGHT;
 
 const state = {
   run: null, before: null, tUs: 0, surface: null, surfaceName: "", surfaces: [],
@@ -28,7 +32,19 @@ function connect() {
   socket = new WebSocket(url);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => { retryMs = 250; window.hebbstream.connected = true; askNext(); };
-  socket.onmessage = (message) => { take(message.data); requestAnimationFrame(() => { draw(); askNext(); }); };
+  // the next frame travels while this one is drawn; a frame that comes before that waits, and asks for none
+  let isDrawing = false, isOwed = false;
+  socket.onmessage = (message) => {
+    take(message.data);
+    if (isDrawing) { isOwed = true; return; }
+    isDrawing = true;
+    askNext();
+    requestAnimationFrame(() => {
+      isDrawing = false;
+      draw();
+      if (isOwed) { isOwed = false; askNext(); }
+    });
+  };
   socket.onclose = () => {
     window.hebbstream.connected = false;
     words("phase", "connecting", "bad");
@@ -73,6 +89,7 @@ function take(buffer) {
   state.frames += 1;
   window.hebbstream.frames = state.frames;
   state.fault = head.fault;
+  if (head.saved && head.saved.join() !== (state.saved ?? []).join()) { state.saved = head.saved; state.dirty = true; }
 }
 
 function keep(place, address, columns, most) {
@@ -112,6 +129,7 @@ function takeScores(member, values, tUs) {
 
 function forget() {
   state.spikes.clear(); state.answers.clear(); state.looks = {}; state.scores = []; state.scoreTimes = [];
+  state.fieldsFirst = undefined; state.isTaught = false;
   state.corrections = new Float64Array(0); state.scoreMember = undefined; state.coresBefore = null; state.surface = null;
 }
 
@@ -128,6 +146,7 @@ const colours = {};
 function readColours() {
   const style = getComputedStyle(document.documentElement);
   for (const name of ["panel", "ink", "quiet", "line", "stage", "on", "off", "right", "wrong", "tick"]) colours[name] = style.getPropertyValue(`--${name}`).trim();
+  CLASSES = document.documentElement.dataset.theme === "dark" ? DARK : LIGHT;
   palette();
 }
 
@@ -163,22 +182,32 @@ function fitted(canvas) {
 
 const view = { scale: 1, x: 0, y: 0 };
 const raw = document.createElement("canvas");
+const rawContext = raw.getContext("2d");
+let image = null, pixels = null;  // used again for each frame
 function drawSurface() {
   const surface = state.surface;
   const canvas = $("surface");
-  if (!surface) { fitted(canvas); return; }
+  if (!surface) {
+    fitted(canvas);
+    const phase = !window.hebbstream.connected ? "connecting" : state.run?.phase;
+    $("waiting").hidden = false;
+    $("waiting").textContent = phase === "compiling" ? "compiling kernels: the first run takes about a minute, later ones a second"
+      : phase === "running" ? "no events yet" : phase === "gone" ? "the run has ended" : phase ?? "waiting for a run";
+    return;
+  }
   const [height, width] = surface.shape;
-  if (raw.width !== width || raw.height !== height) {
+  if (!image || raw.width !== width || raw.height !== height) {
     raw.width = width; raw.height = height;
+    image = rawContext.createImageData(width, height);
+    pixels = new Uint32Array(image.data.buffer);
     canvas.style.aspectRatio = `${width} / ${height}`;
   }
-  const context = raw.getContext("2d");
-  const image = context.createImageData(width, height);
-  const pixels = new Uint32Array(image.data.buffer);
+  const data = surface.data;
   let sum = 0;
-  for (let k = 0; k < pixels.length; k++) { const value = surface.data[k]; pixels[k] = lut[value]; sum += value; }
+  for (let k = 0; k < data.length; k++) { const value = data[k]; pixels[k] = lut[value]; sum += value; }
   window.hebbstream.surfaceSum = sum;
-  context.putImageData(image, 0, 0);
+  rawContext.putImageData(image, 0, 0);
+  $("waiting").hidden = true;
   const [out, w, h] = fitted(canvas);
   out.imageSmoothingEnabled = w / width < 1;
   const factor = (w / width) * view.scale;
@@ -253,7 +282,9 @@ function drawScores() {
   const scores = state.scores, times = state.scoreTimes;
   if (!scores.length) return empty(context, w, h, "no member tells scores");
   const x = 34, right = 44, plotW = w - x - right, plotH = h - 22;
-  const span = Math.max(spanUs(), 1e6), now = Math.max(state.tUs, times.at(-1)), from = now - span;
+  // at a fast pace samples lie far apart in stream time: some of them are shown in any case
+  const now = Math.max(state.tUs, times.at(-1));
+  const span = Math.max(spanUs(), 1e6, times.length > 1 ? now - times[Math.max(0, times.length - 16)] : 0), from = now - span;
   let first = times.length - 1;
   while (first > 0 && times[first - 1] >= from) first--;
   let low = 0, high = 1e-6;
@@ -288,10 +319,11 @@ function drawScores() {
 const className = (unit) => (unit < 0 ? "–" : (state.names?.[unit] ?? String(unit)));
 
 function drawAnswers() {
-  const address = inOrder([...state.answers.keys()])[0];
+  const [address, ...others] = inOrder([...state.answers.keys()]);
   const answers = state.answers.get(address);
   const output = $("answer");
   $("answer-of").textContent = address ?? "";
+  drawOthers(others);
   if (!answers || !answers.n) { output.textContent = "–"; output.className = ""; $("truth").textContent = ""; return; }
   const k = answers.n - 1;
   output.textContent = className(answers.answer[k]);
@@ -299,6 +331,22 @@ function drawAnswers() {
   const isRight = answers.answer[k] === answers.label[k];
   output.className = !isKnown ? "" : isRight ? "right" : "wrong";
   $("truth").textContent = isKnown ? `shown: ${className(answers.label[k])}: ${isRight ? "right ✓" : "wrong ✗"}${answers.teach[k] ? ", taught" : ""}` : "";
+}
+
+// what the other members say of the same stream, beside each other
+function drawOthers(addresses) {
+  const place = $("others");
+  place.hidden = !addresses.length;
+  while (place.children.length > addresses.length) place.lastChild.remove();
+  addresses.forEach((address, index) => {
+    if (!place.children[index]) { const made = document.createElement("div"); made.append(document.createElement("output"), document.createElement("span")); place.append(made); }
+    const [output, words] = place.children[index].children;
+    const it = state.answers.get(address), k = it.n - 1;
+    const isKnown = k >= 0 && it.label[k] >= 0, isRight = isKnown && it.answer[k] === it.label[k];
+    output.textContent = k < 0 ? "–" : className(it.answer[k]);
+    output.className = !isKnown ? "" : isRight ? "right" : "wrong";
+    words.textContent = `${address.split(".")[0]}${!isKnown ? "" : isRight ? " ✓" : " ✗"}`;
+  });
 }
 
 const LINES = [[], [5, 3], [2, 3], [8, 3, 2, 3]];
@@ -329,7 +377,8 @@ function drawAccuracy() {
       const old = known[n - 50];
       if (n >= 50) right -= it.answer[old] === it.label[old];
       shown = right / Math.min(n + 1, 50);
-      if (n >= 5) context.lineTo(place(it.t[k]), 6 + plotH - shown * plotH);
+      const isGap = n && it.t[k] - it.t[known[n - 1]] > 0.1 * (to - from);  // nobody looked meanwhile
+      if (n >= 5) context[isGap ? "moveTo" : "lineTo"](place(it.t[k]), 6 + plotH - shown * plotH);
     });
     context.stroke();
     if (known.length) notes.push(`${address.split(".")[0]} ${(100 * shown).toFixed(0)} %`);
@@ -343,9 +392,16 @@ function drawAccuracy() {
   context.fillStyle = colours.quiet;
   context.textAlign = "left"; context.fillText(seconds(from), x, h - 7);
   context.textAlign = "right"; context.fillText(seconds(to), x + plotW, h - 7);
-  context.textAlign = "center"; context.fillStyle = colours.tick; context.fillText("ticks: corrections · darker ground: not taught", x + plotW / 2, h - 7);
+  $("accuracy-lines").replaceChildren(...all.map(([address], index) => {
+    const it = document.createElement("span"), line = document.createElement("i");
+    it.className = "legend"; line.className = "line";
+    line.style.borderTopColor = CLASSES[(index * 5) % CLASSES.length];
+    line.style.borderTopStyle = index % 4 === 0 ? "solid" : index % 4 === 2 ? "dotted" : "dashed";
+    it.append(line, address.split(".")[0] + " ");
+    return it;
+  }));
   $("accuracy-note").textContent = notes.length ? `last 50: ${notes.join(", ")}` : "";
-  $("accuracy-words").textContent = notes.length ? `of the last 50 answers right: ${notes.join(", ")}` : "";
+  $("accuracy-words").textContent = notes.length ? `of the last 50 answers right: ${notes[0].split(" ").slice(-2).join(" ")}` : "";
 }
 
 function drawFields() {
@@ -353,7 +409,9 @@ function drawFields() {
   $("fields-panel").hidden = !found;
   if (!found || !state.fieldsNew(found)) return;
   $("fields-of").querySelector('[value="hebb"]').disabled = !found.hebb;
-  const array = found[$("fields-of").value] ?? found.fields;
+  const wanted = $("fields-of").value;
+  if (state.fieldsFirst?.data.length !== found.fields.data.length) state.fieldsFirst = found.fields;
+  const array = wanted === "change" ? { shape: found.fields.shape, data: found.fields.data.map((value, k) => value - state.fieldsFirst.data[k]) } : found[wanted] ?? found.fields;
   const [n, height, width] = array.shape;
   const canvas = $("fields");
   const columns = canvas.clientWidth < 420 ? 4 : 6, rows = Math.ceil(n / columns);
@@ -585,19 +643,51 @@ function drawRun() {
   if (teacher) {
     const isShown = teacher.shown >= 0;
     $("teach-hold").setAttribute("aria-pressed", String(isShown));
-    $("teach-words").textContent = isShown ? `teaching ${className(teacher.shown)}` : Object.keys(run.names ?? {}).length ? `taught: ${Object.keys(run.names).join(", ")}` : "";
+    const names = Object.keys(run.names ?? {});
+    // a readout that is taught has room for classes; only such a one can forget and be corrected by a name
+    if (Object.values(run.members).some((it) => it["most classes"] > it.classes)) state.isTaught = true;
+    for (const id of ["teach-correct", "teach-forget", "teach-saving"]) $(id).hidden = !state.isTaught;
+    $("teach-words").textContent = isShown ? `teaching ${className(teacher.shown)}` : "";
+    knownNames(names);
+    const typed = $("teach-name").value.trim();
+    $("teach-correct").disabled = !typed;
+    $("teach-forget").disabled = !names.includes(typed);
+    $("teach-save").disabled = !names.length;
+    options($("teach-files"), state.saved ?? []);
+    $("teach-kept").hidden = !(state.saved ?? []).length;
+    $("teach-known").hidden = !names.length && !(state.isTaught && (state.saved ?? []).length);
   }
   state.names = Object.fromEntries(Object.entries(run.names ?? {}).map(([name, unit]) => [unit, name]));
   const rates = edgeRates();
+  const number = (value) => (value ?? 0).toLocaleString("en");
+  const isTap = (row) => row.edge.endsWith("-> tap");
+  rows($("edges").tBodies[0], run.edges.filter((row) => !isTap(row)).map((row) => [
+    row.edge.replace("->", "→"), si(rates.get(row.edge).rate), number(row.sent), number(row.delivered),
+    { text: number(row.dropped), kind: row.dropped ? "lost" : "" }, si(row.queue), duration(row.p50_us), duration(row.p99_us),
+  ]));
   // what a viewer misses is no loss of the pipeline's
-  rows($("edges").tBodies[0], run.edges.map((row) => [
-    row.edge.replace(/ -> tap$/, " → viewers"), si(rates.get(row.edge).rate), (row.sent ?? 0).toLocaleString("en"), (row.delivered ?? 0).toLocaleString("en"),
-    { text: (row.dropped ?? 0).toLocaleString("en"), kind: row.dropped && !row.edge.endsWith("-> tap") ? "lost" : "" }, si(row.queue), duration(row.p50_us), duration(row.p99_us),
+  const taps = run.edges.filter(isTap);
+  $("viewers").hidden = !taps.length;
+  rows($("taps").tBodies[0], taps.map((row) => [
+    row.edge.replace(" -> tap", ""), si(rates.get(row.edge).rate), number(row.sent), number(row.delivered), number(row.dropped),
   ]));
   rows($("members").tBodies[0], Object.entries(run.members).map(([name, counts]) => [
     name, Object.entries(counts).filter(([key, value]) => value && !key.startsWith("of ")).map(([key, value]) => `${key} ${si(value)}`).join(", "),
   ]));
   drawGraph();
+}
+
+// what was taught, to be chosen by a click
+function knownNames(names) {
+  const place = $("teach-names");
+  if (place.dataset.names === names.join()) return;
+  place.dataset.names = names.join();
+  place.replaceChildren(...names.map((name) => {
+    const button = document.createElement("button");
+    button.type = "button"; button.className = "chip"; button.textContent = name; button.title = "choose this name";
+    button.addEventListener("click", () => { $("teach-name").value = name; state.dirty = true; });
+    return button;
+  }));
 }
 
 function words(id, text, kind) {
@@ -681,6 +771,12 @@ function hold(on) {
 $("teach").addEventListener("submit", (event) => { event.preventDefault(); $("teach-name").blur(); });
 $("teach-hold").addEventListener("pointerdown", (event) => { event.target.setPointerCapture(event.pointerId); hold(true); });
 for (const end of ["pointerup", "pointercancel"]) $("teach-hold").addEventListener(end, () => hold(false));
+const typedName = () => $("teach-name").value.trim();
+$("teach-name").addEventListener("input", () => { state.dirty = true; });
+$("teach-correct").addEventListener("click", () => { if (typedName()) send({ correct: typedName() }); });
+$("teach-forget").addEventListener("click", () => send({ forget: typedName() }));
+$("teach-save").addEventListener("click", () => send({ save: true }));
+$("teach-load").addEventListener("click", () => send({ load: $("teach-files").value }));
 addEventListener("blur", () => hold(false));
 document.addEventListener("keyup", (event) => { if (event.key === "h") hold(false); });
 
