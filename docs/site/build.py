@@ -160,7 +160,7 @@ def members() -> dict[type, list[type]]:
     found: dict[type, list[type]] = {Source: [], Operator: []}
     for package in PACKAGES:
         for path in sorted((ROOT / package).glob("*.py")):
-            if path.stem in ("__init__", "__main__"):
+            if path.stem in ("__init__", "__main__") or path.stem.endswith("bench"):
                 continue
             module = importlib.import_module(f"{package}.{path.stem}")
             for name in getattr(module, "__all__", ()):
@@ -246,7 +246,7 @@ def commands() -> str:
             if getattr(it, "hidden", False) or it.name == "help":
                 continue
             is_argument = it.param_type_name == "argument"
-            name = it.human_readable_name.upper() if is_argument else ", ".join(it.opts + it.secondary_opts)
+            name = str(it.metavar or it.name).upper() if is_argument else ", ".join(it.opts + it.secondary_opts)
             text = str(getattr(it, "help", "") or "")
             default = "" if it.default in (None, False, "") or callable(it.default) else f"default `{it.default}`"
             rows.append(_row(f"`{name}`", ". ".join(filter(None, [text.rstrip("."), default]))))
