@@ -802,8 +802,8 @@ class Network(Operator):
             emit(name, Packet(out, first_us, packet.end_us, packet.origin_ns))
         self._origin_ns = packet.origin_ns
 
-    def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
-        """Run what is due up to a mark, obey it, pass it on; StreamError if it goes back in time."""
+    def _until(self, mark: Mark, emit: Emit) -> None:
+        """Run what is due up to a mark; StreamError if it goes back in time."""
         if mark.t_us < self._clock[DONE_US]:
             raise StreamError(
                 f"network: {type(mark).__name__} mark at {mark.t_us} us, wanted {int(self._clock[DONE_US])} us or "
@@ -814,6 +814,10 @@ class Network(Operator):
         for name, out in self._advance(read_only(np.empty(0, SPIKE_DTYPE)), mark.t_us).items():
             if len(out):
                 emit(name, packet_of(out))
+
+    def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
+        """Run what is due up to a mark, obey it, pass it on; StreamError if it goes back in time."""
+        self._until(mark, emit)
         if isinstance(mark, Reset):
             self._start(mark.t_us)
         elif isinstance(mark, Label):

@@ -85,6 +85,8 @@ class GlobalCorrection:
         Its readout answers. Its tape is switched on.
     learn
         What is learned.
+    untouched
+        Ends of projections whose rules are not learned here.
     held
         Populations that stay as they are: their time constants, and weights and rules of what leads to them.
     loss
@@ -113,6 +115,7 @@ class GlobalCorrection:
         *,
         learn: tuple[Learned, ...] = ("weights", "rules"),
         held: tuple[str, ...] = (),
+        untouched: tuple[tuple[str, str], ...] = (),
         loss: Callable[[NDArray[np.float64], int], tuple[float, NDArray[np.float64]]] | None = None,
         gain: float = 1.0,
         surrogate: Surrogate = "spikes",
@@ -132,7 +135,7 @@ class GlobalCorrection:
                 f"held: there is no {', '.join(sorted(strange))}; the network has {', '.join(network._names)}"
             )
         self.network = network
-        self._held = tuple(held)
+        self._held, self._untouched = tuple(held), tuple(untouched)
         self.window = TapedWindow(
             network, surrogate=surrogate, width=width, times="times" in learn, window_events=window_events
         )
@@ -185,7 +188,7 @@ class GlobalCorrection:
         network, table = self.network, self.network._table
         metas = []
         for ends, q in sorted(network._ways.items(), key=lambda item: item[1]):
-            if ends[1] in self._held:
+            if ends[1] in self._held or ends in self._untouched:
                 continue
             place = table.place[q]
             pre = slice(int(place[FIRST_PRE]), int(place[FIRST_PRE] + place[N_PRE]))
@@ -287,6 +290,24 @@ class GlobalCorrection:
             program.population[p, SHIFT] = flush_shift(float(value[0]))
 
         return renewed
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything that it learns."""
+        return bool(self._spans or self.metas)
+
+    def clear_columns(self, q: int, unit: int) -> None:
+        """Make 0 what leads to a unit through a dense projection, and what was on its way there."""
+        weight = self.network._program.weight
+        shape = np.shape(self.network._weights(q))
+        first = int(self.network._program.projection[q, WEIGHT])
+        here = slice(first, first + shape[0] * shape[1])
+        weight[here].reshape(shape)[:, unit] = 0.0
+        self.window.gradients.weight[here].reshape(shape)[:, unit] = 0.0
+        for span, moments in zip(self._spans, self._moments, strict=True):
+            if span.start == first:
+                for moment in moments:
+                    moment.reshape(shape)[:, unit] = 0.0
 
     # -- learning ------------------------------------------------------------------------------------------------------
 

@@ -131,9 +131,14 @@ class OnlineLearner(NetworkLearner):
             [Projection(INPUT, "hidden", Dense(hidden)), Projection("hidden", "scores", Dense(readout))],
         )
         rule = Hebbian(np.full(n_pre, local_rate), np.full(n_hidden, sliding_threshold), mixing, tau_hebb_us, hebb_max)
-        self._set_up(graph, "event", 1000, "scores", "float32")
-        self._set_up_rules({} if mode == "GP" else {(INPUT, "hidden"): rule}, {}, hebb_reset)
-        self._set_up_learning(
+        self._assemble(
+            graph,
+            "scores",
+            "float32",
+            {} if mode == "GP" else {(INPUT, "hidden"): rule},
+            {},
+            hebb_reset,
+            None,
             correction_period_us,
             deploy_every,
             learn=("weights", "rules", "times"),

@@ -24,10 +24,17 @@ With ``deploy_every`` the learner has an output ``forward``: its input passed on
 weights for whoever computes the same network elsewhere (``chip.node``). They stand right after a ``Reset``: at the
 first one, after ``deploy_every`` corrections, and before anything that may not be learned from, if something changed.
 A layer with a Hebbian rule is deployed as its synapses weigh there, fast change included.
+
+With ``teach`` the readout begins with one class, of which nothing is known, and is taught by ``Show`` marks, at every
+event; ``Forget``, ``Correct`` and loaded prototypes act on it as ``plasticity.teaching`` has them. A class that is new
+makes the readout grow by a column. What was taught is deployed where a lesson ends. Label marks may correct the same
+network globally; ``learn = []`` leaves that out.
 """
 
 from collections import deque
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,18 +42,32 @@ from numpy.typing import NDArray
 from neurons.dense import Dense
 from neurons.engine import N_TAPE, WEIGHT
 from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.graph_file import load_graph
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import DONE_US, Precision
 from plasticity.adam import adam_step, new_adam
 from plasticity.correction import GlobalCorrection, Learned, Optimiser
 from plasticity.hebbian import Hebbian
-from plasticity.plastic_network import PlasticNetwork
-from plasticity.rules import FIRST_FAST, FIRST_ROW, HAS_SHORT_TERM, MIXING, TAU_FAST
+from plasticity.plastic_network import PlasticNetwork, Rule, read_rules
+from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, FIRST_ROW, HAS_SHORT_TERM, MIXING, N_PRE, TAU_FAST
+from plasticity.short_term import ShortTerm
+from plasticity.teaching import (
+    IN_FORCE,
+    LESSON_OF,
+    PROTOTYPE,
+    bare,
+    check_readout,
+    fitted,
+    new_lessons,
+    scaled,
+    taught_rule,
+    widened,
+)
 from plasticity.window import Surrogate
 from stream.errors import ConfigError, StreamError
 from stream.operator import Emit, Snapshot, check_shapes
-from stream.packet import SPIKE_DTYPE, Deploy, Label, Mark, Packet, Reset
+from stream.packet import SPIKE_DTYPE, Correct, Deploy, Forget, Label, Mark, Packet, Reset, Show
 
 __all__ = ["NetworkLearner"]
 
@@ -54,6 +75,29 @@ MOST_FIELDS, MOST_SIDE = 24, 48  # units and pixels a side that a viewer is show
 N_RECENT = 100  # taught labels that the running accuracy and loss look back on
 # places of the counts
 IS_TEACHING, N_LABELS, N_SUMMED, NEXT_US, N_CUT, N_DEPLOYED, N_SINCE_DEPLOY, HAS_DRIFTED, N_COUNTS = range(9)
+
+
+class Teaching(NamedTuple):
+    """How a readout is taught; see ``NetworkLearner``."""
+
+    most_classes: int
+    rate: float
+    gain: float
+    bind: float
+
+
+def check_teaching(
+    teaching: Teaching, graph: Graph, readout: str, rules: Mapping[tuple[str, str], Rule]
+) -> tuple[str, str]:
+    """Return the ends of the projection that is taught; ConfigError if it cannot be."""
+    if teaching.most_classes < 1 or not teaching.rate > 0 or not teaching.gain > 0 or not 0 <= teaching.bind < 80:
+        raise ConfigError(
+            f"teach: got {teaching}; wanted most_classes of 1 or more, rate and gain above 0, bind from 0 to 80"
+        )
+    ends = check_readout(graph, readout)
+    if ends in rules:
+        raise ConfigError(f"teach: the projection {ends[0]} > {ends[1]} has a rule already; leave it to the teaching")
+    return ends
 
 
 class NetworkLearner(PlasticNetwork):
@@ -71,6 +115,17 @@ class NetworkLearner(PlasticNetwork):
     deploy_every
         Corrections between two deployments; 0: none, and no output ``forward``. What is deployed is a chain of dense
         layers of leaky units that ends in the readout.
+    teach
+        Whether the readout is taught by showing, and grows. It is the last population, reached by one dense projection;
+        what the file knows of classes is left out.
+    most_classes
+        How far it may grow.
+    teach_rate
+        What a spike of a feature adds to the column of the class that is shown.
+    teach_gain
+        Length of a column.
+    bind
+        What showing a class adds to its postsynaptic term.
 
     Raises
     ------
@@ -98,9 +153,22 @@ class NetworkLearner(PlasticNetwork):
         correction_period_us: int = 0,
         deploy_every: int = 0,
         window_events: int = 65_536,
+        teach: bool = False,
+        most_classes: int = 64,
+        teach_rate: float = 0.002,
+        teach_gain: float = 1.0,
+        bind: float = 10.0,
     ) -> None:
-        super().__init__(path=path, rules=rules or [], readout=readout, precision=precision, reset_local=reset_local)
-        self._set_up_learning(
+        graph = load_graph(Path(path))
+        learning, terminals = read_rules(rules or [])
+        self._assemble(
+            bare(graph, readout) if teach else graph,
+            readout,
+            precision,
+            learning,
+            terminals,
+            reset_local,
+            Teaching(most_classes, teach_rate, teach_gain, bind) if teach else None,
             correction_period_us,
             deploy_every,
             learn=tuple(learn),
@@ -115,10 +183,31 @@ class NetworkLearner(PlasticNetwork):
             window_events=window_events,
         )
 
-    def _set_up_learning(self, correction_period_us: int, deploy_every: int, **options: Any) -> None:
+    def _assemble(
+        self,
+        graph: Graph,
+        readout: str,
+        precision: Precision,
+        rules: dict[tuple[str, str], Rule],
+        terminals: dict[tuple[str, str], ShortTerm],
+        reset_local: bool,
+        teaching: Teaching | None,
+        correction_period_us: int,
+        deploy_every: int,
+        **options: Any,
+    ) -> None:
+        """Set everything up; again, for a wider graph, when the readout grows."""
         for name, value in (("correction_period_us", correction_period_us), ("deploy_every", deploy_every)):
             if value < 0:
                 raise ConfigError(f"{type(self).__name__} {name}: got {value}, wanted 0 or more")
+        self._is_taught = False  # nothing is, while it is set up
+        self._parts = readout, precision, rules, terminals, reset_local, teaching, correction_period_us, deploy_every
+        self._options = options
+        self._set_up(graph, "event", 1000, readout, precision)
+        taught = {}
+        if teaching is not None:
+            taught = {check_teaching(teaching, graph, readout, rules): taught_rule(teaching.rate)}
+        self._set_up_rules(rules | taught, terminals, reset_local)
         self._period_us, self._deploy_every = int(correction_period_us), int(deploy_every)
         self._counts = np.zeros(N_COUNTS, np.int64)
         self._counts[IS_TEACHING] = 1
@@ -128,7 +217,11 @@ class NetworkLearner(PlasticNetwork):
         if deploy_every:
             (port,) = self.inputs.values()
             self.outputs = {"forward": port, **self.outputs}
-        self.correction = GlobalCorrection(self, **options)
+        self.correction = GlobalCorrection(self, untouched=tuple(taught), **options)
+        if teaching is not None:
+            self._is_taught, self._teaching, self._taught = True, teaching, self._ways[next(iter(taught))]
+            self._lessons = new_lessons(int(self._table.place[self._taught, N_PRE]), self._n_classes())
+            self._show(-1)
 
     def warm_up(self) -> None:
         """Compile every kernel: this network's at rest, and a lesson to a network of two units typed as ours are."""
@@ -161,12 +254,20 @@ class NetworkLearner(PlasticNetwork):
 
     def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
         """Answer, learn, begin the next window; StreamError if a label names no class of ours."""
-        if isinstance(mark, Label) and mark.teach and not 0 <= mark.label < self._n_classes():
+        is_known = self._is_taught or (isinstance(mark, Label) and 0 <= mark.label < self._n_classes())
+        if isinstance(mark, Label) and mark.teach and not is_known:
             raise StreamError(
                 f"{type(self).__name__}: label {mark.label} at {mark.t_us} us, wanted 0 to {self._n_classes() - 1}; "
                 f"give the readout a unit for each class of the stream"
             )
+        if self._is_taught and isinstance(mark, Show | Forget | Correct | Label):
+            self._make_room(mark)
+        if isinstance(mark, Deploy) and PROTOTYPE in mark.arrays:
+            self._load(mark, emit)
+            return
         super().on_mark(port, mark, emit)
+        if self._is_taught and isinstance(mark, Show | Forget | Correct | Label):
+            self._take_lesson(mark, emit)
         if isinstance(mark, Reset):
             self._counts[IS_TEACHING] = mark.teach
             if self._deploy_every:
@@ -182,7 +283,7 @@ class NetworkLearner(PlasticNetwork):
         return int(np.prod(self.graph.populations[self._readout].shape))
 
     def _at_label(self, mark: Label) -> None:
-        if not (mark.teach and self._counts[IS_TEACHING]):
+        if not (mark.teach and self._counts[IS_TEACHING]) or not self.correction.learns:
             return
         loss, scores = self.correction.take(mark.label)
         recent = int(self._counts[N_LABELS]) % N_RECENT
@@ -190,7 +291,7 @@ class NetworkLearner(PlasticNetwork):
         self._counts[N_LABELS] += 1
 
     def _is_due(self, mark: Label) -> bool:
-        if not (mark.teach and self._counts[IS_TEACHING]):
+        if not (mark.teach and self._counts[IS_TEACHING]) or not self.correction.learns:
             return False
         if not self._period_us:
             return True
@@ -198,6 +299,142 @@ class NetworkLearner(PlasticNetwork):
             return False
         self._counts[NEXT_US] = (mark.t_us // self._period_us + 1) * self._period_us
         return True
+
+    # -- teaching ------------------------------------------------------------------------------------------------------
+
+    def _columns(self) -> NDArray[Any]:
+        """Return a view of the taught readout's hebb: real, shape (n_features, n_classes)."""
+        n_features, n_classes = self._lessons.prototype.shape
+        first = int(self._table.place[self._taught, FIRST_FAST])
+        view: NDArray[Any] = self._memory.fast[first : first + n_features * n_classes].reshape(n_features, n_classes)
+        return view
+
+    def _show(self, label: int) -> None:
+        """Let the rule write for a class from here on; -1: let it write nothing."""
+        place, table = self._table.place[self._taught], self._table
+        pre = slice(int(place[FIRST_PRE]), int(place[FIRST_PRE] + place[N_PRE]))
+        sliding = table.sliding[int(place[FIRST_POST]) : int(place[FIRST_POST]) + self._n_classes()]
+        table.local_rate[pre] = self._teaching.rate if label >= 0 else 0.0
+        sliding[:] = 0.0
+        if label >= 0:
+            sliding[label] = -self._teaching.bind
+        self._lessons.book[IN_FORCE] = label
+
+    def _gather(self) -> None:
+        """Take what the rule has written into the prototypes, and scale the columns."""
+        lessons, columns = self._lessons, self._columns()
+        shown = int(lessons.book[IN_FORCE])
+        if shown >= 0:
+            laid = self._laid()[:, shown].astype(np.float64)
+            gained = (columns[:, shown].astype(np.float64) - laid) / self._teaching.rate
+            lessons.prototype[:, shown] += gained
+            lessons.lesson[:] += gained
+        columns[...] = self._laid()
+
+    def _laid(self) -> NDArray[Any]:
+        """Return the columns as they are laid down at a mark."""
+        return scaled(self._lessons.prototype, self._teaching.gain).astype(self._program.weight.dtype)
+
+    def _rest_at(self, t_us: int) -> None:
+        """Put everything to rest; what was taught stays."""
+        if getattr(self, "_is_taught", False):
+            self._gather()
+        super()._rest_at(t_us)
+        if getattr(self, "_is_taught", False):
+            self._columns()[...] = self._laid()
+
+    def _take_lesson(self, mark: Show | Forget | Correct | Label, emit: Emit) -> None:
+        lessons = self._lessons
+        self._gather()
+        before = lessons.prototype.copy()
+        match mark:
+            case Show():
+                if mark.label >= 0:
+                    lessons.lesson[:] = 0.0
+                    lessons.book[LESSON_OF] = mark.label
+                self._show(mark.label)
+            case Label():
+                if lessons.book[IN_FORCE] < 0:
+                    features = self.graph.projections[self._taught].source
+                    units, _ = self.correction.window.spikes(features)
+                    lessons.lesson[:] = np.bincount(units, minlength=len(lessons.lesson))
+                    lessons.book[LESSON_OF] = -1
+            case Forget():
+                if mark.label < self._n_classes():
+                    lessons.prototype[:, mark.label] = 0.0
+                    self.correction.clear_columns(self._taught, mark.label)
+                    if lessons.book[LESSON_OF] == mark.label:
+                        lessons.book[LESSON_OF] = -1
+            case Correct():
+                wrong = int(lessons.book[LESSON_OF])
+                if wrong >= 0:
+                    lessons.prototype[:, wrong] = np.maximum(lessons.prototype[:, wrong] - lessons.lesson, 0.0)
+                lessons.prototype[:, mark.label] += lessons.lesson
+                lessons.book[LESSON_OF] = mark.label
+        self._columns()[...] = self._laid()
+        self.correction.window.begin()
+        has_changed = not np.array_equal(before, lessons.prototype) or (isinstance(mark, Show) and mark.label < 0)
+        if has_changed and not isinstance(mark, Label):
+            self._deploy_now(mark, emit)
+
+    def _load(self, mark: Deploy, emit: Emit) -> None:
+        """Let what was learned elsewhere take the place of what is known."""
+        prototype = np.asarray(mark.arrays[PROTOTYPE], np.float64)
+        if not self._is_taught:
+            raise StreamError(f"{type(self).__name__}: got prototypes at {mark.t_us} us, but its readout is not taught")
+        if prototype.ndim != 2 or len(prototype) != len(self._lessons.prototype) or not np.isfinite(prototype).all():
+            raise StreamError(
+                f"{type(self).__name__}: got prototypes of shape {prototype.shape} at {mark.t_us} us, wanted finite "
+                f"ones of {len(self._lessons.prototype)} features; load what was learned with the same network"
+            )
+        if prototype.shape[1] > self._n_classes():
+            self._grow(prototype.shape[1], mark.t_us)
+        self._until(mark, emit)
+        self._gather()
+        self._lessons.prototype[...] = 0.0
+        self._lessons.prototype[:, : prototype.shape[1]] = prototype
+        self._lessons.book[LESSON_OF] = -1
+        self._columns()[...] = self._laid()
+        self.correction.window.begin()
+        self._deploy_now(mark, emit)
+
+    def _make_room(self, mark: Show | Forget | Correct | Label) -> None:
+        is_needed = not isinstance(mark, Forget) and (mark.teach if isinstance(mark, Label) else True)
+        if isinstance(mark, Correct) and mark.label < 0:
+            raise StreamError(
+                f"{type(self).__name__}: Correct mark of class {mark.label} at {mark.t_us} us, wanted 0 on"
+            )
+        if is_needed and mark.label >= self._n_classes():
+            self._grow(mark.label + 1, mark.t_us)
+
+    def _grow(self, n_classes: int, t_us: int) -> None:
+        """Give the readout more columns; everything else goes on as it was."""
+        if n_classes > self._teaching.most_classes:
+            raise StreamError(
+                f"{type(self).__name__}: class {n_classes - 1} at {t_us} us, wanted 0 to "
+                f"{self._teaching.most_classes - 1}; forget a class, or raise most_classes"
+            )
+        n_before, n_features = self._n_classes(), len(self._lessons.prototype)
+        kept, stepped_us, origin_ns = self.snapshot(), self._stepped_us, self._origin_ns
+        self._assemble(widened(self.graph, n_classes), *self._parts, **self._options)
+        fresh = self.snapshot()
+        for name, array in kept.items():
+            if name == "signal":
+                kept[name] = np.pad(array, [(0, 0), (0, n_classes - n_before)])
+            elif name not in ("heap", "tape", "taped", "log_us", "log_unit", "value", "note"):
+                kept[name] = fitted(array, fresh[name], n_features, n_before, n_classes)
+        self._restore(kept)
+        self._stepped_us, self._origin_ns = stepped_us, origin_ns
+
+    def taught(self) -> Snapshot:
+        """Return what was taught, to be saved (``stream.teach.write_taught``) and loaded elsewhere; changes nothing.
+
+        Returns
+        -------
+        dict of str to array
+            ``taught.prototype`` float32, shape (n_features, n_classes); empty if the readout is not taught.
+        """
+        return {} if not self._is_taught else {PROTOTYPE: self._lessons.prototype.astype(np.float32)}
 
     # -- deployment ----------------------------------------------------------------------------------------------------
 
@@ -228,11 +465,18 @@ class NetworkLearner(PlasticNetwork):
         counts = self._counts
         has_changed = counts[N_SINCE_DEPLOY] > 0 or counts[HAS_DRIFTED]
         if counts[N_DEPLOYED] == 0 or counts[N_SINCE_DEPLOY] >= self._deploy_every or (not mark.teach and has_changed):
+            self._deploy_now(mark, emit)
+
+    def _deploy_now(self, mark: Mark, emit: Emit) -> None:
+        if self._deploy_every:
+            counts = self._counts
             counts[N_DEPLOYED] += 1
             counts[[N_SINCE_DEPLOY, HAS_DRIFTED]] = 0
-            emit("forward", Deploy(mark.t_us, int(counts[N_DEPLOYED]), self._deployed()))
+            # a reset has just cleared the fast change
+            is_cleared = self._resets_local and isinstance(mark, Reset)
+            emit("forward", Deploy(mark.t_us, int(counts[N_DEPLOYED]), self._deployed(is_cleared)))
 
-    def _deployed(self) -> Snapshot:
+    def _deployed(self, is_cleared: bool) -> Snapshot:
         """Name weights, time constants and thresholds as they are now, layer by layer."""
         weights, memory = self._renewed()
         arrays: Snapshot = {}
@@ -242,7 +486,8 @@ class NetworkLearner(PlasticNetwork):
             population = self.graph.populations[self._names.index(it.target)]
             rule = self._rules.get((it.source, it.target))
             weight = self._weight_of(q, weights)
-            if isinstance(rule, Hebbian) and not self._resets_local:  # else a reset has just cleared the fast change
+            is_taught = self._is_taught and q == self._taught
+            if isinstance(rule, Hebbian) and (is_taught or not is_cleared):
                 place, number = self._table.place[q], self._table.number[q]
                 at = slice(int(place[FIRST_FAST]), int(place[FIRST_FAST]) + weight.size)
                 rows = slice(int(place[FIRST_ROW]), int(place[FIRST_ROW]) + weight.shape[0])
@@ -276,6 +521,8 @@ class NetworkLearner(PlasticNetwork):
         arrays |= {f"window.{name}": array for name, array in correction.window._start._asdict().items()}
         if self._period_us:  # between steps all gradients are 0, and tables of zeros need no keeping
             arrays |= {f"gradient.{name}": array for name, array in correction.window.gradients._asdict().items()}
+        if self._is_taught:
+            arrays |= {f"lessons.{name}": array for name, array in self._lessons._asdict().items()}
         return arrays | {"skip": correction.window._skip, "counts": self._counts, "recent": self._recent}
 
     def snapshot(self) -> Snapshot:
@@ -287,7 +534,28 @@ class NetworkLearner(PlasticNetwork):
         return kept | {"n_steps": np.array(self.correction.n_steps, np.int64)}
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Take over a state; ConfigError, and no change, if it is that of another network."""
+        """Take over a state; ConfigError, and no change, if it is that of another network.
+
+        A taught readout takes the number of classes that the snapshot has.
+        """
+        n_classes = np.shape(snapshot.get("lessons.prototype", ()))[-1:]
+        if not self._is_taught or not n_classes or n_classes[0] == self._n_classes() or not n_classes[0]:
+            self._restore(snapshot)
+            return
+        if n_classes[0] > self._teaching.most_classes:
+            raise ConfigError(
+                f"snapshot of NetworkLearner: {n_classes[0]} classes, wanted {self._teaching.most_classes}"
+            )
+        before = self.graph, self.snapshot()
+        try:
+            self._assemble(widened(bare(self.graph, self._parts[0]), n_classes[0]), *self._parts, **self._options)
+            self._restore(snapshot)
+        except ConfigError:
+            self._assemble(before[0], *self._parts, **self._options)
+            self._restore(before[1])
+            raise
+
+    def _restore(self, snapshot: Snapshot) -> None:
         snapshot = dict(snapshot)
         mine = self._learned_arrays()
         tape, taped = (np.asarray(snapshot.pop(name, np.zeros(()))) for name in ("tape", "taped"))
@@ -308,6 +576,8 @@ class NetworkLearner(PlasticNetwork):
             self._lengthen_tape(n)
         self.state.tape[:n], self.state.taped[:n] = tape, taped
         self.state.book[N_TAPE] = n
+        if self._is_taught:
+            self._show(int(self._lessons.book[IN_FORCE]))
 
     def look(self, what: str) -> Snapshot:
         """Show scores and the times of the last corrections; or, as "weights", receptive fields of some units.
@@ -349,6 +619,7 @@ class NetworkLearner(PlasticNetwork):
             "labels": float(self._counts[N_LABELS]),
             "corrections": float(self.correction.n_steps),
             "classes": float(self._n_classes()),
+            "most classes": float(self._teaching.most_classes if self._is_taught else self._n_classes()),
             "accuracy": float(right),
             "loss": float(loss),
             "windows cut": float(self.correction.window.n_cut),

@@ -88,7 +88,7 @@ from plasticity.triplet_stdp import TripletSTDP
 from stream.errors import ConfigError
 from stream.operator import Snapshot
 
-__all__ = ["PlasticNetwork", "Rule"]
+__all__ = ["PlasticNetwork", "Rule", "read_rules"]
 
 Rule: TypeAlias = Hebbian | PairSTDP | TripletSTDP | Oja | BCM | RewardSTDP | ErrorModulated
 Ends: TypeAlias = tuple[str, str]
@@ -146,6 +146,21 @@ def _read_rule(table: dict[str, Any]) -> tuple[Ends, Rule | ShortTerm]:
             f"{', '.join(known[name]._fields)}"
         )
     return ends, known[name](**table)
+
+
+def read_rules(tables: list[dict[str, Any]]) -> tuple[dict[Ends, Rule], dict[Ends, ShortTerm]]:
+    """Make rules and terminals of the tables of a pipeline file; ConfigError if they are not in order."""
+    learning: dict[Ends, Rule] = {}
+    terminals: dict[Ends, ShortTerm] = {}
+    for table in tables:
+        ends, rule = _read_rule(dict(table))
+        if ends in (terminals if isinstance(rule, ShortTerm) else learning):
+            raise ConfigError(f"rule of {ends[0]} > {ends[1]}: got two of a kind, wanted one")
+        if isinstance(rule, ShortTerm):
+            terminals[ends] = rule
+        else:
+            learning[ends] = rule
+    return learning, terminals
 
 
 def _check_rule(ends: Ends, rule: Rule | ShortTerm) -> None:
@@ -210,17 +225,7 @@ class PlasticNetwork(Network):
         reset_local: bool = True,
     ) -> None:
         super().__init__(path=path, readout=readout, precision=precision)
-        learning: dict[Ends, Rule] = {}
-        terminals: dict[Ends, ShortTerm] = {}
-        for table in rules:
-            ends, rule = _read_rule(dict(table))
-            if ends in (terminals if isinstance(rule, ShortTerm) else learning):
-                raise ConfigError(f"rule of {ends[0]} > {ends[1]}: got two of a kind, wanted one")
-            if isinstance(rule, ShortTerm):
-                terminals[ends] = rule
-            else:
-                learning[ends] = rule
-        self._set_up_rules(learning, terminals, reset_local)
+        self._set_up_rules(*read_rules(rules), reset_local)
 
     @classmethod
     def of(

@@ -344,27 +344,54 @@ def view(
 
 @app.command()
 def teach(
-    name: Annotated[str, typer.Argument(help="Of the class that is shown: a word, or the number of a readout unit.")],
+    name: Annotated[str, typer.Argument(help="Of the class that is shown: a word, or a readout unit's number.")] = "",
     seconds: Annotated[float, typer.Option("--for", help="How long it is shown, s of wall time.")] = 2.0,
+    forget: Annotated[bool, typer.Option("--forget", help="Make void what was taught of NAME.")] = False,
+    correct: Annotated[bool, typer.Option("--correct", help="What was last taught, or asked about, was NAME.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Write what was taught to this file.")] = None,
+    load: Annotated[Path | None, typer.Option(help="Put what this file holds in the place of what is known.")] = None,
     to: Annotated[str, typer.Option(help="A run's process number or name; default the newest.")] = "",
 ) -> None:
     """Teach a class to a pipeline that runs with --view and sources with teach_us, while it is shown to the camera."""
     import time
 
     from stream.desk import Press, press
-    from stream.errors import ConfigError
+    from stream.errors import ConfigError, UsageError
+    from stream.teach import read_taught
     from stream.view import find_run
 
+    wishes = [bool(name) and not forget and not correct, forget, correct, save is not None, load is not None]
+    if sum(wishes) != 1 or bool(name) != (save is None and load is None):
+        raise UsageError("teach: wanted NAME, with --forget or --correct if you like, or --save FILE, or --load FILE")
+    subject = f"teach {name}".strip()
     run = find_run(to)
     folder = str(run["taps"]["folder"]) if run is not None else ""
     if run is None or not any(source.get("can_teach") for source in run["sources"].values()):
-        raise ConfigError(f"teach {name}: no run {to} with --view and a source with teach_us; start one first")
-    try:
-        if not press(folder, Press(show=name)):
-            raise ConfigError(f"teach {name}: {run['pipeline']} does not listen any more")
-        time.sleep(max(0.0, seconds))
-    finally:
-        press(folder, Press(show=""))
+        raise ConfigError(f"{subject}: no run {to} with --view and a source with teach_us; start one first")
+
+    def say(pressed: Press) -> None:
+        if not press(folder, pressed):
+            raise ConfigError(f"{subject}: {run['pipeline']} does not listen any more")
+
+    if forget or correct:
+        say(Press(forget=name) if forget else Press(correct=name))
+    elif load is not None:
+        read_taught(load)
+        say(Press(load=str(load.resolve())))
+    elif save is not None:
+        before = save.stat().st_mtime_ns if save.exists() else 0
+        say(Press(save=str(save.resolve())))
+        for _ in range(50):
+            if save.exists() and save.stat().st_mtime_ns != before:
+                return
+            time.sleep(0.1)
+        raise ConfigError(f"{save}: was not written; does the run have a learner with teach = true?")
+    else:
+        try:
+            say(Press(show=name))
+            time.sleep(max(0.0, seconds))
+        finally:
+            press(folder, Press(show=""))
 
 
 @app.command()

@@ -2,7 +2,10 @@
 
 A socket file in a folder that only its owner can enter. A press is a JSON object: ``{"key": " "}``, or
 ``{"seek_us": T}`` for a place that no key names, or ``{"show": "cup"}`` to teach and ``{"show": ""}`` to end that
-(``stream.teach``). A name that is new takes the next readout unit that has none. What cannot be understood is left out.
+(``stream.teach``). A name that is new takes the next readout unit that has none. ``{"forget": "cup"}`` makes void what
+was taught of a class and frees its unit; ``{"correct": "cup"}`` says what it was that was last taught, or asked about;
+``{"save": PATH}`` writes what was taught, with the names, and ``{"load": PATH}`` puts it in the place of what is known.
+What cannot be understood is left out.
 """
 
 import contextlib
@@ -11,8 +14,10 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from stream.errors import ConfigError
 from stream.host import Control
 from stream.keys import Keys
+from stream.teach import read_taught
 
 __all__ = ["Desk", "Press", "press"]
 
@@ -27,6 +32,10 @@ class Press(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     key: str = ""
     seek_us: int | None = None
     show: str | None = None  # name of the class that is shown from here on; "" ends that
+    forget: str | None = None
+    correct: str | None = None
+    save: str | None = None
+    load: str | None = None
 
 
 class Desk:
@@ -64,23 +73,44 @@ class Desk:
             return []
         if pressed.show is not None:
             return self._show(pressed.show.strip()[:MOST_LETTERS])
+        if pressed.forget is not None:
+            unit = self.names.pop(pressed.forget.strip()[:MOST_LETTERS], None)
+            return [Control(forget=unit)] if unit is not None else []
+        if pressed.correct is not None:
+            unit = self._unit_of(pressed.correct.strip()[:MOST_LETTERS])
+            return [Control(correct=unit)] if unit is not None else []
+        if pressed.save:
+            return [Control(save=pressed.save, names=dict(self.names))]
+        if pressed.load:
+            return self._load(pressed.load)
         if pressed.seek_us is not None:
             return [Control(seek_us=min(max(0, pressed.seek_us), 1 << 61))]
         control = self.keys.control(pressed.key) if len(pressed.key) == 1 else None
         return [control] if control is not None else []
 
     def _show(self, name: str) -> list[Control]:
-        """Find the class of a name: a number is one, a new name takes the next that has none."""
         if not name:
             return [Control(show=-1)]
-        if name not in self.names:
+        unit = self._unit_of(name)
+        return [Control(show=unit)] if unit is not None else []  # the page shows that nothing is taught
+
+    def _unit_of(self, name: str) -> int | None:
+        """Find the class of a name: a number is one, a new name takes the next that has none; None if there is none."""
+        if name and name not in self.names:
             free = [k for k in range(self.n_classes) if k not in self.names.values()]
             number = int(name) if name.isascii() and name.isdigit() else -1
             wanted = number if number in free else -1 if number >= 0 else next(iter(free), -1)
             if wanted < 0:
-                return []  # no readout unit is left; the page shows that nothing is taught
+                return None
             self.names[name] = wanted
-        return [Control(show=self.names[name])]
+        return self.names.get(name)
+
+    def _load(self, path: str) -> list[Control]:
+        try:
+            _, self.names = read_taught(Path(path))
+        except ConfigError:
+            return []
+        return [Control(load=path)]
 
     def close(self) -> None:
         """Take the socket file away. Idempotent."""

@@ -4,6 +4,7 @@ A message goes from member to member by direct call where both live here, over a
 do not. The code of a member cannot tell the difference, and neither can its result.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -11,6 +12,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,7 +29,7 @@ from stream.record import Recorder
 from stream.replay import Replay
 from stream.snapshot import FINAL, Keeper, Kept, Manifest
 from stream.tap import Tap
-from stream.teach import Teach
+from stream.teach import Teach, read_taught, write_taught
 
 __all__ = ["Control", "EdgeStatus", "Host", "SourceStatus", "Status"]
 
@@ -48,7 +50,17 @@ class Control(msgspec.Struct, tag=True):
     barrier: int = 0  # by the supervisor: the number of a barrier that every source is to let through now
     loop: bool | None = None  # begin again at the end, for ever
     show: int | None = None  # teach this class from here on; -1 ends that
+    forget: int | None = None  # make void what was taught of this class
+    correct: int | None = None  # what was last taught, or asked about, was of this class
+    load: str | None = None  # a file of what was taught (``stream.teach``), to take the place of what is known
+    save: str | None = None  # where to write what was taught
+    names: dict[str, int] = {}  # of classes, for what is saved
     record: str | None = None  # write what the sources give to PATH-SOURCE.hbs; "" ends that
+
+    @property
+    def teaches(self) -> bool:
+        """Whether it is about what is learned, and not about the pace."""
+        return not all(it is None for it in (self.show, self.forget, self.correct, self.load, self.save))
 
 
 class SourceStatus(msgspec.Struct):
@@ -163,12 +175,12 @@ class Outlet:
         if control.speed is not None:
             self.speed = control.speed
         self.steps += control.steps if self.is_paused else 0
-        if control.show is None and control.record is None:
+        if control.record is None and not control.teaches:
             self.start = None  # the pace begins anew with the next message
         if control.loop is not None and self.replay is not None:
             self.replay.loop_for_ever(control.loop)
-        if control.show is not None and self.teach is not None:
-            self.teach.show(control.show)
+        if self.teach is not None:
+            self._teach(self.teach, control)
         if control.record is not None:
             self._record(control.record)
         if control.seek_us is None and not control.seek_by_us:
@@ -177,6 +189,19 @@ class Outlet:
             at_us = control.seek_us if control.seek_us is not None else self.replay.position_us() + control.seek_by_us
             self.waiting.clear()
             self.replay.seek(at_us)
+
+    def _teach(self, teach: Teach, control: Control) -> None:
+        if control.show is not None:
+            teach.show(control.show)
+        if control.forget is not None:
+            teach.forget(control.forget)
+        if control.correct is not None:
+            teach.correct(control.correct)
+        if control.load is not None:
+            try:
+                teach.load(read_taught(Path(control.load))[0])
+            except ConfigError as error:
+                self.fault = str(error)
 
     def _record(self, path: str) -> None:
         self.close()
@@ -567,12 +592,22 @@ class Host:
         for control in self._controls():
             if control.snapshot:
                 self._call_barrier()
+            if control.save is not None:
+                self._save(Path(control.save), control.names)
             for outlet in self._outlets:
                 if control.barrier and not outlet.has_ended:
                     outlet.barriers.append(control.barrier)
                 outlet.heed(control)
         if is_stopping:
             self._stop()
+
+    def _save(self, path: Path, names: dict[str, int]) -> None:
+        """Write what operators here were taught; who asked for it looks whether the file is there."""
+        for member in self.members.values():
+            arrays = member.taught() if isinstance(member, Operator) else {}
+            if arrays:
+                with contextlib.suppress(OSError):
+                    write_taught(path, arrays, names)
 
     def look_up(self) -> bool:
         """Say how it goes, also from the middle of a message that waits for credit; raises when all is to be cut off.

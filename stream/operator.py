@@ -119,6 +119,10 @@ class Operator(ABC):
         """Return counts for people to look at while it runs, keyed by words for a table. Never part of a result."""
         return {}
 
+    def taught(self) -> Snapshot:
+        """Return what was taught, to be saved and loaded elsewhere; see ``stream.teach``. Reading changes nothing."""
+        return {}
+
     def look(self, what: str) -> Snapshot:
         """Return small arrays for a viewer; asked between messages, a few times a second, and only if somebody looks.
 

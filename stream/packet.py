@@ -40,14 +40,17 @@ __all__ = [
     "PHASE_DTYPE",
     "SPIKE_DTYPE",
     "Barrier",
+    "Correct",
     "Deploy",
     "End",
+    "Forget",
     "Label",
     "Loss",
     "Mark",
     "Message",
     "Packet",
     "Reset",
+    "Show",
     "packet_of",
 ]
 
@@ -114,6 +117,27 @@ class Label(msgspec.Struct, frozen=True, tag="label"):
     teach: bool = True
 
 
+class Show(msgspec.Struct, frozen=True, tag="show"):
+    """From here on class ``label`` is shown, and may be learned at every event; -1: nobody says what is shown."""
+
+    t_us: int
+    label: int
+
+
+class Forget(msgspec.Struct, frozen=True, tag="forget"):
+    """What was taught of class ``label`` is void from here on."""
+
+    t_us: int
+    label: int
+
+
+class Correct(msgspec.Struct, frozen=True, tag="correct"):
+    """What was last taught, or else last asked about, was of class ``label``, whatever was said of it."""
+
+    t_us: int
+    label: int
+
+
 class Deploy(msgspec.Struct, frozen=True, tag="deploy"):
     """New weights are in force from here.
 
@@ -154,7 +178,7 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     reason: str = ""
 
 
-Mark: TypeAlias = Reset | Label | Deploy | Barrier | Loss | End
+Mark: TypeAlias = Reset | Label | Show | Forget | Correct | Deploy | Barrier | Loss | End
 Message: TypeAlias = Packet | Mark
 
 

@@ -52,7 +52,8 @@ def page_of(pipeline: Pipeline, keys: Keys, observer: Observer, *, wanted: bool 
 
     def on_status(statuses: dict[str, Status], phase: str) -> None:
         members = [counts for status in statuses.values() for counts in status.members.values()]
-        desk.n_classes = int(min((it["classes"] for it in members if "classes" in it), default=0))
+        rooms = [it.get("most classes", it["classes"]) for it in members if "classes" in it]
+        desk.n_classes = int(min(rooms, default=0))
         observer.names = desk.names
 
     pid = str(os.getpid())

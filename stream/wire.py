@@ -33,7 +33,21 @@ from numpy.typing import NDArray
 
 from stream.errors import StreamError
 from stream.jit import kernel
-from stream.packet import ITEM_DTYPES, Barrier, Deploy, End, Label, Loss, Mark, Message, Packet, Reset
+from stream.packet import (
+    ITEM_DTYPES,
+    Barrier,
+    Correct,
+    Deploy,
+    End,
+    Forget,
+    Label,
+    Loss,
+    Mark,
+    Message,
+    Packet,
+    Reset,
+    Show,
+)
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -97,7 +111,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sequence: Count
     origin_ns: Count
     dropped: Count
-    body: PacketBody | DeployBody | Reset | Label | Barrier | Loss | End
+    body: PacketBody | DeployBody | Reset | Label | Show | Forget | Correct | Barrier | Loss | End
 
 
 _header_encoder = msgspec.msgpack.Encoder()

@@ -53,7 +53,7 @@ from sources.filter_undistort import Undistort
 from stream.errors import ConfigError
 from stream.merge import Merge
 from stream.operator import Operator
-from stream.packet import EVENT_DTYPE, Deploy, Label, Mark, Message, Packet, Reset
+from stream.packet import EVENT_DTYPE, Correct, Deploy, Forget, Label, Mark, Message, Packet, Reset, Show
 from stream.record import Recorder
 
 SIDE = 6
@@ -176,13 +176,14 @@ def plastic(rule: Rule) -> PlasticNetwork:
     )
 
 
-def network_learner(folder: Path, *, plastic: bool = False, **more: Any) -> NetworkLearner:
+def network_learner(folder: Path, *, plastic: bool | str = False, **more: Any) -> NetworkLearner:
     """Make one that learns everywhere, by local rules and tired terminals too, if it is ``plastic``."""
     path = folder / "net.safetensors"
     save_graph(path, learning_graph())
     ways = [("input", "map"), ("map", "hidden"), ("hidden", "scores")]
     rules: list[dict[str, Any]] = []
     if plastic:
+        ways = ways[:2] if plastic == "but the readout" else ways
         rules = [{"source": a, "target": b, "rule": "Hebbian"} for a, b in ways]
         rules.append({"source": "input", "target": "map", "rule": "ShortTerm"})
     return NetworkLearner(path=str(path), readout="scores", rules=rules, weight_rate=0.05, **more)
@@ -194,6 +195,10 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "network learner, all": lambda folder: network_learner(folder, plastic=True, learn=("weights", "rules", "times")),
     "network learner, by the clock": lambda folder: network_learner(
         folder, plastic=True, correction_period_us=200_000, optimiser="sgd"
+    ),
+    "network learner, taught": lambda folder: network_learner(folder, teach=True, learn=()),
+    "network learner, taught and corrected": lambda folder: network_learner(
+        folder, teach=True, plastic="but the readout", learn=("weights", "rules", "times"), reset_local=False
     ),
     "learner GP": lambda folder: learner("GP"),
     "learner LP": lambda folder: learner("LP"),
@@ -246,6 +251,8 @@ def stream(n_windows: int = 5, n_events: int = 400) -> list[Message]:
     for window in range(n_windows):
         start = t
         messages.append(Reset(start, teach=window != 3))
+        if window < 3:
+            messages.append(Show(start, (1, 2, 0)[window]))
         events = np.zeros(n_events, EVENT_DTYPE)
         gaps = rng.choice([0, 1, 20, 100, 700], n_events)
         gaps[n_events // 2] = 40_000
@@ -255,6 +262,7 @@ def stream(n_windows: int = 5, n_events: int = 400) -> list[Message]:
         t = int(events["t"][-1]) + 1
         messages.append(Packet(events, start, t))
         messages.append(Label(t, window % 3, start, teach=window != 3))
+        messages += [[Show(t, -1)], [Correct(t, 3)], [Forget(t, 0), Show(t, -1)], [], []][window]
         t += 50_000
         if window == 2:
             messages.append(deploy(t, 2))

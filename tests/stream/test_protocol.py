@@ -20,13 +20,16 @@ from stream.packet import (
     EVENT_DTYPE,
     SPIKE_DTYPE,
     Barrier,
+    Correct,
     Deploy,
     End,
+    Forget,
     Label,
     Loss,
     Message,
     Packet,
     Reset,
+    Show,
 )
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
@@ -44,6 +47,9 @@ def examples() -> dict[str, Message]:
         "answers": Packet(answers, 900, 901),
         "reset": Reset(5, False),
         "label": Label(900, 7, 100),
+        "show": Show(910, 7),
+        "forget": Forget(911, 6),
+        "correct": Correct(912, 7),
         "deploy": Deploy(8, 2, {"layer0.weight": np.array([[1.5, -2.0]], np.float32)}),
         "barrier": Barrier(9, 1),
         "loss": Loss(500, 100, 3, 1200),
@@ -110,7 +116,7 @@ def _empty(message: Message) -> list[bytes]:
 
 
 def test_the_tables_name_what_there_is() -> None:
-    for kind in (Reset, Label, Deploy, Barrier, Loss, End):
+    for kind in (Reset, Label, Show, Forget, Correct, Deploy, Barrier, Loss, End):
         (row,) = re.findall(rf"^\| `{kind.__struct_config__.tag}` \| (.*)", PAGE, re.MULTILINE)
         assert all(f"`{field}`" in row for field in kind.__struct_fields__)
     for kind in (Hello, wire.Header):

@@ -1,6 +1,7 @@
 """Teaching by showing: where label marks stand, whatever packets look like; a lesson is replayed to the bit."""
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from stream.errors import ConfigError
 from stream.host import Control
 from stream.keys import Keys
 from stream.operator import Port, Snapshot, Source
-from stream.packet import EVENT_DTYPE, End, Label, Mark, Message, Packet, Reset
+from stream.packet import EVENT_DTYPE, Correct, Deploy, End, Forget, Label, Mark, Message, Packet, Reset, Show
 from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec
 from stream.record import read_recording
 from stream.run import run
-from stream.teach import Teach
+from stream.teach import Teach, read_taught, write_taught
 
 
 class Given(Source):
@@ -77,22 +78,24 @@ def test_marks_stand_at_multiples_of_the_period_wherever_packets_are_cut(
     assert got == times
 
     # the reference: a mark at the end of each period that holds an event and is followed by a later one
-    wanted: list[tuple[int, Mark]] = []
-    start_us, taught = times[0], False
+    wanted: list[tuple[int, Mark]] = [(0, Show(times[0], shown))] if shown != -1 else []
+    start_us, taught = times[0], shown != -1
     for before, after in itertools.pairwise(times):
         if before // period_us != after // period_us:
             end_us = (before // period_us + 1) * period_us
             number = sum(t < end_us for t in times)
             wanted.append((number, Label(end_us, shown if taught else -1, start_us, taught)))
-            start_us, taught = end_us, shown != -1
+            start_us = end_us
     assert marks == wanted
 
 
 def test_only_what_was_shown_from_beginning_to_end_is_taught() -> None:
     packets: list[Message] = [Packet(events_at([t]), t, t + 1) for t in range(0, 100, 5)]
     source = Teach(Given([Reset(0), *packets]), period_us=20)
-    labels = []
+    labels, shows = [], []
     while not isinstance(message := source.poll(1), End):
+        if isinstance(message, Show):
+            shows.append((message.t_us, message.label))
         if isinstance(message, Packet) and message.start_us == 25:
             source.show(2)
         if isinstance(message, Packet) and message.start_us == 65:
@@ -100,6 +103,27 @@ def test_only_what_was_shown_from_beginning_to_end_is_taught() -> None:
         if isinstance(message, Label):
             labels.append((message.start_us, message.t_us, message.label, message.teach))
     assert labels == [(0, 20, -1, False), (20, 40, -1, False), (40, 60, 2, True), (60, 80, -1, False)]
+    assert shows == [(26, 2), (66, -1)]
+
+
+def test_what_a_person_says_stands_where_it_was_said() -> None:
+    packets: list[Message] = [Packet(events_at([t]), t, t + 1) for t in range(0, 100, 5)]
+    source = Teach(Given(packets), period_us=1000)
+    source.forget(4)  # before the stream: at its begin
+    said: list[tuple[int, Mark]] = []
+    n = 0
+    while not isinstance(message := source.poll(1), End):
+        if isinstance(message, Packet):
+            n += 1
+            if message.start_us == 25:
+                source.correct(2)
+                source.load({"prototype": np.ones((2, 3), np.float32)})
+        elif message is not None:
+            said.append((n, message))
+    assert said[:2] == [(0, Forget(0, 4)), (6, Correct(26, 2))]
+    (at, loaded) = said[2]
+    assert isinstance(loaded, Deploy)
+    assert (at, loaded.t_us, loaded.arrays["prototype"].shape) == (6, 26, (2, 3))
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=30).map(sorted), st.integers(0, 60))
@@ -128,6 +152,20 @@ def test_new_names_take_free_classes(tmp_path: Path) -> None:
             told.append(desk._show(name.strip()))
         assert told == [[Control(show=k)] if k is not None else [] for k in (0, 1, 0, -1, None, 2, None, None, -1)]
         assert desk.names == {"cup": 0, "pen": 1, "2": 2}
+        assert desk._understand(b'{"correct": "pen"}') == [Control(correct=1)]
+        assert desk._understand(b'{"forget": "cup"}') == [Control(forget=0)]
+        assert desk._understand(b'{"forget": "cup"}') == []
+        assert desk._understand(b'{"correct": "key"}') == [Control(correct=0)], "the unit was free"
+        path = tmp_path / "taught.safetensors"
+        (saved,) = desk._understand(json.dumps({"save": str(path)}).encode())
+        assert saved == Control(save=str(path), names={"key": 0, "pen": 1, "2": 2})
+        write_taught(path, {"taught.prototype": np.ones((2, 3), np.float32)}, {"hat": 2})
+        assert desk._understand(json.dumps({"load": str(path)}).encode()) == [Control(load=str(path))]
+        assert desk.names == {"hat": 2}
+        path.write_bytes(b"torn")
+        assert desk._understand(json.dumps({"load": str(path)}).encode()) == []
+        with pytest.raises(ConfigError, match="teach --save"):
+            read_taught(path)
         assert press(str(tmp_path), Press(show="cup"))
     finally:
         desk.close()

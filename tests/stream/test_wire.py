@@ -14,12 +14,15 @@ from stream.packet import (
     PHASE_DTYPE,
     SPIKE_DTYPE,
     Barrier,
+    Correct,
     Deploy,
     End,
+    Forget,
     Label,
     Message,
     Packet,
     Reset,
+    Show,
     packet_of,
 )
 
@@ -58,7 +61,14 @@ def test_a_packet_comes_back_bit_for_bit(packet: Packet) -> None:
 
 @given(TIMES, st.integers(0, 2**40), st.booleans())
 def test_marks_come_back(t_us: int, number: int, teach: bool) -> None:
-    for mark in (Reset(t_us, teach), Label(t_us, number, t_us, teach), Barrier(t_us, number), End(t_us, "why")):
+    taught = Show(t_us, number), Forget(t_us, number), Correct(t_us, number)
+    for mark in (
+        Reset(t_us, teach),
+        Label(t_us, number, t_us, teach),
+        *taught,
+        Barrier(t_us, number),
+        End(t_us, "why"),
+    ):
         assert round_trip(mark) == mark
 
 
