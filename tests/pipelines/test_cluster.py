@@ -1,4 +1,4 @@
-"""Runs and training spread over machines by Ray: its own test cluster, on addresses of the loopback network."""
+"""Runs, training and chips spread over machines by Ray: its own test cluster, on addresses of the loopback network."""
 
 import functools
 import os
@@ -12,6 +12,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from chip.board import Board
+from chip.core import AXON_SPIKES, ROUTE_DTYPE, SYNAPSE_MATRIX, TO_CORE, Core
+from chip.profile import load_profile
+from chip.program import INPUT_DTYPE, assemble
+from chip.soma import Soma
 from neurons.dense import Dense
 from neurons.graph import INPUT, Graph, Population, Projection
 from neurons.leaky_integrator import LeakyIntegratorUnits
@@ -260,3 +265,41 @@ def test_any_number_of_workers_gives_the_same_weights_and_a_lost_one_too(machine
         trainer.close()
         for name in ("best.safetensors", "000002/checkpoint.safetensors"):
             assert (tmp_path / str(workers) / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_a_board_split_over_workers_is_the_board(machines: Machines) -> None:
+    """Four layers of threshold cores in a ring, each core on spikes of the one before it."""
+    n, rng = 12, np.random.default_rng(3)
+    cores, places = [], []
+    for k in range(n):
+        dx = 1 if k + 1 < n else 1 - n
+        routes = np.array([(j, dx, 0, j, TO_CORE, 0) for j in range(16)], ROUTE_DTYPE)
+        cores.append(
+            Core(
+                name=f"core {k}",
+                axon_mode=AXON_SPIKES,
+                synapse=SYNAPSE_MATRIX,
+                n_axons=16,
+                n_neurons=16,
+                weight=rng.integers(-40, 60, (16, 16)).astype(np.int8),
+                bias=np.zeros(16, np.int32),
+                soma=Soma(v_threshold=60),
+                routes=routes,
+                watch=np.arange(16, dtype=np.int32) + 16 * k,
+            )
+        )
+        places.append((k, 0))
+    inputs = np.array([(unit, unit % n, unit // n) for unit in range(4 * n)], INPUT_DTYPE)
+    grid = assemble(cores, places, inputs, 4 * n, 0, load_profile("tianjic-2019"))
+    incoming = np.zeros(300, SPIKE_DTYPE)
+    incoming["t"], incoming["unit"] = np.sort(rng.integers(0, 60_000, 300)), rng.integers(0, 4 * n, 300)
+    found = []
+    for on, n_regions in (("", 1), ("ray", 3)):
+        board = Board(grid, n_regions, 1000, 1000, on=on)
+        found.append((*board.run(incoming, 80_000), board.totals.copy()))
+        assert (board.parcel_bytes > 0) == (n_regions > 1)
+        board.close()
+    whole, split = found
+    assert len(whole[0]) > 100
+    for one, other in zip(whole, split, strict=True):
+        assert np.array_equal(one, other)
