@@ -25,7 +25,7 @@ as long as nothing is clipped in layer 1, which is watched (``clipped``). So a b
 weights in place of sixty. Of a sample alone (``shared=False``) only K's diagonal is left, times N, and H begins at 0.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 __all__ = ["Settings", "SharedHebb"]
 
 Real = NDArray[np.float32]
+Loose: TypeAlias = Any  # float32 too; NumPy's stubs take sums of float32 for float64
 
 
 class Settings(NamedTuple):
@@ -111,12 +112,13 @@ class SharedHebb:
         it, v = self.settings, self.values
         n, has_h = len(x), self.mode != "GP"
         kept: list[dict[str, Real]] = []
-        u1, s1 = np.zeros((n, it.n_hidden), np.float32), np.zeros((n, it.n_hidden), np.float32)
-        u2, s2 = np.zeros((n, it.n_classes), np.float32), np.zeros((n, it.n_classes), np.float32)
+        u1: Loose = np.zeros((n, it.n_hidden), np.float32)
+        u2: Loose = np.zeros((n, it.n_classes), np.float32)
+        s1, s2 = np.zeros_like(u1), np.zeros_like(u2)
         drive = x @ v["w1"]
-        c, gram = np.zeros_like(u1), np.zeros((1, 1), np.float32)
-        sums = np.zeros_like(u1)
-        h2 = self.h2 if self.shared else np.zeros((n, it.n_hidden, it.n_classes), np.float32)
+        c, sums = np.zeros_like(u1), np.zeros_like(u1)
+        gram: Loose = np.zeros((1, 1), np.float32)
+        h2: Loose = self.h2 if self.shared else np.zeros((n, it.n_hidden, it.n_classes), np.float32)
         if has_h:
             if self.shared:
                 c = x @ self.h1
@@ -149,7 +151,7 @@ class SharedHebb:
             s2 = (u2 > it.threshold).astype(np.float32)
             step["u2"] = u2
             kept.append(step)
-        h1 = self.h1
+        h1: Loose = self.h1
         if has_h and self.shared:
             h1 = np.float32(it.retention**it.steps) * h1 + (x * v["beta1"]).T @ sums / np.float32(n)
             self.clipped += int(np.abs(h1).max() > it.bound)
@@ -182,8 +184,9 @@ class SharedHebb:
         theta, decay, retention = (np.float32(part) for part in (it.threshold, it.decay, it.retention))
         per = np.float32(n if shared else 1)
         gram = kept[0]["gram"]
-        by = {name: np.zeros_like(value) for name, value in v.items()}
-        g1, g2 = np.zeros((n, it.n_hidden), np.float32), np.zeros((n, it.n_classes), np.float32)
+        by: dict[str, Loose] = {name: np.zeros_like(value) for name, value in v.items()}
+        g1: Loose = np.zeros((n, it.n_hidden), np.float32)
+        g2: Loose = np.zeros((n, it.n_classes), np.float32)
         by_drive, by_c, by_gram = np.zeros_like(g1), np.zeros_like(g1), np.zeros_like(gram)
         by_h2 = np.zeros_like(kept[0]["h2"])
         for t in range(it.steps - 1, -1, -1):

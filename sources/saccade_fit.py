@@ -99,14 +99,15 @@ def likeness(one: Sequence[NDArray[np.void]], other: Sequence[NDArray[np.void]],
 
     Maps are of 25 ms, by polarity; 1 = the same number of events at the same pixels at the same time.
     """
-    cosines = []
+    cosines: list[float] = []
     for pair in zip(one, other, strict=True):
-        maps = []
+        maps: list[NDArray[np.float64]] = []
         for events in pair:
             counts = np.zeros((2, 13, height, width))
             np.add.at(counts, (events["p"], np.minimum(events["t"] // 25_000, 12), events["y"], events["x"]), 1.0)
             maps.append(counts.reshape(-1))
-        cosines.append(maps[0] @ maps[1] / max(np.linalg.norm(maps[0]) * np.linalg.norm(maps[1]), 1e-30))
+        lengths = float(np.linalg.norm(maps[0])) * float(np.linalg.norm(maps[1]))
+        cosines.append(float(maps[0] @ maps[1]) / max(lengths, 1e-30))
     return float(np.mean(cosines))
 
 

@@ -53,10 +53,10 @@ def fashion(
     read = importlib.import_module("sources.scene_images").read_idx
     parts = []
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
-        found = sorted(folder.expanduser().glob(f"{name}-ubyte*"))
-        if not found:
+        files = sorted(folder.expanduser().glob(f"{name}-ubyte*"))
+        if not files:
             raise ConfigError(f"eval fashion: {folder} holds no {name}-ubyte or {name}-ubyte.gz; check the folder")
-        values = read(found[0])
+        values = read(files[0])
         is_images = values.ndim == 3
         parts.append(values.reshape(len(values), -1).astype(np.float32) / 255 if is_images else values.astype(np.int64))
     x, y, asked, right = parts
