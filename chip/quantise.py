@@ -19,6 +19,8 @@ error of the *currents* that they caused; and threshold and leak are those of a 
 up to 6 %, alpha by up to 1 / 256) whose integer somas, given the currents of the float network's own spikes, fire most
 as it did: the smallest sum of the squared difference of both spike trains, each filtered with the membrane's leak. That
 takes out what rounding does on average: the leak's floor alone pulls every potential down by half an integer a phase.
+Weights of dense layers and convolutions are rounded together, by what the recordings make of them
+(:mod:`chip.rounding`).
 
 Artificial units
 ----------------
@@ -43,6 +45,7 @@ from numpy.typing import NDArray
 from chip.network import INPUT_LAYER, Layer, Link, QuantisedNetwork, weight_of, with_weight
 from chip.observe import Observed, apply
 from chip.profile import Profile
+from chip.rounding import round_together, traces
 from chip.soma import (
     FIRE_MEMBRANE_AFTER_LEAK,
     FIRE_MEMBRANE_BEFORE_RESET,
@@ -58,10 +61,22 @@ from chip.soma import (
 )
 from neurons.activation import ActivationUnits, activation
 from neurons.adaptive_lif import AdaptiveLIFUnits
+from neurons.convolution import Convolution
 from neurons.crossing import drift
 from neurons.current_lif import CurrentLIFUnits
 from neurons.dense import Dense
-from neurons.graph import INPUT, Graph, Population, Projection, Shape, check_graph, n_units, shape_of, unit_values
+from neurons.graph import (
+    INPUT,
+    Graph,
+    Population,
+    Projection,
+    Shape,
+    Topology,
+    check_graph,
+    n_units,
+    shape_of,
+    unit_values,
+)
 from neurons.integrate_fire import IntegrateFireUnits
 from neurons.izhikevich import IzhikevichUnits
 from neurons.leaky_integrator import LeakyIntegratorUnits
@@ -74,6 +89,8 @@ __all__ = ["FloatLayer", "QuantisedLayer", "chain", "float_layers", "quantise", 
 
 INT8 = 127
 MOST_ROWS = 2000  # of currents looked at, for each candidate of a scale
+MOST_TRACES = 20_000  # of a layer's inputs, to round its weights by
+MOST_PATCHES = 40_000  # of windows, likewise
 MOST_UNITS = 256  # whose somas are tried
 THRESHOLD_STEPS = (0.0, -0.01, 0.01, -0.02, 0.02, -0.03, 0.03, -0.045, 0.045, -0.06, 0.06)  # ties: the first
 CLIP_FRACTIONS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -289,6 +306,55 @@ def _scale_of(ways: Sequence[_Way], observed: Observed | None, name: str) -> flo
         if error < best:
             best, scale = error, candidate
     return scale
+
+
+def _rounded(way: _Way, scale: float, population: Population, observed: Observed | None, phase_us: int) -> Topology:
+    """Round the weights of a projection, those of dense layers and convolutions together; see ``chip.rounding``."""
+    topology = way.projection.topology
+    if observed is None or way.sent is None or not isinstance(topology, Dense | Convolution):
+        return with_weight(topology, _integers(way.weight, scale))
+    tau_us = getattr(population.model, "tau_mem_us", None)
+    memoryless = isinstance(population.model, ActivationUnits | ThresholdUnits | IntegrateFireUnits)
+    x = (
+        way.sent
+        if memoryless or tau_us is None
+        else traces(way.sent, math.exp(-phase_us / _one(population, "tau_mem_us")))
+    )
+    x = x.reshape(-1, x.shape[2])[_rows_seen(way.sent, observed.is_there, MOST_TRACES)]
+    weight = np.asarray(way.weight, np.float64) * scale
+    if isinstance(topology, Dense):
+        return with_weight(topology, round_together(weight, x, INT8))
+    rounded = np.zeros(weight.shape, np.int8)
+    height, width, n_in, n_out = weight.shape
+    out_per_group = n_out // topology.groups
+    for g in range(topology.groups):
+        made = slice(g * out_per_group, (g + 1) * out_per_group)
+        seen = _patches(topology, way.source, way.target, x, g)
+        flat = round_together(weight[..., made].reshape(height * width * n_in, out_per_group), seen, INT8)
+        rounded[..., made] = flat.reshape(height, width, n_in, out_per_group)
+    return with_weight(topology, rounded)
+
+
+def _patches(
+    topology: Convolution, source: Shape, target: Shape, x: NDArray[np.float32], group: int
+) -> NDArray[np.float32]:
+    """Cut what the windows of a convolution saw, shape (n, height * width * channels of a group)."""
+    height, width, n_in, _ = np.shape(topology.weight)
+    (pad_y, pad_x), (step_y, step_x) = topology.padding, topology.stride
+    x = x[:: max(1, len(x) * target[0] * target[1] // MOST_PATCHES)]
+    maps = np.pad(x.reshape(-1, *source), [(0, 0), (pad_y, pad_y), (pad_x, pad_x), (0, 0)])
+    channels = slice(group * n_in, (group + 1) * n_in)
+    seen = [
+        maps[
+            :,
+            ky : ky + (target[0] - 1) * step_y + 1 : step_y,
+            kx : kx + (target[1] - 1) * step_x + 1 : step_x,
+            channels,
+        ]
+        for ky in range(height)
+        for kx in range(width)
+    ]
+    return np.stack(seen, axis=3).reshape(-1, height * width * n_in)
 
 
 def _fits(name: str, what: str, value: float, profile: Profile) -> int:
@@ -513,7 +579,7 @@ def quantise_graph(
             source = shape_of(graph, projection.source)
             ways.append(_Way(projection, source, population.shape, weight, sent, delay + (projection.source != INPUT)))
         scale = _scale_of(ways, observed, name)
-        topologies = [with_weight(way.projection.topology, _integers(way.weight, scale)) for way in ways]
+        topologies = [_rounded(way, scale, population, observed, phase_us) for way in ways]
         for way, topology in zip(ways, topologies, strict=True):
             delay = _delay(way.projection, phase_us)
             links.append(Link(numbers[way.projection.source], entries[name], topology, delay))

@@ -13,6 +13,7 @@ from chip.network import weights_between
 from chip.observe import apply, in_phases, observe
 from chip.profile import load_profile
 from chip.quantise import quantise_graph
+from chip.rounding import round_together, traces
 from neurons.activation import ActivationUnits
 from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution
@@ -210,3 +211,25 @@ def test_a_split_in_a_cycle_needs_a_delay_that_pays_for_it():
     program = compile_network(quantise_graph(graph, PROFILE), PROFILE)
     # a delay of two phases, one of which goes into the split: one relay
     assert [layer.name for layer in program.woven.layers] == ["hidden", "scores", "hidden later by 1"]
+
+
+def error_of(weight, rounded, x):
+    return float((((rounded - weight).T @ x.T) ** 2).sum())
+
+
+def test_weights_rounded_together_err_less_on_what_was_recorded():
+    rng = np.random.default_rng(0)
+    spikes = (rng.random((3, 100, 40)) < 0.05).astype(np.float32)
+    spikes[..., 1::2] = spikes[..., ::2]  # neighbours fire together, as the pixels of an edge do
+    x = traces(spikes, 0.9)
+    assert x[0, 1].tolist() == pytest.approx((np.float32(0.9) * spikes[0, 0] + spikes[0, 1]).tolist())
+    x = x.reshape(-1, 40)
+    weight = rng.normal(0, 20, (40, 6))
+    nearest = np.clip(np.floor(weight + 0.5), -127, 127)
+    together = round_together(weight, x, 127)
+    assert together.dtype == np.int8
+    assert error_of(weight, together, x) < 0.5 * error_of(weight, nearest, x)
+    # inputs that never fire together, or not at all, are rounded to the nearest
+    assert np.array_equal(round_together(weight, np.eye(40, dtype=np.float32), 127), nearest)
+    assert np.array_equal(round_together(weight, np.zeros((5, 40), np.float32), 127), nearest)
+    assert np.abs(round_together(weight * 100, x, 127)).max() == 127
