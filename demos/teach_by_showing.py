@@ -1,7 +1,7 @@
-"""Teach two shapes by showing each a few times, then ask. A script plays the person, from Python, without a pipeline.
+"""Teach new things by showing each a few times, then ask. A script plays the person, from Python, without a pipeline.
 
 ``python demos/teach_by_showing.py``. To do it by hand: ``hebbstream run demos/teach.toml --view``, type a name, hold
-the button while you show the thing.
+the button while you show the thing. The features are as they were drawn: nothing has been learned before.
 """
 
 import argparse
@@ -11,22 +11,24 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from plasticity.learner import OnlineLearner
+from neurons.graph_file import save_graph
+from plasticity.network_learner import NetworkLearner
 from sources.simulated import SimulatedCamera
 from stream.packet import ANSWER_DTYPE, End, Label, Message, Packet
 from stream.teach import NOTHING, Teach
+from stream.train import dense_layers
 
-SIDE, TAUGHT = 34, (0, 1)  # pixels; shapes that are taught and asked for
+SIDE, NAMES = 34, ("triangle", "square", "circle", "star")  # pixels; labels 0 to 3 of the scene
 
 
-def camera(n_objects: int) -> SimulatedCamera:
+def camera(n_objects: int, seed: int) -> SimulatedCamera:
     """Make the camera, the same each time."""
-    return SimulatedCamera(scene="shapes", width=SIDE, height=SIDE, duration_us=n_objects * 400_000, seed=5)
+    return SimulatedCamera(scene="shapes", width=SIDE, height=SIDE, duration_us=n_objects * 400_000, seed=seed)
 
 
-def shown_when(n_objects: int) -> list[Label]:
+def shown_when(n_objects: int, seed: int) -> list[Label]:
     """Look first which shape is before the camera when."""
-    source, found = camera(n_objects), []
+    source, found = camera(n_objects, seed), []
     while not isinstance(message := source.poll(1 << 16), End):
         if isinstance(message, Label):
             found.append(message)
@@ -36,19 +38,22 @@ def shown_when(n_objects: int) -> list[Label]:
 def main() -> None:
     """Teach, ask, draw."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--shows", type=int, default=10, help="of each shape")
+    options.add_argument("--shows", type=int, default=3, help="of each shape")
     options.add_argument("--objects", type=int, default=100, help="that pass the camera in all")
+    options.add_argument("--hidden", type=int, default=1000)
+    options.add_argument("--seed", type=int, default=5)
     options.add_argument("--out", type=Path, default=Path("runs/teach"))
     given = options.parse_args()
-    objects = shown_when(given.objects)
+    objects = shown_when(given.objects, given.seed)
     lessons: set[int] = set()  # the objects during which the key is held
-    for shape in TAUGHT:
-        lessons |= {k for k, it in enumerate(objects) if it.label == shape} & set(
-            [k for k, it in enumerate(objects) if it.label == shape][: given.shows]
-        )
+    for shape in range(len(NAMES)):
+        lessons |= set([k for k, it in enumerate(objects) if it.label == shape][: given.shows])
 
-    source = Teach(camera(given.objects), period_us=100_000)
-    learner = OnlineLearner(width=SIDE, height=SIDE, n_hidden=200, n_classes=4, weight_rate=2e-3)
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "features.safetensors"
+    save_graph(path, dense_layers(str(given.hidden), (SIDE, SIDE, 2), len(NAMES), given.seed))
+    source = Teach(camera(given.objects, given.seed), period_us=100_000)
+    learner = NetworkLearner(path=str(path), readout="scores", teach=True, learn=())
     answers: list[np.ndarray] = []
 
     def emit(port: str, message: Message) -> None:
@@ -72,21 +77,22 @@ def main() -> None:
     rows = []
     for it in objects:
         within = told[(told["start"] >= it.start_us) & (told["t"] <= it.t_us)]
-        if it.label in TAUGHT and it.start_us > last_lesson_us and len(within):
+        if it.start_us > last_lesson_us and len(within):
             rows.append((it.t_us / 1e6, it.label, int(within["answer"][-1])))
     right = sum(label == answer for _, label, answer in rows)
 
     figure = Figure(figsize=(9, 3), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for k in lessons:
-        axes.axvspan(objects[k].start_us / 1e6, objects[k].t_us / 1e6, color=f"C{objects[k].label}", alpha=0.25, lw=0)
-    axes.plot([t for t, _, _ in rows], [label for _, label, _ in rows], "o", mfc="none", ms=11, c="0.4", label="shown")
+    for n, k in enumerate(sorted(lessons)):
+        it = objects[k]
+        words = "a show" if n == 0 else None
+        axes.plot([it.start_us / 1e6, it.t_us / 1e6], [it.label] * 2, lw=9, c="#007a57", alpha=0.6, label=words)
+    axes.plot([t for t, _, _ in rows], [label for _, label, _ in rows], "o", mfc="none", ms=11, c="0.4", label="asked")
     axes.plot([t for t, _, _ in rows], [answer for *_, answer in rows], "x", c="#d55e00", label="answer")
-    axes.set(xlabel="stream time (s)", ylabel="shape", yticks=range(4))
-    axes.set_title(f"bars: {given.shows} shows of each shape; then {right} of {len(rows)} right")
-    axes.legend(loc="upper left")
-    given.out.mkdir(parents=True, exist_ok=True)
+    axes.set(xlabel="stream time (s)", yticks=range(len(NAMES)), yticklabels=NAMES, ylim=(-0.6, 3.6))
+    axes.set_title(f"{given.shows} shows of each shape; then {right} of {len(rows)} right")
+    axes.legend(loc="upper center", ncols=3, bbox_to_anchor=(0.5, -0.2), frameon=False)
     figure.savefig(given.out / "teach.png", dpi=120)
     print(f"{given.shows} shows each, then {right} of {len(rows)} right; picture: {given.out / 'teach.png'}")
 

@@ -213,18 +213,14 @@ class Watcher:
         """Press a key of the run; False if it has no desk."""
         return bool(self.folder) and press(self.folder, pressed)
 
-    def wish(self, **words: str) -> bool:
-        """Press for something that has a name or a path."""
-        return self.press(Press(**words))  # type: ignore[arg-type]
-
     def save(self) -> None:
         """Let a run write what was taught to a file in ``runs/``; ``saved`` tells when it is there."""
         name = f"{(self.run or {}).get('pipeline', 'run')}-{time.strftime('%Y%m%d-%H%M%S')}{SUFFIX}"
-        self.wish(save=str((RUNS / name).absolute()))
+        self.press(Press(save=str((RUNS / name).absolute())))
 
     def load(self, name: str) -> bool:
         """Let a run load a file that ``saved`` names; any other is refused."""
-        return name in self.saved and self.wish(load=str((RUNS / name).absolute()))
+        return name in self.saved and self.press(Press(load=str((RUNS / name).absolute())))
 
     def close(self) -> None:
         """Stop looking. Idempotent."""
@@ -560,9 +556,9 @@ class Page:
         elif "show" in asked:
             self.watcher.press(Press(show=str(asked["show"])))
         elif "forget" in asked:
-            self.watcher.wish(forget=str(asked["forget"]))
+            self.watcher.press(Press(forget=str(asked["forget"])))
         elif "correct" in asked:
-            self.watcher.wish(correct=str(asked["correct"]))
+            self.watcher.press(Press(correct=str(asked["correct"])))
         elif asked.get("save"):
             self.watcher.save()
         elif "load" in asked:

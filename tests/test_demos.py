@@ -20,7 +20,8 @@ DEMOS = Path(__file__).parents[1] / "demos"
         ("live_camera.py", ["--seconds", "0.5"], "confirmed.png"),
         ("chip_in_the_loop.py", ["--per-class", "3", "--asked", "2", "--hidden", "20"], "chip.png"),
         ("survive_damage.py", ["--per-class", "2", "--asked", "1", "--hidden", "20"], "survive.png"),
-        ("teach_by_showing.py", ["--objects", "30", "--shows", "3"], "teach.png"),
+        ("teach_by_showing.py", ["--objects", "30", "--shows", "2", "--hidden", "50"], "teach.png"),
+        ("task_sequence.py", ["--shows", "1", "--asked", "1", "--hidden", "20", "--seeds", "1"], "tasks.png"),
     ],
 )
 def test_a_demo_leaves_a_picture(script: str, options: list[str], picture: str, tmp_path: Path) -> None:

@@ -391,7 +391,7 @@ class Run:
 
     def end(self) -> str:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(120)
         return self.log.read_text(errors="replace")
 
 
@@ -418,7 +418,7 @@ def opened(browser: Any, address: str, **options: Any) -> tuple[Any, list[str]]:
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(address)
-    until(page, "hebbstream.surfaceSum > 0", 60)
+    until(page, "hebbstream.surfaceSum > 0", 200)  # kernels may have to be compiled first
     return page, complaints
 
 
@@ -546,6 +546,79 @@ def test_teaching_from_the_page_changes_the_answer(browser: Any, tmp_path: Path)
         page.close()
     finally:
         lesson.end()
+
+
+TAUGHT = """
+name = "taught"
+
+[[source]]
+name = "camera"
+kind = "sources.simulated.SimulatedCamera"
+params = { width = 34, height = 34, duration_us = 5000000 }
+speed = 1.0
+teach_us = 100000
+loop = 0
+
+[[operator]]
+name = "learner"
+kind = "plasticity.network_learner.NetworkLearner"
+params = { path = "features.safetensors", readout = "scores", teach = true, learn = [] }
+
+[[edge]]
+from = "camera.events"
+to = "learner.events"
+"""
+NAMES = "Object.keys(hebbstream.state.run.names ?? {}).join()"
+CLASSES = "hebbstream.state.run.members.learner.classes"
+
+
+@pytest.mark.slow
+def test_a_class_is_corrected_forgotten_saved_and_loaded_from_the_page(browser: Any, tmp_path: Path) -> None:
+    from neurons.graph_file import save_graph
+    from stream.train import dense_layers
+
+    save_graph(tmp_path / "features.safetensors", dense_layers("50", (34, 34, 2), 10, 1))
+    (tmp_path / "taught.toml").write_text(TAUGHT)
+    lesson = Run(tmp_path, "run", "taught.toml", "--one-process", "--record", "camera.events=lesson.hbs")
+    try:
+        page, complaints = opened(browser, lesson.address)
+        until(page, "!document.getElementById('teach').hidden", 60)
+        for name in ("cup", "pen"):
+            page.fill("#teach-name", name)
+            page.mouse.move(*middle(page, "#teach-hold"))
+            page.mouse.down()
+            until(page, f"document.getElementById('answer').textContent === '{name}'", 30)
+            page.mouse.up()
+            until(page, "hebbstream.state.run.sources.camera.shown === -1", 10)
+        until(page, f"{NAMES} === 'cup,pen' && {CLASSES} === 2", 10)
+        page.fill("#teach-name", "key")
+        until(page, "!document.getElementById('teach-correct').disabled", 5)
+        page.click("#teach-correct")  # the last lesson was a key after all
+        until(page, f"{NAMES} === 'cup,pen,key' && {CLASSES} === 3", 10)
+        page.click("#teach-save")
+        until(page, "document.getElementById('teach-files').value.endsWith('.taught')", 20)
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=ARTEFACTS / "taught-light.png", full_page=True)
+        page.click("#teach-names button:has-text('cup')")
+        until(page, "document.getElementById('teach-name').value === 'cup'", 5)
+        page.click("#teach-forget")
+        until(page, f"{NAMES} === 'pen,key'", 10)
+        page.click("#teach-load")
+        until(page, f"{NAMES} === 'cup,pen,key'", 10)
+        assert complaints == []
+        page.close()
+    finally:
+        lesson.end()
+    marks = [type(it).__name__ for it in recorded(tmp_path / "lesson.hbs") if not isinstance(it, Packet)]
+    told = [name for name in marks if name in ("Show", "Correct", "Forget", "Deploy")]
+    assert told == ["Show", "Show", "Show", "Show", "Correct", "Forget", "Deploy"]  # all of it is in the stream
+
+
+def recorded(path: Path) -> list[Any]:
+    """Return the messages of a recording."""
+    from stream.record import recorded_messages
+
+    return [it for _, it, _ in recorded_messages(path)]
 
 
 def middle(page: Any, selector: str) -> tuple[float, float]:
