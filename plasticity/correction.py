@@ -38,19 +38,23 @@ from neurons.one_to_one import OneToOne
 from neurons.sparse import Sparse
 from plasticity.adam import AdamState, adam_step, new_adam
 from plasticity.backward import Gradients
+from plasticity.eligibility import Eligibility
 from plasticity.hebbian import Hebbian
-from plasticity.loss import cross_entropy
+from plasticity.loss import cross_entropy, mse, rate
 from plasticity.plastic_network import PlasticNetwork
+from plasticity.quantised import on_grid, scale_of
 from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, MIXING, N_PRE, TAU_FAST
 from plasticity.short_term import ShortTerm
 from plasticity.window import Surrogate, TapedWindow
 from stream.errors import ConfigError
 from stream.operator import Snapshot, check_shapes
 
-__all__ = ["GlobalCorrection", "Learned", "Optimiser"]
+__all__ = ["Form", "GlobalCorrection", "Learned", "Loss", "Optimiser"]
 
 Learned = Literal["weights", "rules", "times"]
 Optimiser = Literal["adam", "sgd"]
+Loss = Literal["cross_entropy", "mse"]
+Form = Literal["adjoint", "eligibility"]
 
 # natural unit, lowest and highest value of a meta-parameter; None: what it began with, or no bound
 BOUNDS: dict[str, tuple[float | None, float, float]] = {
@@ -62,6 +66,10 @@ BOUNDS: dict[str, tuple[float | None, float, float]] = {
     "f_rest": (0.1, 0.01, 1.0),
     "f_step": (0.1, 0.0, 1.0),
 }
+
+
+# places of GlobalCorrection.guard
+BEST, TOTAL, N_JUDGED, STEPS_AT_BEST, N_BACK = range(5)
 
 
 class Meta(NamedTuple):
@@ -87,19 +95,33 @@ class GlobalCorrection:
         What is learned.
     untouched
         Ends of projections whose rules are not learned here.
+    apart
+        Steps change weights and values of their own, which ``install`` puts into the network.
     held
         Populations that stay as they are: their time constants, and weights and rules of what leads to them.
     loss
-        From scores (time averages of the readout, shape (n_classes,)) and a label: the loss, and its derivative by the
-        scores. Default: cross-entropy with ``gain``.
+        ``cross_entropy`` with ``gain``, or ``mse`` of scores clipped at 1.1; or a function from scores (time averages
+        of the readout, shape (n_classes,)) and a label to the loss and its derivative by the scores.
     gain
         Slope of the softmax.
-    surrogate, width, window_events
+    form
+        ``adjoint``: the walk back, exact but for the surrogate. ``eligibility``: forward, with one trace for each input
+        (``plasticity.eligibility``); weights alone are learned.
+    surrogate, width, window_events, window_pieces
         As for ``plasticity.window.TapedWindow``.
     optimiser
         ``adam`` or ``sgd``.
     weight_rate, meta_rate
         Rates.
+    rate_hz, rate_strength
+        Spiking populations are held near this rate (``plasticity.loss.rate``), if the strength is above 0; not with
+        ``eligibility``.
+    weight_bits
+        0, or bits of the weights that the network runs with, while those that are learned stay whole: for the chip, see
+        ``plasticity.quantised``.
+    margin, judge_labels
+        Losses given to ``hold_back`` are averaged over so many labels. Worse than the best average so far by more than
+        the margin: all that is learned goes back to where it stood then. inf: never.
     longest
         Gradients of weights longer than this, all together, are made this long; inf: never.
 
@@ -116,8 +138,10 @@ class GlobalCorrection:
         learn: tuple[Learned, ...] = ("weights", "rules"),
         held: tuple[str, ...] = (),
         untouched: tuple[tuple[str, str], ...] = (),
-        loss: Callable[[NDArray[np.float64], int], tuple[float, NDArray[np.float64]]] | None = None,
+        apart: bool = False,
+        loss: Loss | Callable[[NDArray[np.float64], int], tuple[float, NDArray[np.float64]]] = "cross_entropy",
         gain: float = 1.0,
+        form: Form = "adjoint",
         surrogate: Surrogate = "spikes",
         width: float = np.inf,
         optimiser: Optimiser = "adam",
@@ -125,7 +149,17 @@ class GlobalCorrection:
         meta_rate: float = 1e-3,
         longest: float = np.inf,
         window_events: int = 65_536,
+        window_pieces: int = 1,
+        rate_hz: float = 20.0,
+        rate_strength: float = 0.0,
+        weight_bits: int = 0,
+        margin: float = np.inf,
+        judge_labels: int = 10,
     ) -> None:
+        if weight_bits and not 2 <= weight_bits <= 16:
+            raise ConfigError(f"weight_bits: got {weight_bits}, wanted 0 or 2 to 16")
+        if not margin >= 0 or judge_labels < 1:
+            raise ConfigError(f"margin, judge_labels: got {margin}, {judge_labels}; wanted 0 or more, 1 or more")
         if network._readout < 0:
             raise ConfigError("global correction: the network has no readout, whose answers could be judged; name one")
         if optimiser not in ("adam", "sgd"):
@@ -137,19 +171,52 @@ class GlobalCorrection:
         self.network = network
         self._held, self._untouched = tuple(held), tuple(untouched)
         self.window = TapedWindow(
-            network, surrogate=surrogate, width=width, times="times" in learn, window_events=window_events
+            network,
+            surrogate=surrogate,
+            width=width,
+            times="times" in learn,
+            window_events=window_events,
+            window_pieces=window_pieces,
         )
-        self.judge = loss or (lambda score, label: cross_entropy(score, label, gain))
+        losses = {"cross_entropy": lambda score, label: cross_entropy(score, label, gain), "mse": mse}
+        if isinstance(loss, str) and loss not in losses:
+            raise ConfigError(f"loss: got {loss!r}, wanted one of {', '.join(losses)}")
+        self.judge = losses[loss] if isinstance(loss, str) else loss
         self.readout = network._names[network._readout]
+        if form not in ("adjoint", "eligibility"):
+            raise ConfigError(f"form: got {form!r}, wanted 'adjoint' or 'eligibility'")
+        if form == "eligibility" and window_pieces != 1:
+            raise ConfigError(
+                "form = 'eligibility': reads the tape alone; make window_events larger, not window_pieces"
+            )
+        if form == "eligibility" and (surrogate != "spikes" or tuple(learn) != ("weights",)):
+            raise ConfigError(
+                "form = 'eligibility': learns weights alone, by the surrogate 'spikes'; got "
+                f"learn = {', '.join(learn) or 'nothing'} and {surrogate!r}"
+            )
+        if not rate_hz > 0 or not rate_strength >= 0 or (rate_strength and form == "eligibility"):
+            raise ConfigError(
+                f"rate_hz, rate_strength: got {rate_hz}, {rate_strength}; wanted above 0, 0 or more, and the adjoint"
+            )
+        self._rate_hz, self._rate_strength = float(rate_hz), float(rate_strength)
+        self._eligibility = Eligibility(self.window, self.readout) if form == "eligibility" else None
         self._optimiser, self._rates, self._longest = optimiser, (weight_rate, meta_rate), longest
         self.n_steps = self.n_summed = 0
+        self._is_apart = apart
+        self._bits = weight_bits
+        self.weight = network._program.weight.copy() if apart or weight_bits else network._program.weight
         self._spans = self._weight_spans() if "weights" in learn else []
         self._moments = [new_adam(network._program.weight[span]) for span in self._spans]
         self.metas = [
             *(self._rule_metas() if "rules" in learn else []),
             *(self._time_metas() if "times" in learn else []),
         ]
+        self._margin, self._judge_labels = margin, judge_labels
         self._meta_moments = [AdamState(np.zeros_like(it.value), np.zeros_like(it.value)) for it in self.metas]
+        # best average, sum and number of losses since the last judgement, n_steps at the best, times rolled back
+        self.guard = np.array([np.inf, 0.0, 0.0, 0.0, 0.0])
+        self._at_best = {name: array.copy() for name, array in self._learnable().items()} if margin < np.inf else {}
+        self._lay(self.weight)
 
     # -- what is learned -----------------------------------------------------------------------------------------------
 
@@ -332,10 +399,29 @@ class GlobalCorrection:
         if not 0 <= label < len(scores):
             raise ConfigError(f"label {label}: wanted 0 to {len(scores) - 1}, the readout's units")
         loss, d_scores = self.judge(scores, label)
-        self.window.walk_back({self.readout: d_scores})
+        self.add(d_scores)
         self.window.begin()
-        self.n_summed += 1
         return loss, scores
+
+    def add(self, d_scores: NDArray[np.float64]) -> None:
+        """Add the gradients of the window up to now, given the derivative by the scores, shape (n_classes,)."""
+        if self._eligibility is not None:
+            self._eligibility.add(d_scores)
+        else:
+            self.walk_back(self.window, d_scores)
+        self.n_summed += 1
+
+    def walk_back(self, window: TapedWindow, d_scores: NDArray[np.float64]) -> None:
+        """Add the gradients of a window of this network, or of one like it, to that window's own."""
+        network = window.network
+        spiking = [name for name in network._names if name in network.outputs] if self._rate_strength else []
+        span_us = max(int(network._clock[0]) - int(network._clock[2]), 1)
+
+        def held(n_units: int) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[Any]]:
+            return lambda units, _: rate(units, n_units, span_us, self._rate_hz, self._rate_strength)[1]
+
+        sizes = {name: int(network._program.population[network._names.index(name), UNITS]) for name in spiking}
+        window.walk_back({self.readout: d_scores}, d_spike={name: held(n) for name, n in sizes.items()})
 
     def step(self) -> None:
         """Change what is learned along the mean of the gradients since the last step; nothing if there are none."""
@@ -343,7 +429,7 @@ class GlobalCorrection:
             return
         self.n_steps += 1
         scale = 1.0 / self.n_summed
-        gradients, weight = self.window.gradients, self.network._program.weight
+        gradients, weight = self.window.gradients, self.weight
         if np.isfinite(self._longest) and self._spans:
             norm = scale * float(np.sqrt(sum(np.sum(np.square(gradients.weight[span])) for span in self._spans)))
             scale *= min(1.0, self._longest / max(norm, 1e-30))
@@ -363,8 +449,83 @@ class GlobalCorrection:
                 hat = moments.mean / (1.0 - 0.9**self.n_steps)
                 gradient = hat / (np.sqrt(moments.variance / (1.0 - 0.999**self.n_steps)) + 1e-8)
             it.value[:] = np.clip(it.value - meta_rate * it.unit * gradient, it.lowest, it.highest)
-            it.put(it.value)
+            if not self._is_apart:
+                it.put(it.value)
+        if not self._is_apart:
+            self._lay(self.weight)
         self.forget()
+
+    def _lay(self, weight: NDArray[Any]) -> None:
+        """Let the network run with weights; on the chip's grid, if that is wanted."""
+        mine = self.network._program.weight
+        if weight is not mine:
+            mine[:] = weight
+        if not self._bits:
+            return
+        ways: dict[str, list[slice]] = {}
+        for q, it in enumerate(self.network.graph.projections):
+            topology: Any = it.topology
+            if hasattr(topology, "weight") and np.ndim(topology.weight):
+                first = int(self.network._program.projection[q, WEIGHT])
+                ways.setdefault(it.target, []).append(slice(first, first + np.size(topology.weight)))
+        for spans in ways.values():
+            scale = scale_of([weight[span] for span in spans], self._bits)
+            for span in spans:
+                mine[span] = on_grid(weight[span], scale, self._bits)
+
+    def hold_back(self, loss: float) -> bool:
+        """Take note of the loss of a label that is not learned from; returns whether that rolled back what is learned.
+
+        After a rollback the loss that caused it is the one to compare with: where the stream has become harder, what
+        was best before cannot be had any more.
+        """
+        guard = self.guard
+        guard[TOTAL] += loss
+        guard[N_JUDGED] += 1
+        if guard[N_JUDGED] < self._judge_labels:
+            return False
+        mean = guard[TOTAL] / guard[N_JUDGED]
+        guard[[TOTAL, N_JUDGED]] = 0.0
+        if mean > guard[BEST] + self._margin:
+            for name, array in self._learnable().items():
+                array[...] = self._at_best[name]
+            self.n_steps = int(guard[STEPS_AT_BEST])
+            self.forget()
+            self._put_all()
+            guard[BEST] = mean
+            guard[N_BACK] += 1
+            return True
+        if mean < guard[BEST]:
+            guard[[BEST, STEPS_AT_BEST]] = mean, self.n_steps
+            for name, array in self._learnable().items():
+                if self._at_best:
+                    self._at_best[name][...] = array
+        return False
+
+    def _put_all(self) -> None:
+        """Let what is learned be in force."""
+        if not self._is_apart:
+            for it in self.metas:
+                it.put(it.value)
+            self._lay(self.weight)
+
+    def result(self) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return copies of what is learned: weights, and the values of all meta-parameters, one behind the other."""
+        return self.weight.copy(), np.concatenate([np.zeros(0), *(it.value for it in self.metas)])
+
+    def install(self, weight: NDArray[Any], values: NDArray[np.float64]) -> None:
+        """Put weights and values of a ``result`` into force, of this network or one like it."""
+        if not self._is_apart and self.weight is not self.network._program.weight:
+            self.weight[:] = weight
+        self._lay(weight)
+        first = 0
+        for it in self.metas:
+            if self._is_apart:  # its own go on from where they are
+                it.put(values[first : first + len(it.value)])
+            else:
+                it.value[:] = values[first : first + len(it.value)]
+                it.put(it.value)
+            first += len(it.value)
 
     def forget(self) -> None:
         """Drop the gradients since the last step."""
@@ -398,7 +559,11 @@ class GlobalCorrection:
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def _arrays(self) -> Snapshot:
-        arrays: Snapshot = {"weight": self.network._program.weight}
+        best = {f"best.{name}": array for name, array in self._at_best.items()}
+        return self._learnable() | best | ({"guard": self.guard} if self._at_best else {})
+
+    def _learnable(self) -> Snapshot:
+        arrays: Snapshot = {"weight": self.weight}
         for k, moments in enumerate(self._moments):
             arrays |= {f"weights.{k}.mean": moments.mean, f"weights.{k}.variance": moments.variance}
         for it, moments in zip(self.metas, self._meta_moments, strict=True):
@@ -416,7 +581,6 @@ class GlobalCorrection:
         check_shapes("global correction", arrays | {"n_steps": np.zeros((), np.int64)}, snapshot)
         for name, array in arrays.items():
             array[...] = snapshot[name]
-        for it in self.metas:
-            it.put(it.value)
+        self._put_all()
         self.n_steps = int(snapshot["n_steps"])
         self.forget()

@@ -55,7 +55,7 @@ class OnlineLearner(NetworkLearner):
         Slope of the softmax on the scores.
     weight_rate, meta_rate
         Adam's rates for weights and for everything else, the latter relative to each parameter's natural unit.
-    correction_period_us, deploy_every, window_events
+    correction_period_us, deploy_every, beside_us, weight_bits, hold_back, margin, judge_labels, window_events
         See ``plasticity.network_learner``.
 
     Raises
@@ -94,6 +94,11 @@ class OnlineLearner(NetworkLearner):
         meta_rate: float = 1e-3,
         correction_period_us: int = 0,
         deploy_every: int = 50,
+        beside_us: int = -1,
+        weight_bits: int = 0,
+        hold_back: int = 0,
+        margin: float = np.inf,
+        judge_labels: int = 10,
         window_events: int = 65_536,
     ) -> None:
         if mode not in get_args(Mode):
@@ -140,7 +145,13 @@ class OnlineLearner(NetworkLearner):
             hebb_reset,
             None,
             correction_period_us,
+            0,
             deploy_every,
+            beside_us,
+            hold_back,
+            weight_bits=weight_bits,
+            margin=margin,
+            judge_labels=judge_labels,
             learn=("weights", "rules", "times"),
             held=("hidden",) if mode == "LP" else (),
             gain=readout_gain,

@@ -45,9 +45,10 @@ from neurons.graph import INPUT, Graph, Population, Projection
 from neurons.graph_file import load_graph
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
-from neurons.network import DONE_US, Precision
+from neurons.network import DONE_US, N_ITEMS, Precision
 from plasticity.adam import adam_step, new_adam
-from plasticity.correction import GlobalCorrection, Learned, Optimiser
+from plasticity.beside import Beside, Step, lift
+from plasticity.correction import N_BACK, Form, GlobalCorrection, Learned, Loss, Optimiser
 from plasticity.hebbian import Hebbian
 from plasticity.plastic_network import PlasticNetwork, Rule, read_rules
 from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, FIRST_ROW, HAS_SHORT_TERM, MIXING, N_PRE, TAU_FAST
@@ -74,7 +75,8 @@ __all__ = ["NetworkLearner"]
 MOST_FIELDS, MOST_SIDE = 24, 48  # units and pixels a side that a viewer is shown
 N_RECENT = 100  # taught labels that the running accuracy and loss look back on
 # places of the counts
-IS_TEACHING, N_LABELS, N_SUMMED, NEXT_US, N_CUT, N_DEPLOYED, N_SINCE_DEPLOY, HAS_DRIFTED, N_COUNTS = range(9)
+IS_TEACHING, N_LABELS, N_SUMMED, NEXT_US, N_CUT, N_DEPLOYED, N_SINCE_DEPLOY, HAS_DRIFTED, N_IN_FORCE = range(9)
+STEPPED_AT, N_COUNTS = 9, 10  # items that had come at the last step
 
 
 class Teaching(NamedTuple):
@@ -107,14 +109,27 @@ class NetworkLearner(PlasticNetwork):
     ----------
     path, rules, readout, precision, reset_local
         As for ``plasticity.plastic_network.PlasticNetwork``; a readout is needed.
-    learn, held, gain, surrogate, width, optimiser, weight_rate, meta_rate, longest, window_events
+    learn, held, loss, gain, form, surrogate, width, optimiser, weight_rate, meta_rate, longest, window_events
+        As for ``plasticity.correction.GlobalCorrection``.
+    rate_hz, rate_strength, weight_bits
         As for ``plasticity.correction.GlobalCorrection``.
     correction_period_us
         0: a step at each taught label. Else: at the first one at or after each multiple of it, with the mean gradient
         since the last step, us.
+    correction_events
+        0, or: a step only at the first taught label after so many more events.
     deploy_every
         Corrections between two deployments; 0: none, and no output ``forward``. What is deployed is a chain of dense
         layers of leaky units that ends in the readout.
+    hold_back
+        Every so many-th taught label is not learned from but judged; 0: none is.
+    margin, judge_labels
+        When what those labels cost has become so much worse, what is learned goes back to its best; as for
+        ``GlobalCorrection``.
+    beside_us
+        Corrections run in a thread beside the stream, and come into force at the first ``Reset`` or ``Label`` that is
+        at least so much stream time behind the label that asked for them, us (``plasticity.beside``). -1: at the label
+        itself, which then takes as long.
     teach
         Whether the readout is taught by showing, and grows. It is the last population, reached by one dense projection;
         what the file knows of classes is left out.
@@ -143,7 +158,9 @@ class NetworkLearner(PlasticNetwork):
         reset_local: bool = True,
         learn: tuple[Learned, ...] = ("weights", "rules"),
         held: tuple[str, ...] = (),
+        loss: Loss = "cross_entropy",
         gain: float = 1.0,
+        form: Form = "adjoint",
         surrogate: Surrogate = "spikes",
         width: float = np.inf,
         optimiser: Optimiser = "adam",
@@ -151,8 +168,16 @@ class NetworkLearner(PlasticNetwork):
         meta_rate: float = 1e-3,
         longest: float = np.inf,
         correction_period_us: int = 0,
+        correction_events: int = 0,
         deploy_every: int = 0,
         window_events: int = 65_536,
+        rate_hz: float = 20.0,
+        rate_strength: float = 0.0,
+        weight_bits: int = 0,
+        hold_back: int = 0,
+        margin: float = np.inf,
+        judge_labels: int = 10,
+        beside_us: int = -1,
         teach: bool = False,
         most_classes: int = 64,
         teach_rate: float = 0.002,
@@ -170,10 +195,20 @@ class NetworkLearner(PlasticNetwork):
             reset_local,
             Teaching(most_classes, teach_rate, teach_gain, bind) if teach else None,
             correction_period_us,
+            correction_events,
             deploy_every,
+            beside_us,
+            hold_back,
+            weight_bits=weight_bits,
+            margin=margin,
+            judge_labels=judge_labels,
             learn=tuple(learn),
             held=tuple(held),
+            loss=loss,
             gain=gain,
+            form=form,
+            rate_hz=rate_hz,
+            rate_strength=rate_strength,
             surrogate=surrogate,
             width=width,
             optimiser=optimiser,
@@ -193,15 +228,40 @@ class NetworkLearner(PlasticNetwork):
         reset_local: bool,
         teaching: Teaching | None,
         correction_period_us: int,
+        correction_events: int,
         deploy_every: int,
+        beside_us: int,
+        hold_back: int,
         **options: Any,
     ) -> None:
         """Set everything up; again, for a wider graph, when the readout grows."""
-        for name, value in (("correction_period_us", correction_period_us), ("deploy_every", deploy_every)):
+        counts = (
+            ("correction_period_us", correction_period_us),
+            ("deploy_every", deploy_every),
+            ("hold_back", hold_back),
+        )
+        for name, value in counts:
             if value < 0:
                 raise ConfigError(f"{type(self).__name__} {name}: got {value}, wanted 0 or more")
+        if teaching is not None and beside_us >= 0:
+            raise ConfigError(
+                "teach, beside_us: a taught readout changes at marks that steps on their way would not know; correct "
+                "at the label (beside_us = -1), or not at all (learn = [])"
+            )
         self._is_taught = False  # nothing is, while it is set up
-        self._parts = readout, precision, rules, terminals, reset_local, teaching, correction_period_us, deploy_every
+        self._parts = (
+            readout,
+            precision,
+            rules,
+            terminals,
+            reset_local,
+            teaching,
+            correction_period_us,
+            correction_events,
+            deploy_every,
+            beside_us,
+            hold_back,
+        )
         self._options = options
         self._set_up(graph, "event", 1000, readout, precision)
         taught = {}
@@ -209,6 +269,7 @@ class NetworkLearner(PlasticNetwork):
             taught = {check_teaching(teaching, graph, readout, rules): taught_rule(teaching.rate)}
         self._set_up_rules(rules | taught, terminals, reset_local)
         self._period_us, self._deploy_every = int(correction_period_us), int(deploy_every)
+        self._every_events = int(correction_events)
         self._counts = np.zeros(N_COUNTS, np.int64)
         self._counts[IS_TEACHING] = 1
         self._recent = np.zeros((2, N_RECENT))  # right or wrong; loss
@@ -218,6 +279,19 @@ class NetworkLearner(PlasticNetwork):
             (port,) = self.inputs.values()
             self.outputs = {"forward": port, **self.outputs}
         self.correction = GlobalCorrection(self, untouched=tuple(taught), **options)
+        self._beside: Beside | None = None
+        self._beside_us, self._hold_back = int(beside_us), int(hold_back)
+        self._is_held_back = False  # whether the label at hand is
+        if beside_us >= 0:
+            twin = PlasticNetwork.of(
+                graph,
+                rules=rules,
+                terminals=terminals,
+                readout=readout,
+                precision=precision,
+                reset_local=reset_local,
+            )
+            self._beside = Beside(twin, **options)
         if teaching is not None:
             self._is_taught, self._teaching, self._taught = True, teaching, self._ways[next(iter(taught))]
             self._lessons = new_lessons(int(self._table.place[self._taught, N_PRE]), self._n_classes())
@@ -268,16 +342,26 @@ class NetworkLearner(PlasticNetwork):
         super().on_mark(port, mark, emit)
         if self._is_taught and isinstance(mark, Show | Forget | Correct | Label):
             self._take_lesson(mark, emit)
+        if isinstance(mark, Reset | Label) and self._beside is not None:
+            while (learned := self._beside.due(mark.t_us)) is not None:
+                self.correction.install(*learned)
+                self._has_stepped(mark)
         if isinstance(mark, Reset):
             self._counts[IS_TEACHING] = mark.teach
             if self._deploy_every:
                 self._deploy_if_due(mark, emit)
         elif isinstance(mark, Label):
             if self._is_due(mark):
-                self.correction.step()
-                self._stepped_us.append(mark.t_us)
-                self._counts[N_SINCE_DEPLOY] += 1
+                if self._beside is not None:
+                    self._beside.step(mark.t_us + self._beside_us)
+                else:
+                    self.correction.step()
+                    self._has_stepped(mark)
             self.correction.window.begin()
+
+    def _has_stepped(self, mark: Mark) -> None:
+        self._stepped_us.append(mark.t_us)
+        self._counts[[N_SINCE_DEPLOY, N_IN_FORCE]] += 1
 
     def _n_classes(self) -> int:
         return int(np.prod(self.graph.populations[self._readout].shape))
@@ -285,7 +369,19 @@ class NetworkLearner(PlasticNetwork):
     def _at_label(self, mark: Label) -> None:
         if not (mark.teach and self._counts[IS_TEACHING]) or not self.correction.learns:
             return
-        loss, scores = self.correction.take(mark.label)
+        n_labels, every = int(self._counts[N_LABELS]), self._hold_back
+        self._is_held_back = every > 0 and n_labels % every == every - 1
+        if self._is_held_back or self._beside is not None:
+            scores = self.correction.scores()
+            loss, d_scores = self.correction.judge(scores, mark.label)
+            if self._beside is None:
+                self._counts[N_SINCE_DEPLOY] += self.correction.hold_back(loss)
+            elif self._is_held_back:
+                self._beside.hold_back(loss)
+            else:
+                self._beside.walk(lift(self.correction.window), d_scores)
+        else:
+            loss, scores = self.correction.take(mark.label)
         recent = int(self._counts[N_LABELS]) % N_RECENT
         self._recent[:, recent] = int(np.argmax(scores)) == mark.label, loss
         self._counts[N_LABELS] += 1
@@ -293,11 +389,16 @@ class NetworkLearner(PlasticNetwork):
     def _is_due(self, mark: Label) -> bool:
         if not (mark.teach and self._counts[IS_TEACHING]) or not self.correction.learns:
             return False
-        if not self._period_us:
-            return True
+        if not self._period_us and not self._every_events:
+            return not self._is_held_back
+        n_events = int(self._clock[N_ITEMS])
+        if n_events < self._counts[STEPPED_AT] + self._every_events:
+            return False
         if mark.t_us < self._counts[NEXT_US]:
             return False
-        self._counts[NEXT_US] = (mark.t_us // self._period_us + 1) * self._period_us
+        if self._period_us:
+            self._counts[NEXT_US] = (mark.t_us // self._period_us + 1) * self._period_us
+        self._counts[STEPPED_AT] = n_events
         return True
 
     # -- teaching ------------------------------------------------------------------------------------------------------
@@ -517,9 +618,15 @@ class NetworkLearner(PlasticNetwork):
     def _learned_arrays(self) -> Snapshot:
         """Name what a plain plastic network has not; all but the tape."""
         correction = self.correction
-        arrays = {f"correction.{name}": array for name, array in correction._arrays().items() if name != "weight"}
+        if self._beside is not None:  # that one steps, and has the moments
+            arrays = {f"correction.{it.name}": it.value for it in correction.metas} | self._beside.arrays()
+        else:
+            arrays = {f"correction.{name}": array for name, array in correction._arrays().items() if name != "weight"}
+        if correction.weight is not self._program.weight:
+            arrays["correction.weight"] = correction.weight
         arrays |= {f"window.{name}": array for name, array in correction.window._start._asdict().items()}
-        if self._period_us:  # between steps all gradients are 0, and tables of zeros need no keeping
+        adds_up = bool(self._period_us or self._every_events)  # else all gradients are 0 between two labels
+        if adds_up and self._beside is None:
             arrays |= {f"gradient.{name}": array for name, array in correction.window.gradients._asdict().items()}
         if self._is_taught:
             arrays |= {f"lessons.{name}": array for name, array in self._lessons._asdict().items()}
@@ -528,10 +635,20 @@ class NetworkLearner(PlasticNetwork):
     def snapshot(self) -> Snapshot:
         """Return a copy of the whole state, the tape of the window so far included."""
         n = self.correction.window.n_entries
-        self._counts[[N_SUMMED, N_CUT]] = self.correction.n_summed, self.correction.window.n_cut
+        learns = self._learning_correction()
+        self._counts[[N_SUMMED, N_CUT]] = learns.n_summed, self.correction.window.n_cut
         kept = super().snapshot() | {name: array.copy() for name, array in self._learned_arrays().items()}
         kept |= {"tape": self.state.tape[:n].copy(), "taped": self.state.taped[:n].copy()}
-        return kept | {"n_steps": np.array(self.correction.n_steps, np.int64)}
+        if self._beside is not None:
+            kept |= self._beside.waiting_arrays()
+        return kept | {"n_steps": np.array(learns.n_steps, np.int64)}
+
+    def _learning_correction(self) -> GlobalCorrection:
+        """Return the correction that takes steps; nothing runs beside the stream any more."""
+        if self._beside is None:
+            return self.correction
+        self._beside.drain()
+        return self._beside.correction
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take over a state; ConfigError, and no change, if it is that of another network.
@@ -557,6 +674,8 @@ class NetworkLearner(PlasticNetwork):
 
     def _restore(self, snapshot: Snapshot) -> None:
         snapshot = dict(snapshot)
+        learns = self._learning_correction()
+        waiting = self._take_waiting(snapshot)
         mine = self._learned_arrays()
         tape, taped = (np.asarray(snapshot.pop(name, np.zeros(()))) for name in ("tape", "taped"))
         n = len(tape) if tape.ndim else -1
@@ -567,17 +686,38 @@ class NetworkLearner(PlasticNetwork):
         super().restore(snapshot)
         for name, array in mine.items():
             array[...] = given[name]
-        correction = self.correction
-        for it in correction.metas:
+        for it in self.correction.metas:
             it.put(it.value)
-        correction.n_steps, correction.n_summed = int(given["n_steps"]), int(self._counts[N_SUMMED])
-        correction.window.n_cut = int(self._counts[N_CUT])
+        learns.n_steps, learns.n_summed = int(given["n_steps"]), int(self._counts[N_SUMMED])
+        if self._beside is not None:
+            self._beside.restore(waiting, learns.n_steps, learns.n_summed, Step(*self.correction.result()))
+        self.correction.window.n_cut = int(self._counts[N_CUT])
         if n > len(self.state.tape):
             self._lengthen_tape(n)
         self.state.tape[:n], self.state.taped[:n] = tape, taped
         self.state.book[N_TAPE] = n
         if self._is_taught:
             self._show(int(self._lessons.book[IN_FORCE]))
+
+    def _take_waiting(self, snapshot: Snapshot) -> Snapshot:
+        """Take steps that are not in force yet out of a snapshot; ConfigError if they are none of ours."""
+        if self._beside is None:
+            return {}
+        wanted = self._beside.waiting_arrays()
+        waiting = {name: np.asarray(snapshot.pop(name, np.zeros(()))) for name in wanted}
+        n = len(waiting["waiting_us"]) if waiting["waiting_us"].ndim else -1
+        for name, array in wanted.items():
+            if n < 0 or waiting[name].shape != (n, *array.shape[1:]) or waiting[name].dtype != array.dtype:
+                raise ConfigError(
+                    f"snapshot of NetworkLearner: {name} is {waiting[name].shape}, wanted {array.shape[1:]}"
+                )
+        return waiting
+
+    def close(self) -> None:
+        """End the thread beside the stream."""
+        super().close()
+        if self._beside is not None:
+            self._beside.close()
 
     def look(self, what: str) -> Snapshot:
         """Show scores and the times of the last corrections; or, as "weights", receptive fields of some units.
@@ -615,12 +755,25 @@ class NetworkLearner(PlasticNetwork):
         """Return counts; ``accuracy`` and ``loss`` are those of the last 100 taught labels."""
         recent: NDArray[Any] = self._recent[:, : min(int(self._counts[N_LABELS]), N_RECENT)]
         right, loss = recent.mean(axis=1) if recent.size else (0.0, 0.0)
-        return super().statistics() | {
-            "labels": float(self._counts[N_LABELS]),
-            "corrections": float(self.correction.n_steps),
-            "classes": float(self._n_classes()),
-            "most classes": float(self._teaching.most_classes if self._is_taught else self._n_classes()),
-            "accuracy": float(right),
-            "loss": float(loss),
-            "windows cut": float(self.correction.window.n_cut),
+        return (
+            super().statistics()
+            | {
+                "labels": float(self._counts[N_LABELS]),
+                "corrections": float(self._counts[N_IN_FORCE]),
+                "classes": float(self._n_classes()),
+                "most classes": float(self._teaching.most_classes if self._is_taught else self._n_classes()),
+                "accuracy": float(right),
+                "loss": float(loss),
+                "windows cut": float(self.correction.window.n_cut),
+            }
+            | self._waits()
+        )
+
+    def _waits(self) -> dict[str, float]:
+        if self._beside is None:
+            return {}
+        return {
+            "waits": float(self._beside.n_waits),
+            "waited ms": 1000 * self._beside.waited_s,
+            "rolled back": float(self._beside.correction.guard[N_BACK]),
         }

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from neurons.graph import Graph
 from neurons.graph_file import save_graph
 from plasticity.correction import GlobalCorrection
+from plasticity.eligibility import Eligibility
 from plasticity.plastic_network import PlasticNetwork, Rule
 from plasticity.short_term import ShortTerm
 from plasticity.window import TapedWindow
@@ -88,7 +89,11 @@ class Trainer:
         first = network()
         self.correction = GlobalCorrection(first, **correction)
         times = "times" in correction.get("learn", ())
-        options = {name: correction[name] for name in ("surrogate", "width", "window_events") if name in correction}
+        options = {
+            name: correction[name]
+            for name in ("surrogate", "width", "window_events", "window_pieces")
+            if name in correction
+        }
         self.lanes = [first]
         self.windows = [self.correction.window]
         for _ in range(lanes - 1):
@@ -97,6 +102,9 @@ class Trainer:
             # one set of weights and rules for all; a window's tables were made for its own, which are alike
             other._program, other._table = first._program, first._table
             self.lanes.append(other)
+        self._eligibilities: list[Eligibility] = []
+        if correction.get("form") == "eligibility":
+            self._eligibilities = [Eligibility(window, readout) for window in self.windows]
         for lane in self.lanes:
             lane.warm_up()
         self._threads, self._tail_us = threads, tail_us
@@ -115,7 +123,10 @@ class Trainer:
         for recording in recordings:
             scores = self._see(lane, recording)
             loss, d_scores = self.correction.judge(scores, recording.label)
-            self.windows[lane].walk_back({self.correction.readout: d_scores})
+            if self._eligibilities:
+                self._eligibilities[lane].add(d_scores)
+            else:
+                self.correction.walk_back(self.windows[lane], d_scores)
             results.append((loss, int(np.argmax(scores)) == recording.label))
         return results
 

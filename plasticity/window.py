@@ -15,10 +15,16 @@ The tape takes 40 bytes an event or spike. Where rows are needed (see ``plastici
 synaptic operation of the window, 8 with local rules: 3 MB for 4,000 events on 200 units. A window that grows beyond
 ``window_events`` entries is cut there: the gradient begins anew from the state carried on, and what came before counts
 as given. So memory has a bound whatever the stream; what is paid for it is that no error is sent back over a cut.
+
+With ``window_pieces`` above 1 a full tape is put aside with where the network stood at its begin (a checkpoint), and
+only the oldest of so many pieces is cut off. Rows are made for one piece at a time, when the walk comes to it. So a
+window of n entries takes 40 n bytes of tape, a copy of the state (potentials and ``hebb``) for each piece, and the rows
+of one piece, instead of n rows; the gradient is the whole window's, and the time the same. What is best: pieces so long
+that their rows take what the copies take.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +33,10 @@ from neurons.engine import (
     ADAPTIVE_LIF,
     ANCHOR_US,
     ARRIVAL,
+    CHANNELS,
+    CONVOLUTION,
     CROSSES,
+    DELAY_US,
     DENSE,
     FIRED,
     FIRST,
@@ -45,6 +54,7 @@ from neurons.engine import (
     PLACE,
     POOLING,
     REFRACTORY_US,
+    ROWS,
     SPARSE,
     TARGET,
     TOPOLOGY,
@@ -70,13 +80,22 @@ from plasticity.backward import (
     walk_back,
 )
 from plasticity.plastic_network import PlasticNetwork
-from plasticity.rules import HAS_SHORT_TERM, HEBBIAN, RULE, STATIC
+from plasticity.rules import FIRST_FAST, FIRST_ROW, HAS_SHORT_TERM, HEBBIAN, N_PRE, RULE, STATIC, TAU_FAST
 from stream.errors import ConfigError
 
-__all__ = ["Surrogate", "TapedWindow"]
+__all__ = ["Piece", "Surrogate", "TapedWindow"]
 
 Surrogate = Literal["spikes", "rectangle", "fast sigmoid"]
 NUMBERS = {"spikes": SPIKES, "rectangle": RECTANGLE, "fast sigmoid": FAST_SIGMOID}
+
+
+class Piece(NamedTuple):
+    """A part of a window: what happened, and where the network stood before."""
+
+    start: Standing
+    tape: NDArray[np.int64]  # int64, shape (n_entries, 4)
+    taped: NDArray[np.float64]  # float64, shape (n_entries,)
+    skip: NDArray[np.int64]  # int64, shape (n_projections,): spikes on their way at the start
 
 
 class TapedWindow:
@@ -91,7 +110,9 @@ class TapedWindow:
     times
         Whether derivatives by time constants of membranes are wanted (they need rows).
     window_events
-        Entries of a tape after which a window is cut.
+        Entries of a tape after which a window is cut, or a piece of it ends.
+    window_pieces
+        Pieces of a window; for networks without delays and tired terminals.
 
     Attributes
     ----------
@@ -114,6 +135,7 @@ class TapedWindow:
         width: float = np.inf,
         times: bool = False,
         window_events: int = 65_536,
+        window_pieces: int = 1,
     ) -> None:
         if surrogate not in get_args(Surrogate):
             raise ConfigError(f"surrogate: got {surrogate!r}, wanted one of {', '.join(get_args(Surrogate))}")
@@ -121,6 +143,8 @@ class TapedWindow:
             raise ConfigError(f"surrogate {surrogate}: width is {width}, wanted a finite number above 0")
         if window_events < 1:
             raise ConfigError(f"window_events: got {window_events}, wanted 1 or more")
+        if window_pieces < 1:
+            raise ConfigError(f"window_pieces: got {window_pieces}, wanted 1 or more")
         self.network = network
         program, table = network._program, network._table
         self._check(program, table)
@@ -132,11 +156,19 @@ class TapedWindow:
         n_blocks = row[:, UNITS] // block
         self._block = np.stack([block, np.cumsum(n_blocks) - n_blocks], axis=1)
         self._is_hebbian = bool(np.any(table.place[:, RULE] == HEBBIAN))
+        is_sparse = program.projection[:, TOPOLOGY] == SPARSE
+        self._has_sparse_hebb = bool(np.any(is_sparse & (table.place[:, RULE] == HEBBIAN)))
         has_terminals = bool(np.any((table.place[:, RULE] >= 0) & (table.place[:, HAS_SHORT_TERM] > 0)))
         self._has_rows = self._is_hebbian or has_terminals or times or surrogate != "spikes"
         self._has_w = self._has_rows and bool(np.any(row[:, MODEL] == ADAPTIVE_LIF))
         self._surrogate, self._width = NUMBERS[surrogate], float(width)
-        self._window_events = int(window_events)
+        self._window_events, self._most_pieces = int(window_events), int(window_pieces)
+        self._pieces: list[Piece] = []  # of the window, before the one that is being taped
+        if window_pieces > 1 and (has_terminals or np.any(program.projection[:, DELAY_US])):
+            raise ConfigError(
+                f"window_pieces: got {window_pieces}, but spikes on their way and tired terminals join pieces that are "
+                f"walked back apart; wanted 1 for a network that has them"
+            )
         targets = row[program.projection[:, TARGET]]
         passive = np.isin(targets[:, MODEL], [LIF, INTEGRATE_FIRE, LEAKY_INTEGRATOR]) & (targets[:, CROSSES] == 0)
         alike = (targets[:, UNIFORM] == 1) & (targets[:, REFRACTORY_US] == 0)
@@ -240,6 +272,10 @@ class TapedWindow:
 
     def begin(self) -> None:
         """Begin a window where the network stands; what is on the tape is dropped."""
+        self._pieces.clear()
+        self._begin_piece()
+
+    def _begin_piece(self) -> None:
         state = self.network.state
         for kept, now in zip(self._start, self._standing(), strict=True):
             kept[...] = now
@@ -249,8 +285,33 @@ class TapedWindow:
         state.book[N_TAPE] = 0
 
     def _cut(self) -> None:
-        self.n_cut += int(self.n_entries >= self._window_events)
-        self.begin()
+        if self.n_entries < self._window_events:  # time begins anew
+            self.begin()
+            return
+        if self._most_pieces > 1:
+            self._pieces.append(self.lift())
+        if len(self._pieces) == self._most_pieces or self._most_pieces == 1:
+            del self._pieces[:1]
+            self.n_cut += 1
+        self._begin_piece()
+
+    def lift(self) -> Piece:
+        """Copy the piece that is being taped."""
+        state, n = self.network.state, self.n_entries
+        start = self._start._replace(**{name: array.copy() for name, array in self._start._asdict().items()})
+        return Piece(start, state.tape[:n].copy(), state.taped[:n].copy(), self._skip.copy())
+
+    def lay(self, piece: Piece) -> None:
+        """Put a piece of this network, or of one like it, in the place of the one that is being taped."""
+        n = len(piece.tape)
+        if n > len(self.network.state.tape):
+            self.network._lengthen_tape(n)
+        state = self.network.state
+        state.tape[:n], state.taped[:n] = piece.tape, piece.taped
+        state.book[N_TAPE] = n
+        self._skip[:] = piece.skip
+        for kept, given in zip(self._start, piece.start, strict=True):
+            kept[...] = given
 
     # -- the walk ------------------------------------------------------------------------------------------------------
 
@@ -260,11 +321,15 @@ class TapedWindow:
         return int(self.network.state.book[N_TAPE])
 
     def spikes(self, population: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the units of a population that fired in this window, in order, and where they stand on the tape."""
+        """Return the units of a population that fired since the tape began, in order, and where they stand on it."""
         tape = self.network.state.tape[: self.n_entries]
-        p = self.network._names.index(population)
-        at = np.flatnonzero((tape[:, WHAT] >= FIRED) & (tape[:, WHAT] <= FIRED + 1) & (tape[:, PLACE] == p))
+        at = self._fired(tape, population)
         return tape[at, UNIT_OF], at
+
+    def _fired(self, tape: NDArray[np.int64], population: str) -> NDArray[np.int64]:
+        """Find the spikes of a population on a tape."""
+        p = self.network._names.index(population)
+        return np.flatnonzero((tape[:, WHAT] >= FIRED) & (tape[:, WHAT] <= FIRED + 1) & (tape[:, PLACE] == p))
 
     def walk_back(
         self,
@@ -285,15 +350,11 @@ class TapedWindow:
             For spiking populations: from the units that fired, and their times (us), the derivative by each spike.
         """
         network, walk = self.network, self._walk
-        program, state = network._program, network.state
-        n_tape, end_us = self.n_entries, int(network._clock[0])
+        end_us = int(network._clock[0])
         span_us = max(end_us - int(network._clock[2]), 1)
         for array in (walk.lam, walk.lam_w, walk.source, walk.early_us):
             array.fill(0)
         walk.t_us.fill(end_us)
-        self._make_room(n_tape)
-        walk, links, rows = self._walk, self._links, self._rows
-        walk.worth[:n_tape] = 0.0
         for name, values in (d_average or {}).items():
             row = self._row(name)
             if row[MODEL] != LEAKY_INTEGRATOR:
@@ -302,9 +363,47 @@ class TapedWindow:
         for name, values in (d_potential or {}).items():
             row = self._row(name)
             walk.lam[row[FIRST] : row[FIRST] + row[UNITS]] = np.reshape(values, -1)
-        for name, worth_of in (d_spike or {}).items():
-            units, at = self.spikes(name)
-            walk.worth[at] = worth_of(units, state.tape[at, 0])
+        if self._has_sparse_hebb:
+            walk.mu.fill(0)  # a row is begun by its first synapse, which clears no other
+        if not self._pieces:
+            self._walk_piece(self._worth(d_spike or {}))
+            return
+        pieces = [*self._pieces, self.lift()]
+        worth = self._worth(d_spike or {}, pieces)
+        walk.mu.fill(0)
+        walk.is_live.fill(False)
+        for piece in reversed(pieces):
+            self.lay(piece)
+            first = len(worth) - len(piece.tape)
+            self._walk_piece(worth[first:])
+            worth = worth[:first]
+            self._hand_over()
+        self._walk.is_live.fill(False)
+        self.lay(pieces[-1])
+
+    def _worth(
+        self,
+        d_spike: Mapping[str, Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[Any]]],
+        pieces: Sequence[Piece] = (),
+    ) -> NDArray[np.float64]:
+        """Return what each entry of the whole window's tape is worth to the loss itself: float64, shape (n,)."""
+        tape = self.network.state.tape[: self.n_entries]
+        if pieces:
+            tape = np.concatenate([piece.tape for piece in pieces])
+        worth = np.zeros(len(tape))
+        for name, worth_of in d_spike.items():
+            at = self._fired(tape, name)
+            worth[at] = worth_of(tape[at, UNIT_OF], tape[at, 0])
+        return worth
+
+    def _walk_piece(self, worth: NDArray[np.float64]) -> None:
+        """Walk back what is on the tape, from where the walk stands."""
+        network = self.network
+        program, state = network._program, network.state
+        n_tape = self.n_entries
+        self._make_room(n_tape)
+        walk, links, rows = self._walk, self._links, self._rows
+        walk.worth[:n_tape] = worth
         walk.held_us[:], walk.lag_us[:] = self._start.held_us, self._start.lag_us
         skip = self._skip.copy()
         link(program, state.tape, state.taped, n_tape, walk.held_us, walk.lag_us, skip, links)
@@ -328,6 +427,38 @@ class TapedWindow:
             walk,
             self.gradients,
         )
+
+    def _hand_over(self) -> None:
+        """Take mu to where hebb stood at the piece's start; the walk has counted what ``tau_hebb`` did on the way."""
+        walk, number = self._walk, self.network._table.number
+        for q, rows, row_of, fast in self._rows_of_hebb():
+            mu = walk.mu[fast]
+            live = np.bincount(row_of, weights=mu != 0, minlength=rows.stop - rows.start) > 0
+            then_us = self._start.fast_us[rows]
+            dt_us = np.where(live, walk.mu_us[rows] - then_us, 0)
+            mu *= np.exp(-dt_us / number[q, TAU_FAST])[row_of].astype(mu.dtype)
+            walk.mu_us[rows] = np.where(live, then_us, walk.mu_us[rows])
+            walk.is_live[rows] = live
+
+    def _rows_of_hebb(self) -> list[tuple[int, slice, NDArray[np.int64], slice]]:
+        """List for each Hebbian projection: its number, its rows, the row of each synapse among them, its synapses."""
+        network, found = self.network, []
+        for q, place in enumerate(network._table.place):
+            if place[RULE] != HEBBIAN:
+                continue
+            way = network._program.projection[q]
+            n = int(np.size(network._weights(q)))
+            n_post = int(network._program.population[way[TARGET], UNITS])
+            if way[TOPOLOGY] == SPARSE:
+                begins = network._program.links[way[ROWS] : way[ROWS] + place[N_PRE] + 1]
+                row_of = np.repeat(np.arange(place[N_PRE]), np.diff(begins))
+            else:
+                length = {ONE_TO_ONE: 1, CONVOLUTION: int(network._program.population[way[TARGET], CHANNELS])}
+                row_of = np.arange(n) // length.get(int(way[TOPOLOGY]), n_post)
+            n_rows = int(row_of[-1]) + 1 if way[TOPOLOGY] != SPARSE else int(place[N_PRE])
+            first_row, first = int(place[FIRST_ROW]), int(place[FIRST_FAST])
+            found.append((q, slice(first_row, first_row + n_rows), row_of, slice(first, first + n)))
+        return found
 
     def _row(self, name: str) -> NDArray[np.int64]:
         row: NDArray[np.int64] = self.network._program.population[self.network._names.index(name)]

@@ -35,6 +35,7 @@ import typer
 
 from stream.evaluate_camera import camera
 from stream.evaluate_fashion import fashion
+from stream.evaluate_teach import teach
 from stream.evaluation import read_results, write_results
 from stream.train import bar, dense_layers, labelled, size_of
 
@@ -43,6 +44,7 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="Measure what learning holds out against.")
 app.command("camera")(camera)
 app.command("fashion")(fashion)
+app.command("teach")(teach)
 
 METHODS = ("GP", "LP", "HP", "STP", "HP+STP")
 NOISE, DAMAGE = "sources.added_noise.AddedNoise", "sources.filter_damage.Damage"

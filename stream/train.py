@@ -40,6 +40,12 @@ def train(
     meta_rate: Annotated[float, typer.Option(help="Adam's rate for all else.")] = 1e-3,
     patience: Annotated[int, typer.Option(min=0, help="Stop after so many epochs without gain; 0: never.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
+    form: Annotated[
+        str, typer.Option(help="adjoint, or eligibility: forward in time; for GP and dense layers.")
+    ] = "adjoint",
+    weight_bits: Annotated[
+        int, typer.Option(help="8: learn weights that the chip takes as they are; 0: whole ones.")
+    ] = 0,
     threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
     on: Annotated[
         str, typer.Option(help="Spread it over a cluster: 'ray', 'ray://HEAD' (extra 'cluster'). Same result.")
@@ -82,6 +88,8 @@ def train(
         learn=("weights",) if mode == "GP" else ("weights", "rules", "times"),
         weight_rate=rate,
         meta_rate=meta_rate,
+        weight_bits=weight_bits,
+        form=form,
     )
     with bar() as show:
         done = correction.train(

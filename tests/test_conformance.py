@@ -200,6 +200,13 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "network learner, taught and corrected": lambda folder: network_learner(
         folder, teach=True, plastic="but the readout", learn=("weights", "rules", "times"), reset_local=False
     ),
+    "network learner, by events": lambda folder: network_learner(
+        folder, plastic=True, correction_events=700, loss="mse", rate_strength=0.3
+    ),
+    "network learner, beside": lambda folder: network_learner(
+        folder, plastic=True, beside_us=60_000, correction_period_us=200_000, learn=("weights", "rules", "times")
+    ),
+    "learner HP beside": lambda folder: learner("HP", beside_us=0, deploy_every=2),
     "learner GP": lambda folder: learner("GP"),
     "learner LP": lambda folder: learner("LP"),
     "learner HP": lambda folder: learner("HP", deploy_every=2),

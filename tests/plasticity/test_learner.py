@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"mode": "HP"},
     {"mode": "HP", "correction_period_us": 90_000},
     {"mode": "HP", "hebb_reset": False, "window_events": 101},
+    {"mode": "HP", "weight_bits": 8, "hold_back": 2, "margin": 0.0, "judge_labels": 1},
     {"mode": "GP", "surrogate": "rectangle", "correction_period_us": 7_000, "window_events": 64},
 ]
 
@@ -312,6 +314,103 @@ def test_faults_are_named() -> None:
     with pytest.raises(ConfigError, match="tape has shapes"):
         other.restore(before | {"tape": np.zeros((3, 3), np.int64)})
     assert all(np.array_equal(before[name], array) for name, array in other.snapshot().items())
+
+
+# -- corrections beside the stream -------------------------------------------------------------------------------------
+
+HP: dict[str, Any] = SMALL | {"mode": "HP"}
+BESIDE: list[dict[str, Any]] = [
+    {"beside_us": 0},
+    {"beside_us": 100_000, "weight_bits": 4, "hold_back": 3, "margin": 0.0, "judge_labels": 1},
+    {"beside_us": 30_000, "correction_period_us": 150_000, "window_events": 101},
+]
+
+
+def beside_of(learner: OnlineLearner) -> Any:
+    assert learner._beside is not None
+    return learner._beside
+
+
+def test_where_no_event_lies_between_it_is_as_without_a_thread() -> None:
+    """A ``Reset`` follows each label before anything happens, so what is in force at events is the same."""
+    messages = messages_of(8, n_taught=6)
+    without = Run(OnlineLearner(**HP)).feed(messages)
+    beside = Run(OnlineLearner(**HP | {"beside_us": 0})).feed(messages)
+    assert beside.items == without.items
+    assert beside.marks == without.marks
+    for layer in (0, 1):
+        assert np.array_equal(weight_of(beside.learner, layer), weight_of(without.learner, layer))
+    assert beside.learner.statistics()["corrections"] == without.learner.statistics()["corrections"] == 6
+    beside.learner.close()
+
+
+@pytest.mark.parametrize("variant", BESIDE, ids=str)
+def test_a_slow_worker_makes_the_stream_wait_and_changes_no_bit(
+    variant: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = messages_of(7)
+    quick = Run(OnlineLearner(**HP | variant)).feed(messages)
+    slow = Run(OnlineLearner(**HP | variant))
+    walk = beside_of(slow.learner)._walk
+
+    def late(*given: Any) -> None:
+        time.sleep(0.03)
+        walk(*given)
+
+    monkeypatch.setattr(beside_of(slow.learner), "_walk", late)
+    slow.feed(cut(messages, [3, 400, 401, 1000]))
+    counts = slow.learner.statistics()
+    assert counts["waits"] > 0
+    assert counts["waited ms"] > 10
+    assert slow == quick
+    for run in (slow, quick):
+        run.learner.close()
+
+
+@pytest.mark.parametrize("variant", BESIDE, ids=str)
+def test_stopped_anywhere_with_steps_on_their_way(variant: dict[str, Any]) -> None:
+    messages = cut(messages_of(6, n_taught=5), [100, 900])
+    whole = Run(OnlineLearner(**HP | variant)).feed(messages)
+    n_waiting = 0
+    for stop in range(1, len(messages), 2):
+        first = Run(OnlineLearner(**HP | variant)).feed(messages[:stop])
+        kept = first.learner.snapshot()
+        n_waiting += len(kept["waiting_us"])
+        first.learner.close()
+        other = OnlineLearner(**HP | variant | {"seed": 99})
+        other.restore(kept)
+        Run(other).feed(messages[stop:])
+        for name, array in whole.learner.snapshot().items():
+            assert array.tobytes() == other.snapshot()[name].tobytes(), (stop, name)
+        other.close()
+    assert n_waiting > 0
+    whole.learner.close()
+
+
+def test_a_step_comes_into_force_where_it_should() -> None:
+    messages = messages_of(5)
+    learner = OnlineLearner(**HP | {"beside_us": 100_000})
+    run, before, changed = Run(learner), weight_of(learner, 0), []
+    for message in messages:
+        run.feed([message])
+        if not np.array_equal(weight_of(learner, 0), before):
+            changed.append((type(message).__name__, message.t_us))  # type: ignore[union-attr]
+            before = weight_of(learner, 0)
+    # labels at 60,000 + 70,000 k us; 100,000 us later, at the first mark from there on
+    assert changed == [("Label", 200_000), ("Label", 270_000), ("Label", 340_000)]
+    learner.close()
+
+
+def test_a_fault_of_the_worker_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = OnlineLearner(**HP | {"beside_us": 0})
+
+    def broken(*given: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(beside_of(learner), "_walk", broken)
+    with pytest.raises(MemoryError):
+        Run(learner).feed(messages_of(3))
+    learner.close()
 
 
 SIGNATURES = """

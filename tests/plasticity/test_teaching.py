@@ -13,7 +13,9 @@ from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from plasticity.network_learner import NetworkLearner
 from plasticity.teaching import PROTOTYPE
+from plasticity.train import Recording
 from stream.errors import ConfigError, StreamError
+from stream.evaluate_teach import ask
 from stream.packet import EVENT_DTYPE, Correct, Deploy, Forget, Label, Message, Packet, Reset, Show
 
 SIDE, N_FEATURES = 8, 40
@@ -112,6 +114,17 @@ def test_one_show_binds_a_class_and_the_readout_grows(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(columns, axis=0), 1.0, rtol=1e-5)
 
 
+def test_recordings_are_taught_and_asked_as_eval_teach_does(tmp_path: Path) -> None:
+    def recording(label: int, seed: int) -> Recording:
+        return Recording(label, lambda: thing(label, seed, 0))
+
+    lessons = [(k, recording(k, seed)) for k in range(5) for seed in (1, 2)]
+    asked = [(k, recording(k, 10 + seed)) for seed in range(4) for k in range(5)]
+    answers = ask(learner(tmp_path), lessons, asked)
+    assert len(answers) == 20
+    assert np.mean([label == answer for (label, _), answer in zip(asked, answers, strict=True)]) > 0.9
+
+
 def test_the_rule_counts_what_each_feature_fired(tmp_path: Path) -> None:
     one = learner(tmp_path)
     spikes: list[Any] = []
@@ -199,5 +212,7 @@ def test_faults_are_named(tmp_path: Path) -> None:
     assert all(np.array_equal(array, before[name]) for name, array in one.snapshot().items())
     with pytest.raises(ConfigError, match="above 0"):
         learner(tmp_path, teach_rate=0.0)
+    with pytest.raises(ConfigError, match="steps on their way"):
+        learner(tmp_path, beside_us=0)
     with pytest.raises(StreamError, match="its readout is not taught"):
         Heard(learner(tmp_path, teach=False)).feed([Deploy(0, 0, {PROTOTYPE: np.ones((N_FEATURES, 2), np.float32)})])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,28 @@ import numpy as np
 import pytest
 from autograd import grad
 
+from chip.profile import load_profile
+from chip.quantise import FloatLayer, quantise
 from neurons.dense import Dense
+from neurons.engine import WEIGHT
 from neurons.graph import INPUT, Graph, Population, Projection
-from neurons.graph_file import load_graph
+from neurons.graph_file import load_graph, save_graph
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
+from neurons.sparse import sparse_of
 from plasticity.correction import GlobalCorrection
 from plasticity.hebbian import Hebbian
 from plasticity.loss import cross_entropy, first_spike, mse, rate, spike_count
+from plasticity.network_learner import NetworkLearner
 from plasticity.pair_stdp import PairSTDP
 from plasticity.plastic_network import PlasticNetwork
+from plasticity.quantised import on_grid, scale_of
 from plasticity.short_term import ShortTerm
 from plasticity.train import Recording, Trainer, train
 from sources.atis_bin import write_atis_bin
 from stream.errors import ConfigError
-from stream.packet import EVENT_DTYPE, SPIKE_DTYPE
+from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Label, packet_of
 
 N_CLASSES = 3
 
@@ -176,6 +183,152 @@ def test_a_cut_window_counts_as_cut() -> None:
         one.take(1)
     for mine, theirs in zip(correction.window.gradients, again.window.gradients, strict=True):
         assert np.array_equal(mine, theirs)
+
+
+def test_weights_are_learned_on_the_grid_of_the_chip() -> None:
+    """What the chip's compiler makes of them is what they are; and learning goes on below the grid's steps."""
+    rng = np.random.default_rng(3)
+    for weight in (rng.normal(0, 0.3, (40, 7)), rng.standard_t(2, (30, 5)), np.zeros((3, 3))):
+        layer = FloatLayer(weight.astype(np.float32), 20_000.0, None)
+        theirs = quantise(layer, 1000, load_profile("tianjic-2019"), "layer")
+        assert scale_of([layer.weight]) == pytest.approx(theirs.scale, rel=1e-6)
+        ours = on_grid(layer.weight, scale_of([layer.weight]))
+        np.testing.assert_allclose(ours, theirs.weight / theirs.scale, rtol=1e-5, atol=1e-7)
+    trainer = Trainer(graph(), readout="scores", lanes=1, weight_bits=4, weight_rate=3e-3, learn=("weights",))
+    network = trainer.lanes[0]
+    items = recordings(60, 1)
+    losses = []
+    for _ in range(4):
+        with ThreadPoolExecutor(1) as pool:
+            losses.append(sum(trainer.learn(items[k : k + 12], pool)[0] for k in range(0, 60, 12)))
+        for source, target in ((INPUT, "hidden"), ("hidden", "scores")):
+            q = [(it.source, it.target) for it in network.graph.projections].index((source, target))
+            first, shape = int(network._program.projection[q, WEIGHT]), np.shape(network._weights(q))
+            weight = network._program.weight[first : first + shape[0] * shape[1]]
+            assert len(np.unique(weight)) <= 15
+    assert losses[-1] < 0.8 * losses[0]
+    whole = trainer.correction.weight
+    assert len(np.unique(whole)) > 100
+    one = trainer.correction.snapshot()
+    trainer.correction.restore(one)
+    assert len(np.unique(network._program.weight)) <= 30
+
+
+def test_rates_are_held() -> None:
+    """The regulariser alone, with no label to learn, brings units that fire too much down."""
+    rates = []
+    for strength in (0.0, 3.0):
+        network = PlasticNetwork.of(graph(), readout="scores")
+        correction = GlobalCorrection(
+            network, learn=("weights",), rate_hz=5.0, rate_strength=strength, loss=lambda s, _: (0.0, np.zeros(len(s)))
+        )
+        for _ in range(60):
+            network.begin(0)
+            out = network.run(recordings(3, 4)[0].read(), until_us=60_000)
+            correction.take(0)
+            correction.step()
+        rates.append(len(out["hidden"]) / 24 / 0.06)
+    assert abs(rates[1] - 5.0) < 0.5 * abs(rates[0] - 5.0), rates
+    with pytest.raises(ConfigError, match="wanted one of cross_entropy, mse"):
+        GlobalCorrection(network, loss="hinge")  # type: ignore[arg-type]
+
+
+def test_steps_by_the_count_of_events(tmp_path: Path) -> None:
+    save_graph(tmp_path / "net.safetensors", graph())
+    learner = NetworkLearner(path=str(tmp_path / "net.safetensors"), readout="scores", correction_events=130)
+    stepped = []
+    for k, it in enumerate(recordings(12, 1)):  # 60 spikes each
+        items = it.read().copy()
+        items["t"] += k * 100_000
+        before = learner.correction.n_steps
+        learner.on_packet("spikes", packet_of(items), lambda *_: None)
+        learner.on_mark("spikes", Label(k * 100_000 + 60_000, it.label, k * 100_000), lambda *_: None)
+        stepped += [k] * (learner.correction.n_steps - before)
+    assert stepped == [2, 5, 8, 11]
+
+
+def test_what_has_become_worse_is_rolled_back() -> None:
+    network = PlasticNetwork.of(graph(), rules={(INPUT, "hidden"): Hebbian()}, readout="scores")
+    correction = GlobalCorrection(
+        network, weight_rate=0.5, learn=("weights", "rules"), margin=0.2, judge_labels=2, optimiser="adam"
+    )
+    items = recordings(6, 1)
+
+    def learn(k: int) -> None:
+        network.begin(0)
+        network.run(items[k].read())
+        correction.take(items[k].label)
+        correction.step()
+
+    def state() -> dict[str, bytes]:
+        return {name: it.tobytes() for name, it in correction._learnable().items()} | {
+            "force": bytes(network._program.weight)
+        }
+
+    learn(0)
+    good = state()
+    assert not any(correction.hold_back(loss) for loss in (1.0, 1.1))
+    for k in (1, 2):
+        learn(k)
+    assert state() != good
+    assert not any(correction.hold_back(loss) for loss in (1.2, 1.25)), "worse, but within the margin"
+    assert [correction.hold_back(loss) for loss in (9.0, 1.0)] == [False, True]
+    assert state() == good
+    assert correction.n_steps == 1
+    learn(3)
+    assert not any(correction.hold_back(loss) for loss in (5.1, 5.1)), "what cannot be had any more is not asked for"
+    kept = correction.snapshot()
+    assert not any(correction.hold_back(loss) for loss in (3.0, 3.0))
+    correction.restore(kept)
+    assert [correction.hold_back(loss) for loss in (6.0, 6.0)] == [False, True]
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "weights": {},
+    "all": {"learn": ("weights", "rules", "times")},
+    "rectangle": {"surrogate": "rectangle", "width": 0.5, "learn": ("weights", "times")},
+}
+
+
+@pytest.mark.parametrize(
+    ("topology", "name"), [*(("dense", name) for name in WAYS), ("sparse", "weights"), ("sparse", "rectangle")]
+)
+def test_a_window_in_pieces_has_the_gradient_of_the_whole(topology: str, name: str) -> None:
+    made = graph()
+    if topology == "sparse":
+        rng = np.random.default_rng(5)
+        weight = rng.normal(0.05, 0.3, (30, 24)) * (rng.random((30, 24)) < 0.5)
+        made = made._replace(projections=[Projection(INPUT, "hidden", sparse_of(weight)), made.projections[1]])
+    found = []
+    for window_events, window_pieces in ((1 << 16, 1), (30, 100), (30, 2)):
+        rules = {(INPUT, "hidden"): Hebbian(tau_hebb_us=20_000.0, local_rate=0.1)} if name == "all" else {}
+        network = PlasticNetwork.of(made, rules=rules, readout="scores", precision="float64")
+        correction = GlobalCorrection(
+            network, window_events=window_events, window_pieces=window_pieces, rate_strength=0.5, **WAYS[name]
+        )
+        for k in range(3):  # the second and third window go on where the one before ended
+            items = recordings(3, 2)[k].read().copy()
+            items["t"] += 60_000 * k
+            network.run(items, until_us=60_000 * (k + 1))
+            correction.take(k)
+        found.append((correction.window, [array.copy() for array in correction.window.gradients]))
+    (whole, gradients), (parts, in_parts), (short, cut) = found
+    assert whole.n_cut == parts.n_cut == 0
+    assert short.n_cut > 0
+    assert any(np.any(array) for array in gradients)
+    for field, mine, theirs in zip(gradients_of(whole), gradients, in_parts, strict=True):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-8, atol=1e-12, err_msg=field)
+    assert not np.allclose(gradients[0], cut[0], rtol=1e-3, atol=0.0), "a window that is cut is another one"
+    assert len(parts._rows.u) <= len(whole._rows.u)
+    if name != "weights":
+        assert len(parts._rows.u) < 0.7 * len(whole._rows.u), "rows are made for a piece at a time"
+    with pytest.raises(ConfigError, match="tired terminals"):
+        Trainer(graph(), readout="scores", terminals={(INPUT, "hidden"): ShortTerm()}, window_pieces=2)
+
+
+def gradients_of(window: Any) -> tuple[str, ...]:
+    names: tuple[str, ...] = window.gradients._fields
+    return names
 
 
 def _make_folder(folder: Path) -> None:
