@@ -145,6 +145,11 @@ def _weave(network: QuantisedNetwork, plans: list[LayerPlan], offsets: list[int]
     def later(source: int, wait: int) -> int:
         if wait == 0:
             return source
+        if source == INPUT_LAYER and network.input_values:
+            raise CapacityError(
+                f"{network.layers[link.target].name}: its input would have to wait {wait} phases, and values from outside "
+                f"cannot; let nothing but the first layer read the input"
+            )
         if (source, wait) not in relays:
             before = later(source, wait - 1)
             shape = sender_shape(network, source)

@@ -15,6 +15,9 @@ A spike is one packet. A value of zero is not sent, which is counted. Other valu
   So a small sum is one packet, however wide it might be (24 bits with 8 of payload: 1 to 4 packets, mostly 1 or 2).
 * w <= P: P // w neighbours of a run (:mod:`chip.program`) share a packet, which is not sent if all of them are zero.
 
+An input line holds a number too: what was put on it in a phase, added up. It reaches axons in mode S as one spike,
+whatever it is (more than one arrival have merged), and axons in mode A as a value, as its digits, each a packet.
+
 What the silicon of 2019 does with sums wider than its payload is not public; TianjicX sends two int32 in a packet, and
 sends zeros too. Links take one packet a clock (chosen; nothing public says).
 
@@ -50,6 +53,7 @@ __all__ = [
     "Probe",
     "clear",
     "fault",
+    "give_input",
     "new_state",
     "probe",
     "run_phases",
@@ -99,6 +103,7 @@ class GridState(NamedTuple):
     soma: SomaState
     idle: NDArray[np.uint8]  # shape (n_cores,): would do nothing without input
     input_waiting: NDArray[np.uint8]  # shape (n_inputs,)
+    input_value: NDArray[np.int32]  # shape (n_inputs,): what waits there; a spike counts 1
     input_list: NDArray[np.int32]  # shape (n_inputs,): those waiting, in order of arrival
     output: NDArray[np.int32]  # shape (n_outputs,): values that left in the last phase
     score: NDArray[np.int64]  # shape (n_outputs,): their sum since the last clear
@@ -144,7 +149,7 @@ def _travel(trees: Any, stretches: Any, change: Any, tree: Any, n: Any, phase: A
 
 
 @inline_kernel
-def _gather(incoming: Any, taken: int, clock: Any, waiting: Any, units: Any) -> int:
+def _gather(incoming: Any, taken: int, clock: Any, waiting: Any, value: Any, units: Any) -> int:
     """Take in the spikes before the end of the next phase, each line once. Returns how many are taken in all."""
     end_us, n_input, merged = clock["end_us"], clock["n_input"], clock["merged"]
     while taken < len(incoming) and incoming[taken]["t"] < end_us:
@@ -157,14 +162,30 @@ def _gather(incoming: Any, taken: int, clock: Any, waiting: Any, units: Any) -> 
             waiting[unit] = 1
             units[n_input] = unit
             n_input += 1
+        value[unit] += 1
         taken += 1
     clock["n_input"], clock["merged"] = n_input, merged
     return taken
 
 
 @inline_kernel
+def _n_digits(value: Any, payload: int) -> Any:
+    """Count the digits of a value, to the base 2^payload, that are not zero."""
+    if payload >= 32:
+        return np.int64(value != 0)  # it is an int32
+    half, mask = (np.int64(1) << payload) >> 1, (np.int64(1) << payload) - 1
+    left, n = np.int64(value), np.int64(0)
+    while left != 0:
+        n += np.int64(left & mask != 0)
+        left = (left + half) >> payload
+    return n
+
+
+@inline_kernel
 def _take_input(
+    cores: Any,
     waiting: Any,
+    value: Any,
     units: Any,
     input_start: Any,
     lines: Any,
@@ -173,24 +194,43 @@ def _take_input(
     active: Any,
     n_terms: Any,
     packets: Any,
+    payload: int,
     phase: Any,
-) -> Any:
-    """Bring the waiting input spikes onto their axons. Returns how many packets that took, also by tree."""
-    n_packets, merged = np.int64(0), np.int64(0)
+) -> tuple[Any, Any, Any]:
+    """Bring what waits on the input lines onto axons. Returns what reached one, overflows, the first core of these."""
+    n_reached, n_saturated, first_core, merged = np.int64(0), np.int64(0), np.int64(-1), np.int64(0)
+    takes_values = False
     core, tree, start, count, in_tree = np.int64(-1), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for k in range(len(units)):
         unit = units[k]
         waiting[unit] = 0
+        given = value[unit]
+        value[unit] = 0
         for at in range(input_start[unit], input_start[unit + 1]):
             line = lines[at]
             if line["core"] != core:
                 if core >= 0:
                     n_terms[core] = count
                     packets[tree] += in_tree
-                    n_packets += in_tree
                 core, tree, in_tree = np.int64(line["core"]), np.int64(line["tree"]), np.int64(0)
                 start, count = starts[core], n_terms[core]
+                takes_values = cores[core]["axon_mode"] == 1
             i = np.int64(line["axon"])
+            n_reached += 1
+            if takes_values:
+                if given == 0:
+                    n_reached -= 1
+                    continue
+                total = np.int64(axon[start + i]) + np.int64(given)
+                bounded = min(max(total, np.int64(-(2**31))), np.int64(2**31 - 1))
+                if total != bounded:
+                    n_saturated += 1
+                    if first_core < 0:
+                        first_core = core
+                axon[start + i] = np.int32(bounded)
+                in_tree += _n_digits(given, payload)
+                count += 1
+                continue
             in_tree += 1
             if axon[start + i] != 0:
                 merged += 1
@@ -201,9 +241,8 @@ def _take_input(
     if core >= 0:
         n_terms[core] = count
         packets[tree] += in_tree
-        n_packets += in_tree
     phase["merged"] += merged
-    return n_packets
+    return n_reached, n_saturated, first_core
 
 
 @kernel
@@ -531,6 +570,23 @@ def _write_row(row: Any, end_us: int, phase: Any) -> None:
 
 
 @kernel
+def give_input(state: GridState, units: Any, values: Any) -> None:
+    """Let values, int32, wait on input lines for the phase that runs next, added to what waits there (no saturation)."""
+    clock = state.clock[0]
+    n_input = clock["n_input"]
+    for k in range(len(units)):
+        unit = units[k]
+        if state.input_waiting[unit] != 0:
+            clock["merged"] += 1
+        else:
+            state.input_waiting[unit] = 1
+            state.input_list[n_input] = unit
+            n_input += 1
+        state.input_value[unit] += values[k]
+    clock["n_input"] = n_input
+
+
+@kernel
 def run_phases(
     program: GridProgram,
     state: GridState,
@@ -570,7 +626,7 @@ def run_phases(
     taken, n_spikes, n_rows = progress[0], progress[1], progress[2]
     status = 0
     while True:
-        taken = _gather(incoming, taken, clock, state.input_waiting, state.input_list)
+        taken = _gather(incoming, taken, clock, state.input_waiting, state.input_value, state.input_list)
         at_us = incoming[taken]["t"] if taken < len(incoming) else until_us
         if at_us < clock["end_us"]:
             status = 3 if taken < len(incoming) else 0
@@ -588,9 +644,12 @@ def run_phases(
         axon, active, n_waiting = state.axon[now], state.active[now], state.n_terms[now]
         later_axon, later_active, later_n = state.axon[later], state.active[later], state.n_terms[later]
         alive = np.int64(0)  # anything that keeps this phase from being still
+        n_reached = np.int64(0)
         if clock["n_input"] != 0:
-            alive += _take_input(
+            n_reached, n_saturated, first_core = _take_input(
+                program.cores,
                 state.input_waiting,
+                state.input_value,
                 state.input_list[: clock["n_input"]],
                 program.input_start,
                 program.input_lines,
@@ -599,15 +658,18 @@ def run_phases(
                 active,
                 n_waiting,
                 state.input_packets,
+                limits["payload_bits"],
                 phase,
             )
+            alive += n_reached + n_saturated
+            phase["overflows"], phase["overflow_core"] = n_saturated, first_core
             for tree in range(len(state.input_packets)):
                 if state.input_packets[tree] != 0:
                     n = state.input_packets[tree]
                     _travel(program.trees, program.stretches, state.link_change, tree, n, phase)
                     state.input_packets[tree] = 0
             clock["n_input"] = 0
-        phase["spikes_in"] = alive
+        phase["spikes_in"] = n_reached
         slowest = np.int64(-1)  # most additions of any core that was given something
         for k in range(len(state.output)):
             state.output[k] = 0
@@ -749,6 +811,7 @@ def new_state(program: GridProgram, phase_us: int, end_us: int) -> GridState:
         ),
         idle=np.zeros(n_cores, np.uint8),
         input_waiting=np.zeros(n_inputs, np.uint8),
+        input_value=np.zeros(n_inputs, np.int32),
         input_list=np.zeros(n_inputs, np.int32),
         output=np.zeros(int(limits["n_outputs"]), np.int32),
         score=np.zeros(int(limits["n_outputs"]), np.int64),
@@ -779,7 +842,9 @@ def spike_room(program: GridProgram) -> int:
 def clear(program: GridProgram, state: GridState, end_us: int) -> None:
     """Put a chip at rest: somas, axons, waiting input, score. Totals go on. The next phase ends at ``end_us``."""
     soma_rest(program.somas, program.neurons, state.soma)
-    for array in (state.axon, state.active, state.n_terms, state.idle, state.input_waiting, state.input_list):
+    for array in (state.axon, state.active, state.n_terms, state.idle):
+        array[...] = 0
+    for array in (state.input_waiting, state.input_value, state.input_list):
         array[...] = 0
     state.output[:] = 0
     state.score[:] = 0

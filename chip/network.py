@@ -78,6 +78,7 @@ class QuantisedNetwork(NamedTuple):
     layers: list[Layer]
     links: list[Link]
     phase_us: int = 1000
+    input_values: bool = False  # the input brings values, else spikes
 
 
 def is_spiking(layer: Layer) -> bool:

@@ -435,7 +435,8 @@ def assemble(
     reached = np.unique(input_core)
     for target in reached.tolist():
         mine = inputs[input_core == target]
-        k = layout.check_axons(f"input line {mine['unit'][0]}", target, mine["axon"], True)
+        spikes = cores[target].axon_mode == AXON_SPIKES  # the host speaks either way
+        k = layout.check_axons(f"input line {mine['unit'][0]}", target, mine["axon"], spikes)
         if k is not None:
             raise CapacityError(
                 f"input line {mine['unit'][k]}: packet for axon {mine['axon'][k]} of {layout.where(target)}, "

@@ -89,7 +89,9 @@ class _Box(NamedTuple):
 
 def _mode(network: QuantisedNetwork, link: Link) -> int:
     """Tell what a link carries."""
-    if link.source == INPUT_LAYER or is_spiking(network.layers[link.source]):
+    if link.source == INPUT_LAYER:
+        return AXON_VALUES if network.input_values else AXON_SPIKES
+    if is_spiking(network.layers[link.source]):
         return AXON_SPIKES
     return AXON_VALUES
 

@@ -221,8 +221,11 @@ class Chip:
                 begun = neuron
         return n_packets
 
-    def phase(self, units):
-        """Run one phase on the input lines that fired in it (with repeats). Returns its counts, spikes and loads."""
+    def phase(self, units, given=()):
+        """Run one phase. Returns its counts, spikes and loads.
+
+        ``units``: input lines that fired in it, with repeats; ``given``: (line, value) put there before.
+        """
         count = dict.fromkeys(
             (
                 "spikes_in", "merged", "spikes_out", "packets", "copies", "hops", "crossings", "synaptic_ops", "zeros",
@@ -243,13 +246,23 @@ class Chip:
                         on = [(x // self.chip[0], y // self.chip[1]) for x, y in (start, end)]
                         count["crossings"] += n * (on[0] != on[1])
 
-        count["merged"] += len(units) - len(set(units))
-        for unit in dict.fromkeys(units):
+        arrivals = [*given, *((unit, 1) for unit in units)]
+        waiting = {}
+        for unit, value in arrivals:
+            waiting[unit] = waiting.get(unit, 0) + value
+        count["merged"] += len(arrivals) - len(waiting)
+        for unit, value in waiting.items():
             for line, core, axon in self.inputs:
-                if line == unit:
-                    count["spikes_in"] += 1
-                    send([[(None, (0, 0)), *path((0, 0), self.cores[core]["place"], self.x_first)]], 1)
-                    self.put(self.axons, self.arrived, core, axon, 1, count)
+                if line != unit:
+                    continue
+                n = 1
+                if self.cores[core]["axon_values"]:
+                    if value == 0:
+                        continue
+                    n = sum(digit != 0 for digit in digits(value, self.payload))
+                count["spikes_in"] += 1
+                send([[(None, (0, 0)), *path((0, 0), self.cores[core]["place"], self.x_first)]], n)
+                self.put(self.axons, self.arrived, core, axon, value, count)
         later = [[0] * core["n_axons"] for core in self.cores]
         later_arrived = [0] * len(self.cores)
         self.output = [0] * len(self.output)

@@ -24,7 +24,7 @@ from chip.core import (
     Core,
     Forward,
 )
-from chip.grid import DONE, NOWHERE, OVERFLOW, clear, fault, new_state, probe, run_phases, spike_room
+from chip.grid import DONE, NOWHERE, OVERFLOW, clear, fault, give_input, new_state, probe, run_phases, spike_room
 from chip.mesh import Plane, link_ends, plane_of
 from chip.profile import load_profile
 from chip.program import INPUT_DTYPE, GridProgram, assemble, neurons_of
@@ -253,11 +253,10 @@ def programs(draw):
                 "forward": (forwards[c].mode == 1, *forwards[c][1:]) if forwards[c].mode else None,
             }
         )
-    spike_cores = [c for c, shape in enumerate(shapes) if not shape[3]]
     inputs = []
     for unit in range(n_inputs):
         for _ in range(int(rng.integers(1, 9))):
-            core = int(rng.choice(spike_cores))
+            core = int(rng.integers(n_cores))
             inputs.append((unit, core, int(rng.integers(shapes[core][1]))))
     grid = assemble(cores, places, np.array(inputs, INPUT_DTYPE), n_inputs, n_outputs, profile, chips=CHIPS)
     slow = reference.Chip(
@@ -269,8 +268,16 @@ def programs(draw):
     return Drawn(cores, grid, slow, plane_of(profile, CHIPS))
 
 
-def step(grid, state, units, phase):
-    """Run phase number ``phase`` on its units."""
+lines = st.integers(0, 5)
+gifts = st.lists(
+    st.tuples(lines, st.integers(-300, 300) | st.sampled_from([0, 127, 128, -129, 2**30, -(2**30), 65536])), max_size=4
+)
+
+
+def step(grid, state, units, phase, given=()):
+    """Run phase number ``phase`` on its units, and on values given to input lines before."""
+    if given:
+        give_input(state, *np.array(given, np.int32).T.copy())
     incoming = np.zeros(len(units), SPIKE_DTYPE)
     incoming["t"], incoming["unit"] = phase * 1000, units
     spikes, rows, progress = np.empty(8000, SPIKE_DTYPE), np.empty(4, PHASE_DTYPE), np.zeros(3, np.int64)
@@ -299,14 +306,15 @@ def assert_equal_states(grid, state, slow):
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(programs(), st.lists(st.lists(st.integers(0, 5), max_size=9) | st.just([]), min_size=1, max_size=14))
-def test_every_potential_spike_packet_and_counter_equals_the_slow_reference(program, phases):
+@given(programs(), st.lists(st.lists(lines, max_size=9) | st.just([]), min_size=1, max_size=14), st.data())
+def test_every_potential_spike_packet_and_counter_equals_the_slow_reference(program, phases, data):
     _, grid, slow, plane = program
     state = new_state(grid, 1000, 1000)
     for k, units in enumerate(phases):
         before = state.totals.copy()
-        spikes, rows = step(grid, state, units, k)
-        count, fired, loads = slow.phase(units)
+        given = data.draw(gifts | st.just([])) if k % 3 == 0 else []
+        spikes, rows = step(grid, state, units, k, given)
+        count, fired, loads = slow.phase(units, given)
         assert_equal_states(grid, state, slow)
         assert [divmod(int(unit), 100) for unit in spikes["unit"]] == fired
         assert {
