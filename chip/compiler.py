@@ -147,8 +147,8 @@ def _weave(network: QuantisedNetwork, plans: list[LayerPlan], offsets: list[int]
             return source
         if source == INPUT_LAYER and network.input_values:
             raise CapacityError(
-                f"{network.layers[link.target].name}: its input would have to wait {wait} phases, and values from outside "
-                f"cannot; let nothing but the first layer read the input"
+                f"{network.layers[link.target].name}: its input would have to wait {wait} phases, and values from "
+                f"outside cannot; let nothing but the first layer read the input"
             )
         if (source, wait) not in relays:
             before = later(source, wait - 1)
@@ -386,7 +386,11 @@ def compile_network(
     for layer in network.layers:
         terms = sum(
             n_units(sender_shape(network, link.source))
-            * (1 if link.source == INPUT_LAYER or is_spiking(network.layers[link.source]) else 128)
+            * (
+                128
+                if (network.input_values if link.source == INPUT_LAYER else not is_spiking(network.layers[link.source]))
+                else 1
+            )
             for link in network.links
             if network.layers[link.target] is layer
         )

@@ -571,7 +571,7 @@ def _write_row(row: Any, end_us: int, phase: Any) -> None:
 
 @kernel
 def give_input(state: GridState, units: Any, values: Any) -> None:
-    """Let values, int32, wait on input lines for the phase that runs next, added to what waits there (no saturation)."""
+    """Put values, int32, on input lines for the phase that runs next, added to what waits there."""
     clock = state.clock[0]
     n_input = clock["n_input"]
     for k in range(len(units)):

@@ -68,18 +68,19 @@ from stream.jit import inline_kernel, kernel
 
 __all__ = [
     "AMPLITUDE_BITS",
+    "LEARNING_DTYPE",
     "ONE",
+    "Host",
     "Learner",
     "LearnerState",
     "LocalRule",
-    "clear_learner",
-    "learner_of",
+    "clear_host",
+    "held_rows",
     "learning_network",
     "local_rule",
-    "new_learner_state",
-    "rescale",
+    "new_host",
+    "rewritten",
     "run_learning_phases",
-    "show_fast",
 ]
 
 ONE = 1 << 16
@@ -155,9 +156,17 @@ class LearnerState(NamedTuple):
     seen: NDArray[np.int32]  # shape (2, n_pre): lines that were active in the last phases
     seen_amplitude: NDArray[np.int32]  # shape (2, n_pre)
     n_seen: NDArray[np.int64]  # shape (2,)
-    count: NDArray[np.void]  # LEARNING_DTYPE, shape (1,)
+    counts: NDArray[np.void]  # LEARNING_DTYPE, shape (1,)
     sent: NDArray[np.int32]  # scratch, shape (n_pre,)
     z: NDArray[np.int64]  # scratch, shape (n_post,)
+
+
+class Host(NamedTuple):
+    """What stands beside the chip."""
+
+    learner: Learner
+    state: LearnerState
+    per_unit: float  # integers of H for one of h
 
 
 # -- from a mark to integers -------------------------------------------------------------------------------------------
@@ -180,7 +189,9 @@ def local_rule(arrays: Mapping[str, NDArray[Any]]) -> LocalRule | None:
     names = ("terminal", "local_rate", "sliding_threshold", "hebb")
     strange = [name for name in arrays if name.split(".")[-1] in names and not name.startswith("layer0.")]
     if strange:
-        raise ConfigError(f"{strange[0]}: local plasticity of a layer that the chip's host does not feed; wanted layer0")
+        raise ConfigError(
+            f"{strange[0]}: local plasticity of a layer that the chip's host does not feed; wanted layer0"
+        )
     n_pre, n_post = np.shape(arrays["layer0.weight"])
     given = {name: np.asarray(arrays[f"layer0.{name}"], np.float64) for name in names if f"layer0.{name}" in arrays}
     if not given:
@@ -213,9 +224,20 @@ def local_rule(arrays: Mapping[str, NDArray[Any]]) -> LocalRule | None:
 
 
 def learning_network(
-    layers: Sequence[QuantisedLayer], rule: LocalRule, profile: Profile, inputs: Shape | None = None
+    layers: Sequence[QuantisedLayer],
+    rule: LocalRule,
+    profile: Profile,
+    inputs: Shape | None = None,
+    held: NDArray[np.int8] | None = None,
 ) -> QuantisedNetwork:
     """Make a network of dense layers whose first one has room for what the rule needs.
+
+    Parameters
+    ----------
+    layers, rule, profile, inputs
+        The chain; the first layer's rule; the chip; shape of the input, if not a row.
+    held
+        Rows of h that stand on the cores, int8, as the first layer's weights; default zeros.
 
     Raises
     ------
@@ -236,14 +258,16 @@ def learning_network(
         )
         network = network._replace(input_values=True)
     if len(rule.local_rate):
-        network.links.append(Link(INPUT_LAYER, 0, Dense(np.zeros(layers[0].weight.shape, np.int8))))
+        rows = np.zeros(layers[0].weight.shape, np.int8) if held is None else held
+        network.links.append(Link(INPUT_LAYER, 0, Dense(rows)))
     return network
 
 
 def _left(tau_us: NDArray[np.float64], phase_us: int) -> NDArray[np.int64]:
     """Tabulate what 1, 2, 4, ... phases leave of ONE, shape (n, 32)."""
     gap_us = phase_us * 2.0 ** np.arange(TAU_BITS)
-    return np.rint(ONE * np.exp(-gap_us / tau_us[:, None])).astype(np.int64)
+    left: NDArray[np.int64] = np.rint(ONE * np.exp(-gap_us / tau_us[:, None])).astype(np.int64)
+    return left
 
 
 def _scale(layer: QuantisedLayer, rule: LocalRule) -> float:
@@ -251,7 +275,7 @@ def _scale(layer: QuantisedLayer, rule: LocalRule) -> float:
     return 256.0 * float(rule.hebb[0]) * layer.scale
 
 
-def learner_of(program: Program, layer: QuantisedLayer, rule: LocalRule, phase_us: int) -> Learner:
+def _learner_of(program: Program, layer: QuantisedLayer, rule: LocalRule, phase_us: int) -> Learner:
     """Bring a rule to integers.
 
     Parameters
@@ -266,7 +290,8 @@ def learner_of(program: Program, layer: QuantisedLayer, rule: LocalRule, phase_u
     Raises
     ------
     ConfigError
-        If a rate does not fit: the update of a synapse is computed in 64 bits.
+        If a rate does not fit (the update of a synapse is computed in 64 bits), or the spikes of the layer are not
+        reported: it has to be the last before the readout.
     """
     n_pre, n_post = layer.weight.shape
     network = program.network
@@ -295,7 +320,12 @@ def learner_of(program: Program, layer: QuantisedLayer, rule: LocalRule, phase_u
     shift = max(0, math.ceil(math.log2(max(4 * threshold, 1) / MOST)))
     number["shift"] = shift
     number["fast_max"] = round(min(abs(per_unit) * float(rule.hebb[2]), MOST * 256.0))
-    number["first_watched"] = program.watched[network.layers[0].name].start if _is_watched(program) else -1
+    if network.layers[0].name not in program.watched:
+        raise ConfigError(
+            f"{network.layers[0].name}: a Hebbian rule on the chip wants its layer to be the last before the readout, "
+            f"got {len(network.layers)} layers"
+        )
+    number["first_watched"] = program.watched[network.layers[0].name].start
     rate = np.rint(256.0 * per_unit * rule.local_rate)
     if not np.abs(rate).max(initial=0.0) < 2.0**40:
         raise ConfigError(f"layer0.local_rate: up to {np.abs(rule.local_rate).max():g} in size, far too fast a rule")
@@ -311,10 +341,6 @@ def learner_of(program: Program, layer: QuantisedLayer, rule: LocalRule, phase_u
         group=group,
         place=place,
     )
-
-
-def _is_watched(program: Program) -> bool:
-    return program.network.layers[0].name in program.watched
 
 
 def _potentials(program: Program, n_post: int) -> NDArray[np.int64]:
@@ -340,58 +366,83 @@ def _places(program: Program, n_pre: int) -> tuple[NDArray[np.int64], NDArray[np
     return np.array(groups, np.int64), place
 
 
-def new_learner_state(learner: Learner, n_pre: int) -> LearnerState:
-    """Allocate what the host remembers, at rest."""
-    n_post, number = len(learner.potential), learner.number[0]
+def new_host(program: Program, layer: QuantisedLayer, rule: LocalRule, phase_us: int) -> Host:
+    """Put a host at rest beside a program, compiled from what :func:`learning_network` made.
+
+    Parameters
+    ----------
+    program, layer
+        The program, and its first layer, quantised.
+    rule, phase_us
+        The rule as trained; length of a phase, us.
+
+    Raises
+    ------
+    ConfigError
+        If the chip's host cannot follow the rule.
+    """
+    learner = _learner_of(program, layer, rule, phase_us)
+    n_pre, n_post = layer.weight.shape
     state = LearnerState(
-        terminal=np.zeros((n_pre if number["has_terminals"] else 0, 2), np.int64),
+        terminal=np.zeros((len(learner.terminal), 2), np.int64),
         terminal_phase=np.zeros(n_pre, np.int64),
-        fast=np.zeros((n_pre if number["has_fast"] else 0, n_post), np.int32),
+        fast=np.zeros((len(learner.rate), n_post), np.int32),
         fast_phase=np.zeros(n_pre, np.int64),
         amount=np.zeros(n_pre, np.int64),
         waiting=np.zeros(n_pre, np.int32),
         seen=np.zeros((2, n_pre), np.int32),
         seen_amplitude=np.zeros((2, n_pre), np.int32),
         n_seen=np.zeros(2, np.int64),
-        count=np.zeros(1, LEARNING_DTYPE),
+        counts=np.zeros(1, LEARNING_DTYPE),
         sent=np.zeros(n_pre, np.int32),
         z=np.zeros(n_post, np.int64),
     )
-    _rest(learner, state)
-    return state
+    host = Host(learner, state, _scale(layer, rule) if len(rule.local_rate) else 0.0)
+    _rest(host)
+    return host
 
 
-def _rest(learner: Learner, state: LearnerState) -> None:
+def rewritten(host: Host, program: Program, layer: QuantisedLayer, rule: LocalRule, phase_us: int) -> Host:
+    """Follow new weights and a new rule of the same kind; H is brought to the scale of the new weights."""
+    learner = _learner_of(program, layer, rule, phase_us)
+    if not len(rule.local_rate):
+        return host._replace(learner=learner)
+    per_unit, most = _scale(layer, rule), int(learner.number["fast_max"][0])
+    fast = host.state.fast
+    ratio = round(ONE * per_unit / host.per_unit) if host.per_unit else 0
+    fast[:] = np.clip((fast.astype(np.int64) * ratio + ONE // 2) >> 16, -most, most)
+    return Host(learner, host.state, per_unit)
+
+
+def _rest(host: Host) -> None:
+    learner, state = host.learner, host.state
     if len(state.terminal):
         state.terminal[:, 0], state.terminal[:, 1] = ONE, learner.terminal[:, 1]
-    state.terminal_phase[:] = state.fast_phase[:] = state.count["now"][0]
+    state.terminal_phase[:] = state.fast_phase[:] = state.counts["now"][0]
     state.fast[:] = 0
 
 
-def clear_learner(program: GridProgram, learner: Learner, state: LearnerState, local: bool) -> None:
+def clear_host(host: Host, local: bool) -> None:
     """Drop what waits for the next phase; with ``local``, put terminals and fast change to rest too.
 
     Rows of h on the cores stay as they are: each is written before it is read.
     """
-    state.amount[:] = 0
-    state.count["n_waiting"] = 0
-    state.n_seen[:] = 0
+    host.state.amount[:] = 0
+    host.state.counts["n_waiting"] = 0
+    host.state.n_seen[:] = 0
     if local:
-        _rest(learner, state)
+        _rest(host)
 
 
-def rescale(state: LearnerState, before: float, after: float, most: int) -> None:
-    """Bring H to the scale of new weights; ``before``, ``after``: integers of H for one of h, as they were and are."""
-    if before != after and before != 0:
-        ratio = round(ONE * after / before)
-        moved = (state.fast.astype(np.int64) * ratio + ONE // 2) >> 16
-        state.fast[:] = np.clip(moved, -most, most)
-
-
-def show_fast(state: LearnerState) -> NDArray[np.int8]:
-    """Return h as the cores would hold it if every row were written now, but for its decay: int8, as ``state.fast``."""
-    rounded: NDArray[np.int8] = np.clip((state.fast + 128) >> 8, -MOST, MOST).astype(np.int8)
-    return rounded
+def held_rows(program: GridProgram, host: Host) -> NDArray[np.int8]:
+    """Read back the rows of h that stand on the cores, int8, shape (n_pre, n_post); (0, n_post) without any."""
+    learner, state = host.learner, host.state
+    held = np.zeros(state.fast.shape, np.int8)
+    for (first, last), places in zip(learner.group.tolist(), learner.place, strict=True):
+        core, axon = places[:, 0], places[:, 1]
+        start = program.cores["weight"][core] + axon * program.cores["padded"][core]
+        held[:, first:last] = program.weight[start[:, None] + np.arange(last - first)]
+    return held
 
 
 # -- phases ------------------------------------------------------------------------------------------------------------
@@ -415,21 +466,21 @@ def _left_of(factor: Any, row: Any, n: Any) -> Any:
 def _release(learner: Learner, state: LearnerState, i: Any) -> Any:
     """Return the amplitude of an event of input i, 16 bits of fraction, and tire its terminal."""
     one = np.int64(65536)
-    n = state.count[0]["now"] - state.terminal_phase[i]
+    n = state.counts[0]["now"] - state.terminal_phase[i]
     f_rest = learner.terminal[i, 1]
     r, f = state.terminal[i, 0], state.terminal[i, 1]
     r = one - ((one - r) * _left_of(learner.left_rec, i, n) >> 16)
     f = f_rest + ((f - f_rest) * _left_of(learner.left_fac, i, n) >> 16)
     state.terminal[i, 0] = r - (r * learner.terminal[i, 0] >> 16)
     state.terminal[i, 1] = f + ((one - f) * learner.terminal[i, 2] >> 16)
-    state.terminal_phase[i] = state.count[0]["now"]
+    state.terminal_phase[i] = state.counts[0]["now"]
     return r * f >> 16
 
 
 @inline_kernel
 def _write_row(program: GridProgram, learner: Learner, state: LearnerState, i: Any) -> None:
     """Let a row of H decay up to now, and bring it onto its cores where it differs from what is there."""
-    count, now, half = state.count[0], state.count[0]["now"], np.int64(32768)
+    count, now, half = state.counts[0], state.counts[0]["now"], np.int64(32768)
     n = now - state.fast_phase[i]
     row = state.fast[i]
     if n != 0:
@@ -443,7 +494,7 @@ def _write_row(program: GridProgram, learner: Learner, state: LearnerState, i: A
         start = program.cores[core]["weight"] + axon * program.cores[core]["padded"]
         n_zero, changed = np.int32(0), np.int64(0)
         for j in range(last - first):
-            h = min(max(np.int32(row[first + j] + 128) >> 8, -127), 127)
+            h: Any = min(max(np.int32(row[first + j] + 128) >> 8, -127), 127)
             changed |= np.int64(program.weight[start + j]) ^ np.int64(h)
             program.weight[start + j] = h
             n_zero += np.int32(h == 0)
@@ -456,7 +507,7 @@ def _write_row(program: GridProgram, learner: Learner, state: LearnerState, i: A
 @inline_kernel
 def _prepare(program: GridProgram, chip: GridState, learner: Learner, state: LearnerState, bits: int) -> None:
     """Bring amplitudes, and the rows that they will meet, to the chip."""
-    number, count = learner.number[0], state.count[0]
+    number, count = learner.number[0], state.counts[0]
     slot = count["now"] & 1
     n = np.int64(0)
     for k in range(count["n_waiting"]):
@@ -481,7 +532,7 @@ def _prepare(program: GridProgram, chip: GridState, learner: Learner, state: Lea
 @inline_kernel
 def _learn(chip: GridState, learner: Learner, state: LearnerState, fired: Any, slot: Any, bits: int) -> None:
     """Apply the rule to the lines of a phase whose weights have reached the membranes."""
-    number, count = learner.number[0], state.count[0]
+    number, count = learner.number[0], state.counts[0]
     n_post = len(learner.potential)
     threshold, shift, most = number["threshold"], number["shift"], number["fast_max"]
     for j in range(n_post):
@@ -528,7 +579,7 @@ def run_learning_phases(
     inner
         Scratch, int64, shape (3,).
     """
-    clock, limits, count = chip.clock[0], program.limits[0], state.count[0]
+    clock, limits, count = chip.clock[0], program.limits[0], state.counts[0]
     number, n_watched = learner.number[0], limits["n_watched"]
     bits = 6 if number["has_terminals"] != 0 else 0
     taken = progress[0]

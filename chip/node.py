@@ -11,6 +11,7 @@ microsecond may be continued by the next packet, so a phase that ends there wait
 Marks
 -----
 ``Deploy``  weights are quantised and written between two phases; potentials stay. New shapes: a new program, at rest.
+            What it says of local plasticity is obeyed with ``local_rules``, see :mod:`chip.learning`.
 ``Reset``   every phase that has ended runs, then all goes to rest; input of the unfinished one is dropped, and counted.
 ``Label``   every phase that has ended runs, then the answer goes out: the class with the largest time average of the
             readout's membrane over the phases since the last reset (ties: the lowest; -1 if no phase ran).
@@ -23,7 +24,19 @@ from numpy.typing import NDArray
 
 from chip.compiler import Program, compile_network, program_bytes, reweigh
 from chip.grid import GridState, clear, new_state
+from chip.learning import (
+    LEARNING_DTYPE,
+    Host,
+    LocalRule,
+    clear_host,
+    held_rows,
+    learning_network,
+    local_rule,
+    new_host,
+    rewritten,
+)
 from chip.mesh import link_ends, plane_of
+from chip.network import QuantisedNetwork
 from chip.profile import load_profile
 from chip.quantise import QuantisedLayer, chain, float_layers, quantise
 from chip.report import report
@@ -86,6 +99,10 @@ class ChipNode(Operator):
         Length of a phase, us.
     strict
         Raise CapacityError when a sum or a potential overflows, instead of saturating and counting it.
+    local_rules
+        Let the host beside the chip learn between phases, as deployments say (``deploy_rules`` of the learner).
+    reset_local
+        Whether a ``Reset`` clears fast changes and tired terminals; False carries them along the stream.
 
     Notes
     -----
@@ -93,7 +110,15 @@ class ChipNode(Operator):
     """
 
     def __init__(
-        self, *, width: int, height: int, profile: str = "tianjic-2019", phase_us: int = 1000, strict: bool = True
+        self,
+        *,
+        width: int,
+        height: int,
+        profile: str = "tianjic-2019",
+        phase_us: int = 1000,
+        strict: bool = True,
+        local_rules: bool = False,
+        reset_local: bool = True,
     ) -> None:
         if width < 1 or height < 1:
             raise ConfigError(f"chip: sensor of {width} x {height} pixels, wanted at least 1 x 1")
@@ -107,7 +132,10 @@ class ChipNode(Operator):
         self.outputs = {"spikes": Port("spikes"), "answers": Port("answers"), "phases": Port("phases")}
         self.program: Program | None = None
         self.state: GridState | None = None
+        self.local_rules, self.reset_local = local_rules, reset_local
         self._layers: list[QuantisedLayer] = []  # in force, as the last mark brought them
+        self._rule: LocalRule | None = None  # likewise
+        self.host: Host | None = None
         self._book = np.zeros(1, BOOK_DTYPE)
         self._book["time_us"] = np.iinfo(np.int64).min
         self._buffers: Buffers | None = None
@@ -116,7 +144,7 @@ class ChipNode(Operator):
 
     def warm_up(self) -> None:
         """Compile every kernel, on a chip of two neurons that is thrown away."""
-        twin = ChipNode(width=1, height=1, profile="tianjic-2019")
+        twin = ChipNode(width=1, height=1, profile="tianjic-2019", local_rules=self.local_rules)
         arrays: dict[str, NDArray[Any]] = {
             "layer0.weight": np.ones((2, 1), np.float32),
             "layer0.tau_mem_us": np.array(1e4),
@@ -124,6 +152,13 @@ class ChipNode(Operator):
             "layer1.weight": np.ones((1, 1), np.float32),
             "layer1.tau_mem_us": np.array(1e4),
         }
+        if self.local_rules:
+            arrays |= {
+                "layer0.terminal": np.array([(0.2, 1e5, 0.5, 0.5, 1e4)] * 2),
+                "layer0.local_rate": np.ones(2),
+                "layer0.sliding_threshold": np.zeros(1),
+                "layer0.hebb": np.array([0.1, 1e5, 1.0]),
+            }
         twin.on_mark("events", Deploy(0, 0, arrays), _nowhere)
         twin.on_packet("events", packet_of(np.array([(0, 0, 0, 1), (3000, 0, 0, 1)], EVENT_DTYPE)), _nowhere)
 
@@ -197,7 +232,7 @@ class ChipNode(Operator):
         """Run until everything is taken in and every phase has run."""
         if self.program is None or self.state is None or self._buffers is None:
             return Output(np.empty(0, SPIKE_DTYPE), np.empty(0, PHASE_DTYPE))
-        return advance(self.program, self.state, incoming, until_us, self.strict, self._buffers)
+        return advance(self.program, self.state, incoming, until_us, self.strict, self._buffers, self.host)
 
     # -- programs ------------------------------------------------------------------------------------------------------
 
@@ -207,26 +242,48 @@ class ChipNode(Operator):
             quantise(layer, self.phase_us, self.profile, f"layer{number}")
             for number, layer in enumerate(float_layers(mark.arrays))
         ]
+        rule = local_rule(mark.arrays)
+        if rule is not None and not self.local_rules:
+            raise ConfigError(
+                "chip: a deployment brings local rules; set local_rules = true, or deploy_rules = false at the learner"
+            )
         book = self._book[0]
-        if self.program is not None and self.state is not None and _shapes(layers) == _shapes(self._layers):
-            n_bytes = reweigh(self.program, chain(layers, self.profile, self.program.network.inputs))
-            self._layers = layers
+        alike = _shapes(layers) == _shapes(self._layers) and _kind(rule) == _kind(self._rule)
+        if self.program is not None and self.state is not None and alike:
+            held = None if self.host is None else held_rows(self.program.grid, self.host)
+            n_bytes = reweigh(self.program, self._network(layers, rule, held)) - (0 if held is None else held.size)
+            if self.host is not None and rule is not None:
+                self.host = rewritten(self.host, self.program, layers[0], rule, self.phase_us)
+            self._layers, self._rule = layers, rule
             self.state.idle[:] = 0  # what did nothing with the old weights may do something with the new
             self.state.clock["still"] = 0
         else:
-            program = self._compile(layers)
+            program = self._compile(layers, rule)
             n_bytes = program_bytes(program)
+            host = None if rule is None else new_host(program, layers[0], rule, self.phase_us)
+            if host is not None:
+                n_bytes -= host.state.fast.size  # nothing stands there yet
             phases = (int(mark.t_us) - int(book["anchor_us"])) // self.phase_us + 1
             end_us = int(book["anchor_us"]) + phases * self.phase_us
             state = new_state(program.grid, self.phase_us, end_us)
             if self.state is not None:
                 book["dropped"] += self.state.clock["n_input"][0]
+                book["dropped"] += 0 if self.host is None else self.host.state.counts["n_waiting"][0]
                 state.totals[:] = self.state.totals  # those of cores and links begin anew: they are others now
-            self._install(program, state, layers)
+            self._install(program, state, layers, rule, host)
         book["deploys"] += 1
         book["deploy_bytes"] += n_bytes
 
-    def _compile(self, layers: list[QuantisedLayer]) -> Program:
+    def _network(
+        self, layers: list[QuantisedLayer], rule: LocalRule | None, held: NDArray[np.int8] | None = None
+    ) -> QuantisedNetwork:
+        if rule is None:
+            return chain(layers, self.profile)
+        return learning_network(layers, rule, self.profile, held=held)
+
+    def _compile(
+        self, layers: list[QuantisedLayer], rule: LocalRule | None, held: NDArray[np.int8] | None = None
+    ) -> Program:
         """Compile for this sensor."""
         wanted = n_input_units(self.width, self.height)
         if layers[0].weight.shape[0] != wanted:
@@ -234,11 +291,18 @@ class ChipNode(Operator):
                 f"chip: layer0.weight has {layers[0].weight.shape[0]} rows, wanted {wanted}: two for each pixel of "
                 f"{self.width} x {self.height}; set width and height to those that the network was trained for"
             )
-        return compile_network(chain(layers, self.profile), self.profile)
+        return compile_network(self._network(layers, rule, held), self.profile)
 
-    def _install(self, program: Program, state: GridState, layers: list[QuantisedLayer]) -> None:
+    def _install(
+        self,
+        program: Program,
+        state: GridState,
+        layers: list[QuantisedLayer],
+        rule: LocalRule | None,
+        host: Host | None,
+    ) -> None:
         """Make a program the one that runs."""
-        self.program, self.state, self._layers = program, state, layers
+        self.program, self.state, self._layers, self._rule, self.host = program, state, layers, rule, host
         self._buffers = buffers_for(program)
 
     def _reset(self, t_us: int) -> None:
@@ -247,6 +311,9 @@ class ChipNode(Operator):
         if self.program is not None and self.state is not None:
             self._book["dropped"] += self.state.clock["n_input"][0]
             clear(self.program.grid, self.state, t_us + self.phase_us)
+            if self.host is not None:
+                self._book["dropped"] += self.host.state.counts["n_waiting"][0]
+                clear_host(self.host, self.reset_local)
 
     def report(self) -> dict[str, float | str]:
         """Sum up the program in force; see :func:`chip.report.report`."""
@@ -263,6 +330,10 @@ class ChipNode(Operator):
                 arrays[f"layer{number}.weight"] = layer.weight.copy()
                 arrays[f"layer{number}.numbers"] = np.array([layer.scale, layer.alpha, threshold], np.float64)
             arrays |= {name: array.copy() for name, array in _state_arrays(self.state).items()}
+            if self._rule is not None and self.host is not None:
+                arrays |= {f"rule.{name}": array.copy() for name, array in self._rule._asdict().items()}
+                arrays |= {name: array.copy() for name, array in _host_arrays(self.host).items()}
+                arrays["host.held"] = held_rows(self.program.grid, self.host)
         return arrays
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -283,12 +354,20 @@ class ChipNode(Operator):
             )
         if not layers:
             check_shapes("chip", own, snapshot)
-            self.program = self.state = None
+            self.program = self.state = self.host = self._rule = None
             self._layers = []
         else:
-            program = self._compile(layers)
+            rule, held = _rule_in(snapshot, layers[0]), None
+            if rule is not None:
+                own |= {f"rule.{name}": array for name, array in rule._asdict().items()}
+                held = np.asarray(snapshot.get("host.held", np.zeros(0, np.int8)))
+                n_rows = layers[0].weight.shape[0] if len(rule.local_rate) else 0
+                own["host.held"] = np.zeros((n_rows, layers[0].weight.shape[1]), np.int8)
+                check_shapes("chip", {"host.held": own["host.held"]}, {"host.held": held})
+            program = self._compile(layers, rule, held if rule is not None and len(rule.local_rate) else None)
+            host = None if rule is None else new_host(program, layers[0], rule, self.phase_us)
             state = new_state(program.grid, self.phase_us, 0)
-            arrays = _state_arrays(state)
+            arrays = _state_arrays(state) | ({} if host is None else _host_arrays(host))
             check_shapes("chip", own | arrays, snapshot)
             if int(snapshot["grid.clock"][1]) != self.phase_us:
                 raise ConfigError(
@@ -297,7 +376,7 @@ class ChipNode(Operator):
                 )
             for name, array in arrays.items():
                 array[...] = snapshot[name]
-            self._install(program, state, layers)
+            self._install(program, state, layers, rule, host)
         self._book.view("<i8")[:] = snapshot["book"]
 
     def look(self, what: str) -> Snapshot:
@@ -343,6 +422,10 @@ class ChipNode(Operator):
                 if name != "overflow_core":
                     counts[name.replace("_", " ")] = int(totals[name][0])
             counts["cores used"] = len(self.program.cores)
+        if self.host is not None:
+            for name in LEARNING_DTYPE.names or ():
+                if name not in ("now", "n_waiting"):
+                    counts[f"host {name.replace('_', ' ')}"] = int(self.host.state.counts[name][0])
         return counts
 
 
@@ -352,6 +435,26 @@ def _nowhere(name: str, message: object) -> None:
 
 def _shapes(layers: list[QuantisedLayer]) -> list[tuple[tuple[int, ...], bool]]:
     return [(layer.weight.shape, layer.v_threshold is None) for layer in layers]
+
+
+def _kind(rule: LocalRule | None) -> tuple[bool, bool]:
+    return rule is not None and len(rule.terminal) > 0, rule is not None and len(rule.local_rate) > 0
+
+
+def _rule_in(snapshot: Snapshot, layer: QuantisedLayer) -> LocalRule | None:
+    """Read the local rule of a snapshot."""
+    given = {
+        f"layer0.{name}": snapshot[f"rule.{name}"]
+        for name in LocalRule._fields
+        if f"rule.{name}" in snapshot and len(snapshot[f"rule.{name}"])
+    }
+    return local_rule({**given, "layer0.weight": layer.weight})
+
+
+def _host_arrays(host: Host) -> dict[str, NDArray[Any]]:
+    """Name what the host remembers, without its scratch."""
+    arrays = {f"host.{name}": array for name, array in host.state._asdict().items() if name not in ("sent", "z")}
+    return {name: array.view("<i8") if array.dtype.names else array for name, array in arrays.items()}
 
 
 def _state_arrays(state: GridState) -> dict[str, NDArray[Any]]:

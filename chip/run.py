@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from chip.compiler import Program
 from chip.grid import COUNT_DTYPE, DONE, FULL, GridState, clear, fault, new_state, run_phases, spike_room
+from chip.learning import Host, run_learning_phases
 from stream.packet import PHASE_DTYPE, SPIKE_DTYPE
 
 __all__ = ["TOTALS", "Measured", "Output", "advance", "answer_of", "buffers_for", "measure", "poisson"]
@@ -29,19 +30,29 @@ class Buffers(NamedTuple):
     spikes: NDArray[np.void]
     rows: NDArray[np.void]
     progress: NDArray[np.int64]
+    inner: NDArray[np.int64]
 
 
 def buffers_for(program: Program) -> Buffers:
     """Allocate them."""
     return Buffers(
-        np.empty(4 * spike_room(program.grid), SPIKE_DTYPE), np.empty(ROWS, PHASE_DTYPE), np.zeros(3, np.int64)
+        np.empty(4 * spike_room(program.grid), SPIKE_DTYPE),
+        np.empty(ROWS, PHASE_DTYPE),
+        np.zeros(3, np.int64),
+        np.zeros(3, np.int64),
     )
 
 
 def advance(
-    program: Program, state: GridState, incoming: NDArray[np.void], until_us: int, strict: bool, buffers: Buffers
+    program: Program,
+    state: GridState,
+    incoming: NDArray[np.void],
+    until_us: int,
+    strict: bool,
+    buffers: Buffers,
+    host: Host | None = None,
 ) -> Output:
-    """Take spikes in and run every phase that ends by ``until_us``.
+    """Take spikes in and run every phase that ends by ``until_us``; with a host, one that learns in between.
 
     Raises
     ------
@@ -52,7 +63,11 @@ def advance(
     progress = buffers.progress
     progress[:] = 0
     while True:
-        status = run_phases(program.grid, state, incoming, until_us, strict, buffers.spikes, buffers.rows, progress)
+        given = (incoming, until_us, strict, buffers.spikes, buffers.rows, progress)
+        if host is None:
+            status = run_phases(program.grid, state, *given)
+        else:
+            status = run_learning_phases(program.grid, state, host.learner, host.state, *given, buffers.inner)
         spikes.append(buffers.spikes[: progress[1]].copy())
         rows.append(buffers.rows[: progress[2]].copy())
         progress[1:] = 0

@@ -23,7 +23,8 @@ on the wall, so a replay learns the same.
 With ``deploy_every`` the learner has an output ``forward``: its input passed on, with ``Deploy`` marks that carry the
 weights for whoever computes the same network elsewhere (``chip.node``). They stand right after a ``Reset``: at the
 first one, after ``deploy_every`` corrections, and before anything that may not be learned from, if something changed.
-A layer with a Hebbian rule is deployed as its synapses weigh there, fast change included.
+A layer with a Hebbian rule is deployed as its synapses weigh there, fast change included; with ``deploy_rules`` the
+slow weights go out by themselves, and with them the first layer's local rule, for a chip that carries it out.
 
 With ``teach`` the readout begins with one class, of which nothing is known, and is taught by ``Show`` marks, at every
 event; ``Forget``, ``Correct`` and loaded prototypes act on it as ``plasticity.teaching`` has them. A class that is new
@@ -49,6 +50,7 @@ from neurons.network import DONE_US, N_ITEMS, Precision
 from plasticity.adam import adam_step, new_adam
 from plasticity.beside import Beside, Step, lift
 from plasticity.correction import N_BACK, Form, GlobalCorrection, Learned, Loss, Optimiser
+from plasticity.deployment import rule_arrays
 from plasticity.hebbian import Hebbian
 from plasticity.plastic_network import PlasticNetwork, Rule, read_rules
 from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, FIRST_ROW, HAS_SHORT_TERM, MIXING, N_PRE, TAU_FAST
@@ -121,6 +123,8 @@ class NetworkLearner(PlasticNetwork):
     deploy_every
         Corrections between two deployments; 0: none, and no output ``forward``. What is deployed is a chain of dense
         layers of leaky units that ends in the readout.
+    deploy_rules
+        Deploy weights and the first layer's local rule apart, instead of what they amount to now.
     hold_back
         Every so many-th taught label is not learned from but judged; 0: none is.
     margin, judge_labels
@@ -170,6 +174,7 @@ class NetworkLearner(PlasticNetwork):
         correction_period_us: int = 0,
         correction_events: int = 0,
         deploy_every: int = 0,
+        deploy_rules: bool = False,
         window_events: int = 65_536,
         rate_hz: float = 20.0,
         rate_strength: float = 0.0,
@@ -199,6 +204,7 @@ class NetworkLearner(PlasticNetwork):
             deploy_every,
             beside_us,
             hold_back,
+            deploy_rules,
             weight_bits=weight_bits,
             margin=margin,
             judge_labels=judge_labels,
@@ -232,6 +238,7 @@ class NetworkLearner(PlasticNetwork):
         deploy_every: int,
         beside_us: int,
         hold_back: int,
+        deploy_rules: bool = False,
         **options: Any,
     ) -> None:
         """Set everything up; again, for a wider graph, when the readout grows."""
@@ -261,6 +268,7 @@ class NetworkLearner(PlasticNetwork):
             deploy_every,
             beside_us,
             hold_back,
+            deploy_rules,
         )
         self._options = options
         self._set_up(graph, "event", 1000, readout, precision)
@@ -270,6 +278,7 @@ class NetworkLearner(PlasticNetwork):
         self._set_up_rules(rules | taught, terminals, reset_local)
         self._period_us, self._deploy_every = int(correction_period_us), int(deploy_every)
         self._every_events = int(correction_events)
+        self._deploy_rules = deploy_rules
         self._counts = np.zeros(N_COUNTS, np.int64)
         self._counts[IS_TEACHING] = 1
         self._recent = np.zeros((2, N_RECENT))  # right or wrong; loss
@@ -552,11 +561,11 @@ class NetworkLearner(PlasticNetwork):
                 or len(chain) > len(self._names)
                 or not isinstance(self.graph.projections[ways[0]].topology, Dense)
                 or not isinstance(model, LIFUnits | LeakyIntegratorUnits)
-                or self._table.place[ways[0], HAS_SHORT_TERM] > 0
+                or (self._table.place[ways[0], HAS_SHORT_TERM] > 0 and not (self._deploy_rules and not chain))
             ):
                 raise ConfigError(
                     f"deploy_every: what follows '{source}' is not one dense layer of leaky units; a chain of these, "
-                    f"up to the readout, can be deployed"
+                    f"up to the readout, can be deployed, and with deploy_rules the first one's tired terminals"
                 )
             chain.append(ways[0])
             source = ends
@@ -588,7 +597,11 @@ class NetworkLearner(PlasticNetwork):
             rule = self._rules.get((it.source, it.target))
             weight = self._weight_of(q, weights)
             is_taught = self._is_taught and q == self._taught
-            if isinstance(rule, Hebbian) and (is_taught or not is_cleared):
+            if self._deploy_rules and not is_taught:
+                if k > 0 and rule is not None:
+                    raise ConfigError(f"deploy_rules: layer{k} has a local rule, wanted none but the first layer's")
+                arrays |= rule_arrays(self, q, f"layer{k}")
+            elif isinstance(rule, Hebbian) and (is_taught or not is_cleared):
                 place, number = self._table.place[q], self._table.number[q]
                 at = slice(int(place[FIRST_FAST]), int(place[FIRST_FAST]) + weight.size)
                 rows = slice(int(place[FIRST_ROW]), int(place[FIRST_ROW]) + weight.shape[0])

@@ -4,6 +4,8 @@ Everything is looked up from what a test describes (dictionaries), one neuron, o
 skipping of idle cores, no closed forms for silence, no fast paths.
 """
 
+import math
+
 INT_LOW, INT_HIGH = -(2**31), 2**31 - 1
 
 
@@ -343,3 +345,108 @@ class Chip:
         count["clocks"] = max(clocks, count["busiest_link"])
         count["overruns"] = int(count["clocks"] > self.phase_clocks > 0)
         return count, spikes, {ends: n for ends, n in links.items() if n}
+
+
+ONE = 65536
+
+
+def left(n, tau_us, phase_us):
+    """Return what n phases leave of ONE, a factor for each bit of n."""
+    kept = ONE
+    for b in range(n.bit_length()):
+        if b >= 32:
+            return 0
+        if n >> b & 1:
+            kept = kept * round(ONE * math.exp(-(2**b) * phase_us / tau_us)) // ONE
+    return kept
+
+
+class Host:
+    """What stands beside a chip that learns: terminals of the input lines, and the fast change of one layer.
+
+    ``terminals``: None, or for each line (depletion, tau_rec_us, f_rest, f_step, tau_fac_us). ``rule``: None, or a
+    dictionary of local_rate, sliding, mixing, tau_us, most, scale. ``rows``: for each line, (core, axon, units) where a
+    piece of its row stands. ``membranes``: for each unit, (core, neuron). ``late``: phases until a membrane moves.
+    """
+
+    def __init__(self, chip, n_lines, phase_us, terminals, rule, rows, membranes, late, bits):
+        self.chip, self.phase_us, self.terminals, self.rule = chip, phase_us, terminals, rule
+        self.rows, self.membranes, self.late = rows, membranes, late
+        self.bits = bits if terminals is not None else 0
+        self.now = 0
+        self.r = [ONE] * n_lines
+        self.f = [round(ONE * terminals[i][2]) for i in range(n_lines)] if terminals else []
+        self.last = [0] * n_lines
+        self.h = [[0] * len(membranes) for _ in range(n_lines)] if rule else []
+        self.h_of = [0] * n_lines
+        self.seen = {}
+        self.count = dict.fromkeys(("weak", "rows_written", "bytes_written", "bytes_read", "updates"), 0)
+        if rule:
+            soma = chip.cores[membranes[0][0]]["soma"]
+            self.threshold = soma["v_threshold"]
+            self.shift = 0
+            while 127 * 2**self.shift < 4 * self.threshold:
+                self.shift += 1
+            self.per_unit = 256 * rule["mixing"] * rule["scale"]
+            self.most = round(min(abs(self.per_unit) * rule["most"], 127 * 256))
+
+    def release(self, i):
+        depletion, tau_rec, f_rest, f_step, tau_fac = self.terminals[i]
+        depletion, f_rest, f_step = (round(ONE * x) for x in (depletion, f_rest, f_step))
+        n = self.now - self.last[i]
+        r = ONE - (ONE - self.r[i]) * left(n, tau_rec, self.phase_us) // ONE
+        f = f_rest + (self.f[i] - f_rest) * left(n, tau_fac, self.phase_us) // ONE
+        self.r[i] = r - r * depletion // ONE
+        self.f[i] = f + (ONE - f) * f_step // ONE
+        self.last[i] = self.now
+        return r * f // ONE
+
+    def write(self, i):
+        kept = left(self.now - self.h_of[i], self.rule["tau_us"], self.phase_us)
+        self.h[i] = [(h * kept + ONE // 2) // ONE for h in self.h[i]]
+        self.h_of[i] = self.now
+        for core, axon, units in self.rows[i]:
+            row = [clip((self.h[i][j] + 128) // 256, -127, 127) for j in units]
+            if row != self.chip.cores[core]["weight"][axon]:
+                self.chip.cores[core]["weight"][axon] = row
+                self.count["rows_written"] += 1
+                self.count["bytes_written"] += len(row)
+
+    def learn(self, active, fired):
+        p, step = self.rule, 2.0**self.shift / self.threshold
+        z = []
+        for j, (core, neuron) in enumerate(self.membranes):
+            u = self.chip.somas[core].v[neuron] + self.threshold * ((core, neuron) in fired)
+            at = clip(u // 2**self.shift - round(p["sliding"][j] / step), -128, 127)
+            z.append(round(32767 * math.tanh((at + 0.5) * step)))
+        down = 23 + self.bits
+        for i, a in active:
+            rate = round(256 * self.per_unit * p["local_rate"][i])
+            self.h[i] = [
+                clip(h + (a * rate * z[j] + 2 ** (down - 1)) // 2**down, -self.most, self.most)
+                for j, h in enumerate(self.h[i])
+            ]
+        self.count["bytes_read"] += 4 * len(z)
+        self.count["updates"] += len(active) * len(z)
+
+    def phase(self, units):
+        """Run one phase on the events of input lines, in their order."""
+        amounts = {}
+        for i in units:
+            amounts[i] = amounts.get(i, 0) + (self.release(i) if self.terminals else 0)
+        active = []
+        for i, amount in amounts.items():
+            a = min((amount + 2 ** (15 - self.bits)) // 2 ** (16 - self.bits), 127) if self.terminals else 1
+            if a == 0:
+                self.count["weak"] += 1
+                continue
+            if self.rule:
+                self.write(i)
+            active.append((i, a))
+        self.seen[self.now] = active
+        count, spikes, links = self.chip.phase([], active)
+        count["merged"] += len(units) - len(amounts)
+        if self.rule and self.seen.get(self.now - self.late):
+            self.learn(self.seen.pop(self.now - self.late), set(spikes))
+        self.now += 1
+        return count, spikes, links

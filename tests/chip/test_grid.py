@@ -623,3 +623,90 @@ def test_what_does_not_fit_is_loud(changes, message):
     assemble_pair()
     with pytest.raises(CapacityError, match=message):
         assemble_pair(**changes)
+
+
+def answer(core, given):
+    """Run one core for a phase on what is given to its axons; what left, and who fired."""
+    n = core.n_neurons
+    if core.soma.fire_type != 4:
+        core = core._replace(routes=np.array([(j, 0, 0, j, OFF_CHIP, 0) for j in range(n)], ROUTE_DTYPE))
+    lines = np.array([(i, 0, i) for i in range(core.n_axons)], INPUT_DTYPE)
+    grid = assemble([core], [(0, 0)], lines, core.n_axons, n, PROFILE)
+    state = new_state(grid, 1000, 1000)
+    spikes, _ = step(grid, state, [], 0, given)
+    return state.output.tolist(), spikes["unit"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("mode", "axon_mode", "soma", "given", "left", "fired"),
+    [
+        # by hand: spikes give U = (2, -3), a value of 5 gives U = (10, -15)
+        ("AA", AXON_VALUES, Soma(fire_type=8, cut_shift=1), [(0, 5)], [5, 0], []),
+        ("AS", AXON_VALUES, Soma(v_threshold=9), [(0, 5)], [0, 0], [0]),
+        ("AS, a tie", AXON_VALUES, Soma(v_threshold=10), [(0, 5)], [0, 0], []),
+        ("SS", AXON_SPIKES, Soma(v_threshold=1), [(0, 5)], [0, 0], [0]),
+        ("SS, a tie", AXON_SPIKES, Soma(v_threshold=2), [(0, 1)], [0, 0], []),
+        ("SA", AXON_SPIKES, Soma(v_threshold=TOP, fire_type=2), [(0, 1)], [2, -3], []),
+        ("SA, cut", AXON_SPIKES, Soma(v_threshold=TOP, fire_type=2, cut_shift=1), [(0, 1)], [1, -2], []),
+    ],
+)
+def test_the_four_modes_of_a_core(mode, axon_mode, soma, given, left, fired):
+    core = one_core(soma, [[2, -3]], axon_mode=axon_mode)
+    if soma.fire_type == 8:
+        core = core._replace(table=np.concatenate([np.arange(128), np.zeros(128)]).astype(np.int32))  # relu
+    assert answer(core, given) == (left, fired), mode
+
+
+def test_adaptive_threshold_by_hand():
+    # threshold 10 + theta; theta halves, then grows by 6 on a spike
+    soma = Soma(v_threshold=10, reset_mode=0, theta_mode=1, theta_alpha=128, theta_increment=6)
+    seen, state = run_one(one_core(soma, [[12]]), [[0], [0], [0]])
+    # 12 > 10 fires, theta 6; 12 > 16 does not, theta 3; 24 > 13 fires, theta 1 + 6
+    assert seen == [([0], [0]), ([12], []), ([0], [0])]
+    assert state.soma.v_theta[0] == 7
+
+
+def test_random_threshold_by_hand():
+    # the register's first two states are 0x80005670 (negative: -(NOT r AND 15) = -15) and 0xC0002B38 (-7)
+    soma = Soma(v_threshold=20, mask=15, seed=0xACE1, reset_mode=0)
+    seen, _ = run_one(one_core(soma, [[5, 13]]), [[0]])
+    assert seen == [([5, 13], [])]  # both tie
+    seen, _ = run_one(one_core(soma, [[6, 14]]), [[0]])
+    assert seen == [([0, 0], [0, 1])]
+
+
+def test_a_window_that_ends_resets_the_potential_but_not_the_spike():
+    soma = Soma(v_threshold=10, reset_mode=3, window_enabled=1, window_length=2, v_init=1)
+    seen, _ = run_one(one_core(soma, [[4]]), [[0], [0], [0], [0]])
+    # 1 + 4, 9, 13 fires and the window ends, 1 + 4
+    assert seen == [([5], []), ([9], []), ([1], [0]), ([5], [])]
+
+
+def test_a_full_core_takes_just_the_phase_that_the_chip_has():
+    core = one_core(Soma(v_threshold=TOP), np.ones((256, 256)))
+    grid = alone(core)
+    state = new_state(grid, 1000, 1000)
+    step(grid, state, range(256), 0)
+    assert state.phase["clocks"][0] == PROFILE.phase_clocks.value == 5050
+    assert state.totals["overruns"][0] == 0
+
+
+def test_a_phase_that_takes_too_long_is_told():
+    lines = np.array([(i, 0, i % 256) for i in range(5051)], INPUT_DTYPE)
+    grid = assemble([one_core(Soma(v_threshold=TOP), np.zeros((256, 1)))], [(0, 0)], lines, 5051, 0, PROFILE)
+    state = new_state(grid, 1000, 1000)
+    _, rows = step(grid, state, range(5051), 0)
+    assert rows["clocks"][0] == rows["busiest_link"][0] == 5051
+    assert state.totals["overruns"][0] == 1
+
+
+def test_values_from_outside_that_overflow_an_axon_name_its_core():
+    core = one_core(Soma(v_threshold=TOP), np.zeros((1, 1)), axon_mode=AXON_VALUES)
+    lines = np.array([(0, 0, 0), (1, 0, 0)], INPUT_DTYPE)
+    grid = assemble([core], [(2, 3)], lines, 2, 0, PROFILE)
+    state = new_state(grid, 1000, 1000)
+    give_input(state, np.array([0, 1], np.int32), np.array([2**31 - 1, 1], np.int32))
+    spikes, rows, progress = np.empty(9, SPIKE_DTYPE), np.empty(4, PHASE_DTYPE), np.zeros(3, np.int64)
+    status = run_phases(grid, state, spikes[:0], 1000, True, spikes, rows, progress)
+    assert status == OVERFLOW
+    assert "core 0 at (2, 3), the core, phase 0" in str(fault(status, state, ["the core"], [(2, 3)], spikes[:0], 0))
