@@ -579,7 +579,8 @@ def test_a_class_is_corrected_forgotten_saved_and_loaded_from_the_page(browser: 
 
     save_graph(tmp_path / "features.safetensors", dense_layers("50", (34, 34, 2), 10, 1))
     (tmp_path / "taught.toml").write_text(TAUGHT)
-    lesson = Run(tmp_path, "run", "taught.toml", "--one-process", "--record", "camera.events=lesson.hbs")
+    record = ["--record", "camera.events=lesson.hbs", "--record", "learner.answers=answers.hbs"]
+    lesson = Run(tmp_path, "run", "taught.toml", "--one-process", *record)
     try:
         page, complaints = opened(browser, lesson.address)
         until(page, "!document.getElementById('teach').hidden", 60)
@@ -612,6 +613,17 @@ def test_a_class_is_corrected_forgotten_saved_and_loaded_from_the_page(browser: 
     marks = [type(it).__name__ for it in recorded(tmp_path / "lesson.hbs") if not isinstance(it, Packet)]
     told = [name for name in marks if name in ("Show", "Correct", "Forget", "Deploy")]
     assert told == ["Show", "Show", "Show", "Show", "Correct", "Forget", "Deploy"]  # all of it is in the stream
+
+    # so the session is replayed to the bit, without anybody at the page
+    live = TAUGHT[TAUGHT.index("kind = ") : TAUGHT.index("[[operator]]")]
+    kept = 'kind = "sources.recorded.RecordedStream"\nparams = { path = "lesson.hbs", width = 34, height = 34 }\n\n'
+    (tmp_path / "again.toml").write_text(TAUGHT.replace(live, kept))
+    again = ["run", "again.toml", "--one-process", "--quiet", "--record", "learner.answers=again.hbs"]
+    done = subprocess.run([sys.executable, "-P", "-m", "stream", *again], cwd=tmp_path, check=False, timeout=200)
+    assert done.returncode == 0
+    first, second = (read_recording(tmp_path / name).items("answers") for name in ("answers.hbs", "again.hbs"))
+    assert len(first) > 20
+    assert first.tolist() == second.tolist()
 
 
 def recorded(path: Path) -> list[Any]:
