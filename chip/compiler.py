@@ -52,7 +52,7 @@ from neurons.graph import Shape, n_units
 from neurons.one_to_one import OneToOne
 from stream.errors import CapacityError, ConfigError
 
-__all__ = ["Program", "compile_network", "program_bytes", "reweigh"]
+__all__ = ["Program", "compile_network", "count_cores", "program_bytes", "reweigh"]
 
 SOMA_BYTES = 16  # a parameter block of four words
 SPIKES_PER_PHASE = 0.02  # of a unit, where nobody measured: 20 Hz in phases of 1 ms
@@ -347,6 +347,22 @@ def _shared(wires: Sequence[_Wire]) -> Iterator[tuple[NDArray[np.int64], NDArray
         yield both[:, 0], both[:, 1], list(targets_of)
 
 
+def _cut(network: QuantisedNetwork, profile: Profile) -> tuple[QuantisedNetwork, list[int], list[Part]]:
+    """Align the layers in time and cut them; returns the woven network, its offsets, its parts."""
+    plans = [plan_layer(network, number, profile) for number in range(len(network.layers))]
+    offsets = _offsets(network, plans)
+    woven = _weave(network, plans, offsets, profile)
+    parts: list[Part] = []
+    for number, plan in enumerate(plans):
+        parts += parts_of(woven, number, plan)
+    return woven, offsets, parts
+
+
+def count_cores(network: QuantisedNetwork, profile: Profile) -> int:
+    """Count the cores that a network would take, however many there are."""
+    return len(_cut(network, profile)[2])
+
+
 def compile_network(
     network: QuantisedNetwork,
     profile: Profile,
@@ -397,12 +413,7 @@ def compile_network(
         # beyond it an axon of the vector-add core could saturate, and the split layer would differ from the whole
         if terms >= MOST_TERMS:
             raise CapacityError(f"{layer.name}: {terms} inputs overflow a 32-bit sum; split the layer")
-    plans = [plan_layer(network, number, profile) for number in range(len(network.layers))]
-    offsets = _offsets(network, plans)
-    woven = _weave(network, plans, offsets, profile)
-    parts: list[Part] = []
-    for number, plan in enumerate(plans):
-        parts += parts_of(woven, number, plan)
+    woven, offsets, parts = _cut(network, profile)
     _check_fit(parts, woven, profile)
 
     sources = {link.source for link in woven.links}

@@ -27,10 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from chip.compiler import Program
+from chip.compiler import Program, count_cores
+from chip.fold import fold
 from chip.network import INPUT_LAYER, incoming, is_spiking, weight_of
 from chip.run import Measured
 from neurons.graph import n_units
+from stream.errors import HebbstreamError
 
 __all__ = ["constants", "describe", "report"]
 
@@ -127,6 +129,17 @@ def _layers(program: Program, measured: Measured | None) -> list[dict[str, Any]]
     return rows
 
 
+def _folding(program: Program) -> dict[str, Any]:
+    """Say what semi-folding would trade: cores against phases for each frame."""
+    unfolded = {"unfolded_cores": len(program.cores), "unfolded_phases_per_frame": 1}
+    try:
+        folded = fold(program.network)
+        n_cores = count_cores(folded.network, program.profile)
+    except HebbstreamError as error:
+        return {**unfolded, "semi_folded": None, "why_not": str(error)}
+    return {**unfolded, "semi_folded": {"cores": n_cores, "phases_per_frame": folded.period}}
+
+
 def describe(program: Program, measured: Measured | None = None) -> dict[str, Any]:
     """Describe a program for programs.
 
@@ -206,5 +219,6 @@ def describe(program: Program, measured: Measured | None = None) -> dict[str, An
                 energy_uj = power * 1e3 * shortest_s * n_phases / max(measured.recordings, 1)
                 estimates["energy_per_recording_uj"] = energy_uj
     found["estimates"] = estimates
+    found["folding"] = _folding(program)
     found["constants"] = constants(program)
     return found

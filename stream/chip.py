@@ -415,6 +415,12 @@ def _show(program: Any, measured: Any, expected: Any, *, as_json: bool, also: di
     for name, words in ESTIMATES.items():
         if name in found["estimates"]:
             say(f"estimated {words}: {found['estimates'][name]:,.4g}")
+    trade = found["folding"]["semi_folded"]
+    if trade is not None:
+        say(
+            f"semi-folded it would take {trade['cores']:,} cores, and {trade['phases_per_frame']:,} phases a frame "
+            f"instead of one"
+        )
     if expected.agreement is not None:
         say(f"same class as the float network: {100 * expected.agreement:.1f} %")
     if expected.accuracy is not None and expected.float_accuracy is not None:

@@ -1,0 +1,141 @@
+"""Semi-folded convolution: a map's rows come one a phase, and one set of cores serves them all.
+
+Unfolded, every place of a map has neurons and weights of its own, and a frame takes one phase. Semi-folded, a layer has
+the neurons of one row; a frame takes a phase for each row of the input, and the frames follow one another. That is how
+SemiMap (Deng et al., IEEE TCAD 2018) brings large convolutional networks onto the chip of 2019; the road from its idea
+to a network of ours is our own:
+
+Equations
+---------
+Row oy of a layer needs rows ``oy * stride + ky - padding`` of its source. With R phases from a row of the source to the
+next one, kernel row ky gets the source ``(kernel height - 1 - ky) * R`` phases late, so that all it needs is there when
+its last row is. So a layer becomes one of a row, with a link and a delay for each row of the kernel; a dense layer on a
+map is a kernel as high as the map. Relays, splits and places are :mod:`chip.compiler`'s, as for any other network.
+
+    first(q) = first(p) + (kernel height - 1 - padding) * R(p) + 1    when row 0 of a layer is out; no + 1 from the input
+    R(q)     = R(p) * stride                                          phases from row to row; input: 1
+
+In between come rows that mean nothing (of strides, and of windows over two frames): whoever reads looks at the right
+phases, and a layer's taps see only those by construction.
+
+What can be folded
+------------------
+Layers without memory (artificial units, ``ThresholdUnits``), for a potential belongs to one place of a map. Padding
+along y in the first layer only: rows of zeros between two frames; further on, what is outside of a map is not zero.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chip.network import INPUT_LAYER, Layer, Link, QuantisedNetwork, incoming
+from chip.soma import FIRE_TABLE
+from neurons.convolution import Convolution
+from neurons.dense import Dense
+from neurons.graph import Topology, n_units
+from neurons.pooling import Pooling
+from stream.errors import ConfigError
+
+__all__ = ["Folded", "Rows", "fold", "in_rows"]
+
+
+class Rows(NamedTuple):
+    """When rows of a layer are out, in phases of a network of whole layers, from the first row of a frame on."""
+
+    n: int  # rows of the map; 1 for a line
+    first: int
+    every: int
+
+
+class Folded(NamedTuple):
+    """A semi-folded network."""
+
+    network: QuantisedNetwork  # of rows
+    period: int  # phases from a frame to the next one
+    rows: list[Rows]  # of each layer
+
+
+def fold(network: QuantisedNetwork) -> Folded:
+    """Fold a feed-forward network of maps along y.
+
+    Raises
+    ------
+    ConfigError
+        Naming the layer that cannot be folded, and why.
+    """
+    if len(network.inputs) != 3:
+        raise ConfigError(f"inputs {network.inputs}: wanted a map (height, width, channels) to fold along its rows")
+    layers: list[Layer] = []
+    links: list[Link] = []
+    rows: list[Rows] = []
+    period = network.inputs[0]
+    for number, layer in enumerate(network.layers):
+        if layer.soma.fire_type != FIRE_TABLE and layer.soma.window_length != 0:
+            raise ConfigError(
+                f"{layer.name}: keeps potentials, and semi-folded its neurons would serve one row after the other; "
+                f"fold networks of artificial units or of ThresholdUnits"
+            )
+        into = [network.links[k] for k in incoming(network, number)]
+        if len(into) != 1 or into[0].delay or into[0].source >= number:
+            raise ConfigError(f"{layer.name}: wanted one projection without delay from an earlier layer, to fold it")
+        link = into[0]
+        is_input = link.source == INPUT_LAYER
+        shape = network.inputs if is_input else network.layers[link.source].shape
+        before = Rows(shape[0], 0, 1) if is_input else rows[link.source]
+        topology = link.topology
+        step, pad = 1, 0
+        taps: list[Topology] = []
+        if isinstance(topology, Convolution | Pooling):
+            step, pad = topology.stride[0], topology.padding[0]
+            stride, padding = (1, topology.stride[1]), (0, topology.padding[1])
+            if isinstance(topology, Pooling):
+                taps += [Pooling((1, topology.size[1]), stride, padding, topology.weight)] * topology.size[0]
+            else:
+                weight = np.asarray(topology.weight)
+                taps += [
+                    Convolution(np.ascontiguousarray(weight[ky : ky + 1]), stride, padding, topology.groups)
+                    for ky in range(len(weight))
+                ]
+            own = (1, *layer.shape[1:])
+            n_rows = layer.shape[0]
+        elif isinstance(topology, Dense):
+            n_rows, own = 1, (n_units(layer.shape),)
+            height = before.n if len(shape) == 3 else 1
+            taps += [Dense(block) for block in np.split(np.asarray(topology.weight), height)]
+        else:
+            raise ConfigError(f"{layer.name}: a {type(topology).__name__} projection, wanted one that can be folded")
+        if pad and not is_input:
+            raise ConfigError(
+                f"{layer.name}: padding of {pad} along y; semi-folded, only the first layer can have one, for further "
+                f"on what is outside of a map is not zero"
+            )
+        if layer.bias.any() and np.any(layer.bias.reshape(n_rows, -1) != layer.bias.reshape(n_rows, -1)[0]):
+            raise ConfigError(f"{layer.name}: its bias differs from row to row; semi-folded, all rows share one")
+        period = max(period, network.inputs[0] + (pad if is_input else 0))
+        layers.append(layer._replace(shape=own, bias=layer.bias.reshape(n_rows, -1)[0].copy()))
+        for ky, tap in enumerate(taps):
+            links.append(Link(link.source, number, tap, (len(taps) - 1 - ky) * before.every))
+        first = before.first + (len(taps) - 1 - pad) * before.every + (not is_input)
+        rows.append(Rows(n_rows, first, before.every * step))
+    return Folded(QuantisedNetwork((1, *network.inputs[1:]), layers, links, network.phase_us), period, rows)
+
+
+def in_rows(folded: Folded, frames: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Lay frames out in phases, a row each, with the rows of zeros between them.
+
+    Parameters
+    ----------
+    folded
+        The network.
+    frames
+        shape (n_frames, height, width, channels).
+
+    Returns
+    -------
+    bool, shape (n_frames * period, width * channels)
+    """
+    n, height = frames.shape[:2]
+    out = np.zeros((n, folded.period, n_units(folded.network.inputs)), bool)
+    out[:, :height] = frames.reshape(n, height, -1)
+    return out.reshape(n * folded.period, -1)
