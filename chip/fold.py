@@ -12,8 +12,8 @@ next one, kernel row ky gets the source ``(kernel height - 1 - ky) * R`` phases 
 its last row is. So a layer becomes one of a row, with a link and a delay for each row of the kernel; a dense layer on a
 map is a kernel as high as the map. Relays, splits and places are :mod:`chip.compiler`'s, as for any other network.
 
-    first(q) = first(p) + (kernel height - 1 - padding) * R(p) + 1    when row 0 of a layer is out; no + 1 from the input
-    R(q)     = R(p) * stride                                          phases from row to row; input: 1
+    first(q) = first(p) + (kernel height - 1 - padding) R(p) + 1     its row 0 is out; from the input without the 1
+    R(q)     = R(p) stride                                           phases from row to row; of the input: 1
 
 In between come rows that mean nothing (of strides, and of windows over two frames): whoever reads looks at the right
 phases, and a layer's taps see only those by construction.
