@@ -34,7 +34,7 @@ from chip.run import Measured
 from neurons.graph import n_units
 from stream.errors import HebbstreamError
 
-__all__ = ["constants", "describe", "report"]
+__all__ = ["constants", "describe", "latencies", "report"]
 
 CONSTANTS = (
     "grid_width",
@@ -88,7 +88,7 @@ def constants(program: Program) -> list[dict[str, Any]]:
     return found
 
 
-def _latencies(program: Program) -> list[int]:
+def latencies(program: Program) -> list[int]:
     """Count the phases from an event to what each woven layer first says of it, that of the event included."""
     links, never = program.woven.links, 1 << 30
     late = [never] * len(program.woven.layers)
@@ -104,7 +104,7 @@ def _latencies(program: Program) -> list[int]:
 def _layers(program: Program, measured: Measured | None) -> list[dict[str, Any]]:
     """Describe layers, relays too."""
     rows = []
-    late = _latencies(program)
+    late = latencies(program)
     for number, layer in enumerate(program.woven.layers):
         mine = [k for k, part in enumerate(program.parts) if part.layer == number]
         row: dict[str, Any] = {
@@ -157,7 +157,7 @@ def describe(program: Program, measured: Measured | None = None) -> dict[str, An
     """
     profile, network = program.profile, program.network
     n_cores, phase_us = len(program.cores), network.phase_us
-    late = _latencies(program)[: len(network.layers)]
+    late = latencies(program)[: len(network.layers)]
     latency_phases = max(
         [late[k] for k, layer in enumerate(network.layers) if layer.name in program.outputs], default=max(late)
     )

@@ -192,7 +192,7 @@ def run(
         spikes.append(run_.advance(made, state, items, last_us, strict, buffers).spikes)
     if state is None:
         raise ConfigError(f"{events}: there was nothing to run")
-    late = max(made.offsets[: len(made.network.layers)]) + 1
+    late = max(importlib.import_module("chip.report").latencies(made))  # what the last event causes shows by then
     nothing = np.zeros(0, importlib.import_module("stream.packet").SPIKE_DTYPE)
     spikes.append(run_.advance(made, state, nothing, last_us + late * phase_us, strict, buffers).spikes)
     wall_s = time.perf_counter() - begun
