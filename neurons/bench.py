@@ -20,6 +20,7 @@ from neurons.graph import INPUT, Graph, Population, Projection
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
+from neurons.quantised_dense import QuantisedDense, dense, quantised
 from stream.bench import Measurement, alternate
 from stream.jit import kernel
 from stream.packet import EVENT_DTYPE, SPIKE_DTYPE
@@ -206,32 +207,41 @@ def _convolution(n: int, rounds: int) -> Iterator[Measurement]:
 
 
 def _sweep(quick: bool) -> Iterator[Measurement]:
-    """Measure a network 34 x 34 x 2 -> 256 -> 10 as multiples of real time; the limit is real time itself."""
+    """Measure a network 34 x 34 x 2 -> 256 -> 10 as multiples of real time; the limit is real time itself.
+
+    Twice, with the same weights: as float32, and as the 8 bits that they are whole multiples of.
+    """
     rng = np.random.default_rng(3)
-    hidden = rng.normal(0, 0.05, (N_INPUTS, N_HIDDEN)).astype(np.float32)
+    whole = quantised(Dense(rng.normal(0, 0.05, (N_INPUTS, N_HIDDEN))))
+    hidden = dense(whole).weight.astype(np.float32)
     readout = rng.normal(0, 0.05, (N_HIDDEN, N_CLASSES)).astype(np.float32)
-    graph = Graph(
-        (HEIGHT, WIDTH, 2),
-        [
-            Population("hidden", LIFUnits(TAU_US, 1.0), (N_HIDDEN,)),
-            Population("scores", LeakyIntegratorUnits(TAU_US), (N_CLASSES,)),
-        ],
-        [Projection(INPUT, "hidden", Dense(hidden)), Projection("hidden", "scores", Dense(readout))],
-    )
+
+    def graph_of(first: Dense | QuantisedDense) -> Graph:
+        return Graph(
+            (HEIGHT, WIDTH, 2),
+            [
+                Population("hidden", LIFUnits(TAU_US, 1.0), (N_HIDDEN,)),
+                Population("scores", LeakyIntegratorUnits(TAU_US), (N_CLASSES,)),
+            ],
+            [Projection(INPUT, "hidden", first), Projection("hidden", "scores", Dense(readout))],
+        )
+
     for rate_hz in (100_000, 1_000_000, 10_000_000):
         n = int(rate_hz * (0.02 if quick else 0.2 if rate_hz > 10**6 else 1.0))
         span_s = n / rate_hz
         items = _spikes(rng, n, N_INPUTS, rate_hz)
         events = _events(items, WIDTH)
-        network = Network.of(graph)
-        times_s = []
+        networks = {"": Network.of(graph_of(Dense(hidden))), ", 8 bits": Network.of(graph_of(whole))}
+        taken_s = dict.fromkeys(networks, math.inf)
         for k in range(3 if quick else 5):
             events["t"] = items["t"] + k * int(span_s * 1e6)
-            begin = time.perf_counter()
-            network.run(events)
-            times_s.append(time.perf_counter() - begin)
+            for kind, network in networks.items():
+                begin = time.perf_counter()
+                network.run(events)
+                taken_s[kind] = min(taken_s[kind], time.perf_counter() - begin)
         name = f"network {WIDTH}x{HEIGHT}x2-{N_HIDDEN}-{N_CLASSES} at {rate_hz // 1000} k events/s"
-        yield Measurement(name, span_s / min(times_s), "seconds of stream", "real time", 1.0)
+        for kind, least_s in taken_s.items():
+            yield Measurement(f"{name}{kind}", span_s / least_s, "seconds of stream", "real time", 1.0)
         if quick:
             continue
         from neurons.peer_bench import PEERS
@@ -242,6 +252,7 @@ def _sweep(quick: bool) -> Iterator[Measurement]:
             except ImportError as error:
                 print(f"{peer}: skipped, {error}", file=sys.stderr)
                 continue
-            yield Measurement(
-                f"{name}, times {peer}", span_s / min(times_s), "seconds of stream", peer, span_s / peer_s
-            )
+            for kind, least_s in taken_s.items():
+                yield Measurement(
+                    f"{name}{kind}, times {peer}", span_s / least_s, "seconds of stream", peer, span_s / peer_s
+                )

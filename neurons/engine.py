@@ -56,6 +56,12 @@ Where ``State.tape`` has room, everything that happens is written to it, for tho
 (``plasticity.backward``): each delivery, followed by the spikes that it causes, and spikes that were crossings. Nothing
 else is needed to compute all potentials again.
 
+Whole numbers
+-------------
+Behind the input, weights of 8 bits (``neurons.quantised_dense``) are added up as whole numbers while the microsecond
+lasts, in ``State.pending``; a potential is then ``v`` plus its part of that. Whoever else looks at ``v`` makes it whole
+first (``_fold``): what is due inside comes before the events of its microsecond, so none of those is cut in two by it.
+
 Firing disciplines
 ------------------
 ``event``: as above. ``phase``: time is cut in phases of ``phase_us``. Rows that arrive in a phase are added to
@@ -76,6 +82,7 @@ from neurons.crossing import drift, first_crossing
 from neurons.front import Layer, convolution_front, decay_of, dense_front, flush, leak_held, read_out
 from neurons.izhikevich import izhikevich_step
 from neurons.lif import leak, leak_add, next_above
+from neurons.quantised_front import LONGEST_RUN, fold, quantised_front
 from stream.jit import inline_kernel, inner_kernel, kernel
 
 NEVER_US = 2**62
@@ -142,8 +149,9 @@ DRIVEN = 2
     PLASTIC,  # 1: who called ``run`` delivers through it
     FADES,  # 1: its weights weaken with time
     ONSET_US,  # from when on
-) = range(22)
-N_PROJECTION_COLUMNS = 22
+    WHOLE,  # 1: the front's, of 8 bits
+) = range(23)
+N_PROJECTION_COLUMNS = 23
 
 # rows of Program.constant: tau_mem_us stands in row 0 wherever there is one
 TAU_MEM, TAU_2, EXTRA = range(3)  # EXTRA: height of a unit pulse (current), adaptation (adaptive)
@@ -190,8 +198,8 @@ ENDED: Any  # a phase, for population PLACE, whose spikes follow
 DELIVERED, FIRED, CROSSED, ENDED = np.arange(4)
 
 # columns of State.progress
-SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE, N_LOG = range(6)
-N_PROGRESS_COLUMNS = 6
+SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE, N_LOG, UNFOLDED = range(7)
+N_PROGRESS_COLUMNS = 7
 
 # what State.book[BUSY] says of the cascade: none, one that began inside, one of an input event
 IDLE: Any
@@ -209,13 +217,15 @@ class Program(NamedTuple):
     """What a network is."""
 
     population: NDArray[np.int64]  # int64, shape (n_populations, 25)
-    projection: NDArray[np.int64]  # int64, shape (n_projections, 22)
+    projection: NDArray[np.int64]  # int64, shape (n_projections, 23)
     links: NDArray[np.int64]  # int64: lists of different lengths; their places stand in the tables
     theta: NDArray[Any]  # real, shape (n_all,): threshold above rest
     down: NDArray[Any]  # real, shape (n_all,): soft reset: what a spike takes away; hard: where it leads, above rest
     constant: NDArray[np.float64]  # float64, shape (6, n_all)
     decay: NDArray[np.float64]  # float64, shape (n_populations, 2, 1024): ``neurons.front.decay_table``, if UNIFORM
     weight: NDArray[Any]  # real, shape (n_weights,)
+    whole: NDArray[np.int8]  # int8, shape (n_pre * n_post or 0,): the front's weights, if WHOLE
+    scale: NDArray[Any]  # real, shape (n_post or 0,): what 1 of them is worth
     tau_fade_us: NDArray[np.float64]  # float64, shape (n_projections,), where it FADES
     phase_us: int  # 0: firing discipline `event`
     front: int  # the projection that ``_front`` may run, or -1
@@ -234,12 +244,15 @@ class State(NamedTuple):
     next_us: NDArray[np.int64]  # int64, shape (n_all,): the spike of the next crossing, or NEVER_US
     next_sequence: NDArray[np.int64]  # int64, shape (n_all,): its entry in the heap
     t_us: NDArray[np.int64]  # int64, shape (n_groups,)
-    progress: NDArray[np.int64]  # int64, shape (n_populations, 5)
+    pending: NDArray[np.int32]  # int32, shape (n_post or 0,): whole weights that have come this microsecond
+    progress: NDArray[np.int64]  # int64, shape (n_populations, 7)
     book: NDArray[np.int64]  # int64, shape (16,)
     heap: NDArray[np.int64]  # int64, shape (room, 5)
     queue: NDArray[np.int64]  # int64, shape (room,): units that fired in this cascade
     spare: NDArray[Any]  # real, shape (most units of a population,): scratch
     hot: NDArray[np.int64]  # int64, shape (twice as many and more, 3): scratch
+    runs: NDArray[np.int64]  # int64, shape (3, LONGEST_RUN + 1): scratch
+    notes: NDArray[np.int64]  # int64, shape (2, LONGEST_RUN n_post or 0): scratch
     log_us: NDArray[np.int64]  # int64, shape (n_populations, room): spikes since the rules' last renewal
     log_unit: NDArray[np.int64]  # int64, shape as log_us
     tape: NDArray[np.int64]  # int64, shape (room or 0, 4): time, what, place, unit; room past TAPE_STOP for a cascade
@@ -480,10 +493,20 @@ def _tell(program: Program, state: State, p: int, j: int, t_us: int, what: int, 
 
 
 @inner_kernel
+def _fold(program: Program, state: State, p: int) -> None:
+    """Make the potentials of the front's population whole."""
+    row = program.population[p]
+    fold(state.v, state.pending, program.scale, row[FIRST], row[UNITS])
+    state.progress[p, UNFOLDED] = 0
+
+
+@inner_kernel
 def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any) -> None:
     """Bring a time group to ``t_us``; units whose crossing is due fire on the way."""
     row = program.population[p]
     model, n = row[MODEL], row[GROUP]
+    if state.progress[p, UNFOLDED]:
+        _fold(program, state, p)
     t_0: Any = state.t_us[row[FIRST_GROUP] + g]
     if t_0 == t_us:
         return
@@ -688,6 +711,8 @@ def add_row(
     """
     row = program.population[p]
     model = row[MODEL]
+    if state.progress[p, UNFOLDED]:
+        _fold(program, state, p)
     now_us = t_us
     if program.phase_us > 0 and model != LEAKY_INTEGRATOR:  # what never fires needs no phases
         # all that arrives in a phase counts as if it came at its begin
@@ -1039,7 +1064,31 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
         end = len(items)
         if is_taped:
             end = min(end, k + book[TAPE_STOP] - book[N_TAPE])
-        if way[TOPOLOGY] == DENSE:
+        if way[WHOLE]:
+            k, t_0, held_until_us, n_fired, n_out, is_pending = quantised_front(
+                layer,
+                state.v,
+                state.held_us,
+                state.t_us[first_group],
+                held_until_us,
+                program.whole,
+                program.scale,
+                state.pending,
+                progress[p, UNFOLDED],
+                table,
+                items[:end],
+                k,
+                due_us,
+                state.spare,
+                state.runs,
+                state.notes,
+                queue,
+                out,
+                n_before,
+            )
+            state.t_us[first_group] = t_0
+            progress[p, UNFOLDED] = is_pending
+        elif way[TOPOLOGY] == DENSE:
             k, t_0, held_until_us, n_fired, n_out = dense_front(
                 layer,
                 state.v,
@@ -1124,7 +1173,8 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
             return k
         if is_taped and book[N_TAPE] >= book[TAPE_STOP]:
             return k
-        if n_out + row[UNITS] > len(out) or not _heap_has_room(
+        n_room = row[UNITS] * (LONGEST_RUN if way[WHOLE] else 1)
+        if n_out + n_room > len(out) or not _heap_has_room(
             state.heap, book, state.next_sequence, row[UNITS] * row[N_DELAYED] + 2
         ):
             return k
@@ -1179,7 +1229,8 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
         if program.front >= 0:
             book[N_QUEUE] = 0
             p = program.projection[program.front, TARGET]
-            code = _room(program, state, p, program.population[p, UNITS], out)
+            n_room = program.population[p, UNITS] * (LONGEST_RUN if program.projection[program.front, WHOLE] else 1)
+            code = _room(program, state, p, n_room, out)
             if code != DONE:
                 return k, book[N_OUT], code
             before = k

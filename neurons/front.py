@@ -466,25 +466,38 @@ def convolution_front(
         before = n_hot
         # touched after this, a site is not held, has no flush to come, and its decay stands in the table
         fresh_us = max(held_until_us, anchor_us + ((t - anchor_us) >> shift << shift), t - FINE * FINE + 1)
-        for oy in range(oy_first, oy_last + 1):
-            at = at_row
-            for site in range(oy * layer.width + ox_first, oy * layer.width + ox_last + 1):
-                g: Any = np.uint64(layer.first_group + site)
-                t_0: Any = t_us[g]
-                t_us[g] = t
-                j = layer.first + site * n
-                if in_sixteens and t_0 >= fresh_us:
-                    dt: Any = np.uint64(t - t_0)
-                    factor = real(table[1, dt >> np.uint64(FINE_BITS)] * table[0, dt & np.uint64(FINE - 1)])
-                    for c in range(0, n, 16):
-                        mask = integrate_16(v, j + c, factor, weight, at + c, theta, down, is_hard)
-                        if mask != 0:
-                            hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = j + c, mask, t
-                            n_hot += 1
-                else:
-                    n_hot = integrate_any(layer, v, held_us, j, n, t_0, held_until_us, t, table, weight, at, hot, n_hot)
-                at -= layer.step[0]
-            at_row -= layer.step[1]
+        # one loop over all sites, and no branch on who fired: a processor cannot guess how many rows and columns of
+        # windows hold an event, nor where the next spike is, and each wrong guess costs as much as a site
+        n_x = ox_last - ox_first + 1
+        at_wrap, site_wrap = layer.step[0] * (n_x - 1) - layer.step[1], layer.width - n_x + 1
+        site, at, x = oy_first * layer.width + ox_first, at_row, ZERO
+        n_noted, anyone = n_hot, ZERO
+        for _ in range((oy_last - oy_first + 1) * n_x):
+            g: Any = np.uint64(layer.first_group + site)
+            t_0: Any = t_us[g]
+            t_us[g] = t
+            j = layer.first + site * n
+            if in_sixteens and t_0 >= fresh_us:
+                dt: Any = np.uint64(t - t_0)
+                factor = real(table[1, dt >> np.uint64(FINE_BITS)] * table[0, dt & np.uint64(FINE - 1)])
+                for c in range(0, n, 16):
+                    mask = integrate_16(v, j + c, factor, weight, at + c, theta, down, is_hard)
+                    hot[n_noted, 0], hot[n_noted, 1] = j + c, mask
+                    n_noted += 1
+                    anyone |= mask
+            else:
+                n_before = n_noted
+                n_noted = integrate_any(layer, v, held_us, j, n, t_0, held_until_us, t, table, weight, at, hot, n_noted)
+                anyone |= n_noted - n_before
+            x += 1
+            is_row_done = x == n_x
+            site += site_wrap if is_row_done else 1
+            at += at_wrap if is_row_done else -layer.step[0]
+            x = ZERO if is_row_done else x
+        if anyone != 0:
+            for i in range(before, n_noted):
+                hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = hot[i, 0], hot[i, 1], t
+                n_hot += hot[n_hot, 1] != 0
         if layer.is_patient:
             if n_hot + layer.n < len(hot) and n_out + 64 * n_hot + layer.n <= len(out):
                 continue

@@ -24,8 +24,8 @@ A population is a line of units, ``(n,)``, or a map, ``(height, width, channels)
 map (H, W, 2), polarity being the channel; and the channels of a site stand together in memory, so that a convolution
 adds whole vectors. Frameworks that put channels first transpose once, at import.
 
-Between two populations that are joined unit by unit (``Dense``, ``Sparse``, ``OneToOne``, ``Inhibition``) only the
-numbers of units count, not the shapes.
+Between two populations that are joined unit by unit (``Dense``, ``QuantisedDense``, ``Sparse``, ``OneToOne``,
+``Inhibition``) only the numbers of units count, not the shapes.
 
 Delays
 ------
@@ -58,6 +58,7 @@ from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
+from neurons.quantised_dense import QuantisedDense
 from neurons.sparse import Sparse
 from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError
@@ -94,7 +95,7 @@ Model: TypeAlias = (
     | ThresholdUnits
     | ActivationUnits
 )
-Topology: TypeAlias = Dense | Convolution | Pooling | Sparse | Inhibition | OneToOne
+Topology: TypeAlias = Dense | QuantisedDense | Convolution | Pooling | Sparse | Inhibition | OneToOne
 
 
 class Population(NamedTuple):

@@ -120,6 +120,7 @@ from neurons.engine import (
     UNITS,
     WEIGHT,
     WEIGHT_STEP,
+    WHOLE,
     WIDTH,
     WINDOW_FULL,
     WINDOWS_X,
@@ -151,6 +152,8 @@ from neurons.izhikevich import IzhikevichUnits, resting_point
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
+from neurons.quantised_dense import QuantisedDense, dense
+from neurons.quantised_front import LONGEST_RUN
 from neurons.sparse import Sparse
 from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError, RunError, StreamError
@@ -216,7 +219,7 @@ def _chunk(graph: Graph, projection: Projection) -> int:
     """Count the units that a projection always reaches together; 0 for one at a time."""
     shape = shape_of(graph, projection.target)
     match projection.topology:
-        case Dense() | Inhibition():
+        case Dense() | QuantisedDense() | Inhibition():
             return n_units(shape)
         case Convolution(groups=groups):
             return shape[2] // groups
@@ -295,6 +298,8 @@ def _weights_of(projection: Projection, n_post: int) -> NDArray[Any]:
     match projection.topology:
         case Dense(weight) | Convolution(weight) | Sparse(weight=weight) | OneToOne(weight):
             return np.asarray(weight).reshape(-1)
+        case QuantisedDense() as topology:
+            return dense(topology).weight.reshape(-1)
         case Pooling(weight=weight):
             return np.array([weight])
         case Inhibition(strength):
@@ -413,7 +418,8 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         table[SOURCE] = names.index(projection.source) if projection.source != INPUT else -1
         table[[TARGET, DELAY_US]] = names.index(projection.target), projection.delay_us
         table[WEIGHT] = n_weights
-        table[TOPOLOGY] = TOPOLOGIES.index(type(projection.topology))
+        kind = type(projection.topology)
+        table[TOPOLOGY] = TOPOLOGIES.index(Dense if kind is QuantisedDense else kind)
         match projection.topology:
             case Convolution(weight, stride, padding, groups):
                 table[[SIZE_Y, SIZE_X]] = np.shape(weight)[:2]
@@ -455,6 +461,10 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         population_table[p, SHIFT] = flush_shift(tau_us)
     constant = np.concatenate([row.constant for row in rows], axis=1)
     front = _front_of(population_table, projection_table, constant[DRIVE]) if phase_us == 0 else -1
+    whole, scale = np.zeros(0, np.int8), np.zeros(0, real)
+    if front >= 0 and isinstance(topology := graph.projections[front].topology, QuantisedDense):
+        projection_table[front, WHOLE] = 1
+        whole, scale = _aligned(topology.weight.reshape(-1)), _aligned(np.asarray(topology.scale, real))
     program = Program(
         population_table,
         projection_table,
@@ -464,6 +474,8 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         constant,
         decay,
         _aligned(np.concatenate([np.zeros(0), *weights]).astype(real)),
+        whole,
+        scale,
         np.array([np.inf if q.fade is None else q.fade.tau_us for q in graph.projections]),
         phase_us,
         front,
@@ -507,9 +519,19 @@ class Network(Operator):
 
     Notes
     -----
-    A network may be split over several operators, and so over processes. The bits are then the same if what lies before
-    the split fires at input events alone, and one population lies behind it. Otherwise a spike that crosses the split
-    and one that does not, at the same microsecond, may come in another order than in one network.
+    Operators may be spread over processes in any way: same bits (``tests/neurons/test_split.py``). To cut *one network*
+    in two operators is another thing: it makes another program of it, with the same bits if what lies before the cut
+    fires at input events alone, and one population lies behind it. More cannot be had, for what crosses the cut is a
+    time and a unit, and not
+
+    - when it was scheduled: what fires by itself before the cut may meet, in its very microsecond, a delayed spike or a
+      crossing behind it. One network goes by the order of scheduling; behind the cut an input event comes after what is
+      due inside;
+    - of which cascade it was: one event may make several units fire. In one network a population behind hears all of
+      them before it hears what another one makes of the first; behind the cut each is an event of its own.
+
+    The road not taken, an order by microsecond and population instead of by cause, could be cut anywhere, but all
+    events of a microsecond would be one happening, in which the layers behind lose who caused what.
 
     Input: a network with inputs (height, width, 2) takes the events of such a sensor; with (height, width, 1) too, both
     polarities alike; any other takes spikes.
@@ -588,6 +610,7 @@ class Network(Operator):
         )
         n_all = len(self._v)
         most = 2 * max(n_units(p.shape) for p in graph.populations)
+        n_whole = len(self._program.scale)
         self.state = State(
             v=_aligned(np.zeros(n_all, real)),
             w=np.zeros(n_all, real),
@@ -597,19 +620,22 @@ class Network(Operator):
             next_us=np.zeros(n_all, np.int64),
             next_sequence=np.zeros(n_all, np.int64),
             t_us=np.zeros(n_groups, np.int64),
+            pending=np.zeros(n_whole, np.int32),
             progress=np.zeros((len(self._names), N_PROGRESS_COLUMNS), np.int64),
             book=np.zeros(N_BOOK, np.int64),
             # room for what a network at rest schedules by itself
             heap=np.zeros((max(64, n_all + len(self._names) + 1), 5), np.int64),
-            queue=np.zeros(max(most, n_all), np.int64),
+            queue=np.zeros(max(most, n_all, LONGEST_RUN * n_whole), np.int64),
             spare=_aligned(np.zeros(most // 2, real)),
             hot=np.zeros((most + 256, 3), np.int64),
+            runs=np.zeros((3, LONGEST_RUN + 1), np.int64),
+            notes=np.zeros((2, LONGEST_RUN * n_whole), np.int64),
             log_us=np.zeros((len(self._names), 0), np.int64),
             log_unit=np.zeros((len(self._names), 0), np.int64),
             tape=np.zeros((0, 4), np.int64),
             taped=np.zeros(0),
         )
-        self._out = np.zeros(max(ROOM, most, n_all), FIRED_DTYPE)
+        self._out = np.zeros(max(ROOM, most, n_all, 2 * LONGEST_RUN * n_whole), FIRED_DTYPE)
         self._picked = np.zeros(len(self._out), SPIKE_DTYPE)
         self._items = np.zeros(0, SPIKE_DTYPE)
         self._clock = np.zeros(N_CLOCK, np.int64)
@@ -623,7 +649,7 @@ class Network(Operator):
         state = self.state
         state.v[...] = self._v
         state.w[...] = self._w
-        for array in (state.integral_us, state.lag_us):
+        for array in (state.integral_us, state.lag_us, state.pending):
             array.fill(0)
         state.held_us.fill(BEFORE_ALL_US)
         state.next_us.fill(NEVER_US)
@@ -770,9 +796,10 @@ class Network(Operator):
         window_entries
             When it is full.
         """
-        # the fast loop does not know potentials before hard resets
+        # the fast loop does not know potentials before hard resets, that of whole numbers none at all
         front = self._program.front
-        if front >= 0 and self._program.population[self._program.projection[front, TARGET], HARD]:
+        way = self._program.projection[front]
+        if front >= 0 and (way[WHOLE] or self._program.population[way[TARGET], HARD]):
             self._program = self._program._replace(front=-1)
         self._begin_window = begin
         self.state.book[[N_TAPE, TAPE_STOP]] = 0, window_entries
@@ -887,7 +914,7 @@ class Network(Operator):
     def _kept(self) -> Snapshot:
         """Return the arrays of the state with a fixed shape."""
         state = self.state
-        names = ("v", "w", "integral_us", "held_us", "lag_us", "next_us", "next_sequence", "t_us")
+        names = ("v", "w", "integral_us", "held_us", "lag_us", "next_us", "next_sequence", "t_us", "pending")
         kept: Snapshot = {name: getattr(state, name) for name in names}
         return kept | {
             "progress": state.progress[:, HELD_UNTIL_US:],

@@ -113,6 +113,24 @@ def sinabs(items: NDArray[np.void], span_s: float, hidden: Real, readout: Real) 
     return _least(run)
 
 
+def spikingjelly(items: NDArray[np.void], span_s: float, hidden: Real, readout: Real) -> float:
+    """SpikingJelly, all frames in one call: its multi-step mode."""
+    torch = _torch()
+    neuron: Any = import_module("spikingjelly.activation_based.neuron")
+    functional: Any = import_module("spikingjelly.activation_based.functional")
+    options = {"tau": TAU_MS, "decay_input": False, "v_reset": None, "step_mode": "m"}
+    cell = neuron.LIFNode(v_threshold=THRESHOLD, **options)
+    leak = neuron.NonSpikingLIFNode(tau=TAU_MS, decay_input=False, step_mode="m")
+    first, second = _linear(torch, hidden), _linear(torch, readout)
+
+    def run() -> None:
+        functional.reset_net(cell)
+        functional.reset_net(leak)
+        leak(second(cell(first(_frames(torch, items, span_s, len(hidden))[:, None]))))
+
+    return _least(run)
+
+
 def nest(items: NDArray[np.void], span_s: float, hidden: Real, readout: Real) -> float:
     """NEST, grid of 0.1 ms, up to 1 M events a second."""
     if len(items) > 1.5e6 * span_s:
@@ -176,6 +194,7 @@ PEERS: dict[str, Callable[[NDArray[np.void], float, Real, Real], float]] = {
     "Norse": norse,
     "snnTorch": snntorch,
     "Sinabs": sinabs,
+    "SpikingJelly": spikingjelly,
     "NEST": nest,
     "Brian2": brian2,
 }

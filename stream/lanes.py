@@ -13,7 +13,7 @@ from typing import Any
 
 import numba
 
-__all__ = ["integrate_4", "integrate_16", "integrate_64", "lowest_bit"]
+__all__ = ["integrate_4", "integrate_16", "integrate_64", "lowest_bit", "sum_16", "sum_64", "sum_256"]
 
 _config: Any = numba.config
 
@@ -77,6 +77,116 @@ def _vector(n: int) -> Any:
     return intrinsic(integrate)
 
 
+def _plain_sum(n: int) -> Any:
+    def sum_rows(
+        v: Any, j: int, factor: Any, row: Any, places: Any, m: int, scale: Any, at: int, threshold: Any, masks: Any
+    ) -> int:
+        real = v.dtype.type
+        masks[: max(n // 64, 1)] = 0
+        anyone = 0
+        for lane in range(n):
+            total, most = 0, -(2**15)
+            for e in range(m):
+                total += int(row[places[e] + at + lane])
+                most = max(most, total)
+            u, step = v[j + lane] * factor, scale[at + lane]
+            if u + step * real(most) > threshold:
+                anyone = 1
+                bit = 1 << lane % 64
+                masks[lane // 64] |= bit - 2**64 if bit == 2**63 else bit
+            else:
+                v[j + lane] = u + step * real(total)
+        return anyone
+
+    return sum_rows
+
+
+def _vector_sum(n: int) -> Any:
+    """Make ``sum_rows`` for n lanes.
+
+    ``sum_rows(v, j, factor, row, places, m, scale, at, threshold, masks)``: ``v[j:j + n]`` leaks by ``factor``, and
+    whole numbers ``row[places[e] + at:][:n]`` are added up, for e from 0 to m - 1, and their sums times
+    ``scale[at:at + n]`` are added. Lanes that are above the threshold with the highest of the m sums are left as they
+    were instead, and their bits are set in ``masks``, 64 to a word; returns 0 if there are none.
+
+    ``v`` and ``scale``: real, shape (any,), contiguous; ``factor`` and ``threshold`` of the same type; ``row``: int8,
+    ``places`` and ``masks``: int64, contiguous. m is at most 256, so that 16 bits hold a sum; places are not checked.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils as untyped
+    from numba.extending import intrinsic
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        real = context.get_value_type(signature.args[0].dtype)
+        size = signature.args[0].dtype.bitwidth // 8
+        cgutils: Any = untyped
+        word, lane, step = ir.IntType(64), ir.IntType(32), min(n, 64)
+        wide, part = ir.VectorType(ir.IntType(16), n), ir.VectorType(real, step)
+
+        def data(array: int) -> Any:
+            return context.make_array(signature.args[array])(context, builder, values[array]).data
+
+        def place(array: int, first: Any, kind: Any) -> Any:
+            return builder.bitcast(builder.gep(data(array), [first]), kind.as_pointer())
+
+        def spread(number: Any) -> Any:
+            undefined = ir.Constant(part, ir.Undefined)
+            one = builder.insert_element(undefined, number, lane(0))
+            return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(lane, step), [0] * step))
+
+        # the compiler makes registers of them
+        total, most = cgutils.alloca_once(builder, wide), cgutils.alloca_once(builder, wide)
+        builder.store(ir.Constant(wide, [0] * n), total)
+        builder.store(ir.Constant(wide, [-(2**15)] * n), most)
+        with cgutils.for_range(builder, values[5], intp=word) as loop:
+            begin = builder.load(builder.gep(data(4), [loop.index]))
+            here = place(3, builder.add(begin, values[7]), ir.VectorType(ir.IntType(8), n))
+            new = builder.add(builder.load(total), builder.sext(builder.load(here, align=1), wide))
+            old = builder.load(most)
+            builder.store(new, total)
+            builder.store(builder.select(builder.icmp_signed(">", new, old), new, old), most)
+        anyone = word(0)
+        for first in range(0, n, step):
+            some = ir.Constant(ir.VectorType(lane, step), list(range(first, first + step)))
+
+            def as_real(whole: Any, some: Any = some) -> Any:
+                numbers = builder.shuffle_vector(builder.load(whole), ir.Constant(wide, ir.Undefined), some)
+                return builder.sitofp(numbers, part)
+
+            here = place(0, builder.add(values[1], word(first)), part)
+            old = builder.load(here, align=size)
+            u = builder.fmul(old, spread(values[2]))
+            scale = builder.load(place(6, builder.add(values[7], word(first)), part), align=size)
+            highest = builder.fadd(u, builder.fmul(scale, as_real(most)))
+            is_above = builder.fcmp_ordered(">", highest, spread(values[8]))
+            new = builder.fadd(u, builder.fmul(scale, as_real(total)))
+            builder.store(builder.select(is_above, old, new), here, align=size)
+            mask = builder.bitcast(is_above, ir.IntType(step))
+            mask = mask if step == 64 else builder.zext(mask, word)
+            builder.store(mask, builder.gep(data(9), [word(first // 64)]))
+            anyone = builder.or_(anyone, mask)
+        return anyone
+
+    def sum_rows(
+        typing: Any,
+        v: Any,
+        j: Any,
+        factor: Any,
+        row: Any,
+        places: Any,
+        m: Any,
+        scale: Any,
+        at: Any,
+        threshold: Any,
+        masks: Any,
+    ) -> Any:
+        real, word = v.dtype, types.int64
+        return types.int64(v, word, real, row, places, word, scale, word, real, masks), emit
+
+    return intrinsic(sum_rows)
+
+
 def _lowest() -> Any:
     from llvmlite import ir
     from numba import types
@@ -98,5 +208,7 @@ def _plain_lowest(mask: int) -> int:
 
 if _config.DISABLE_JIT:
     integrate_64, integrate_16, integrate_4, lowest_bit = _plain(64), _plain(16), _plain(4), _plain_lowest
+    sum_256, sum_64, sum_16 = _plain_sum(256), _plain_sum(64), _plain_sum(16)
 else:
     integrate_64, integrate_16, integrate_4, lowest_bit = _vector(64), _vector(16), _vector(4), _lowest()
+    sum_256, sum_64, sum_16 = _vector_sum(256), _vector_sum(64), _vector_sum(16)

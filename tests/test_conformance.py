@@ -13,7 +13,7 @@ from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution
 from neurons.current_lif import CurrentLIFUnits
 from neurons.dense import Dense
-from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.graph import INPUT, Fade, Graph, Population, Projection
 from neurons.graph_file import save_graph
 from neurons.inhibition import Inhibition
 from neurons.integrate_fire import IntegrateFireUnits
@@ -23,6 +23,7 @@ from neurons.lif import LIFUnits
 from neurons.network import Network
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
+from neurons.quantised_dense import QuantisedDense, quantised
 from neurons.sparse import sparse_of
 from neurons.threshold import ThresholdUnits
 from plasticity.bcm import BCM
@@ -132,6 +133,25 @@ def network(model: Any, **more: Any) -> Network:
     return Network.of(graph, readout="scores", **more)
 
 
+def layered_network(first: Dense | QuantisedDense, fade: Fade | None = None) -> Network:
+    """Make a network whose input goes through the fast loop, unless it fades."""
+    rng = np.random.default_rng(2)
+    populations = [
+        Population("hidden", LIFUnits(5000.0), (20,)),
+        Population("more", LIFUnits(5000.0, refractory_us=900), (8,)),
+        Population("scores", LeakyIntegratorUnits(9000.0), (3,)),
+    ]
+    projections = [
+        Projection(INPUT, "hidden", first, fade=fade),
+        Projection("hidden", "more", Dense(rng.normal(0.2, 0.5, (20, 8))), fade=fade),
+        Projection("more", "hidden", Dense(rng.normal(-0.2, 0.1, (8, 20))), 50),
+        Projection("more", "scores", Dense(rng.normal(0, 1, (8, 3)))),
+    ]
+    return Network.of(Graph((SIDE, SIDE, 2), populations, projections), readout="scores")
+
+
+FIRST = Dense(np.random.default_rng(3).normal(0.1, 0.4, (UNITS, 20)))
+
 RULES: dict[str, Rule] = {
     "hebbian": Hebbian(local_rate=0.05),
     "pair": PairSTDP(a_plus=0.01, a_minus=0.01, w_min=-3.0, w_max=3.0),
@@ -239,6 +259,9 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
 }
 
+MAKERS["network of layers"] = lambda folder: layered_network(FIRST)
+MAKERS["network of 8 bits"] = lambda folder: layered_network(quantised(FIRST))
+MAKERS["network that fades"] = lambda folder: layered_network(FIRST, Fade(30_000.0, 500))
 for name, model in MODELS.items():
     MAKERS[f"network {name}"] = lambda folder, model=model: network(model)
     if not isinstance(model, IzhikevichUnits):

@@ -28,6 +28,7 @@ from neurons.izhikevich import IzhikevichUnits
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
+from neurons.quantised_dense import QuantisedDense
 from neurons.sparse import Sparse
 from neurons.threshold import ThresholdUnits
 
@@ -45,6 +46,10 @@ def naive_rows(projection: Projection, source: tuple[int, ...], target: tuple[in
     rows: list[list[Any]] = [[] for _ in range(n_pre)]
     if isinstance(topology, Dense):
         return [[(j, float(topology.weight[i, j])) for j in range(n_post)] for i in range(n_pre)]
+    if isinstance(topology, QuantisedDense):
+        return [
+            [(j, int(topology.weight[i, j]) * float(topology.scale[j])) for j in range(n_post)] for i in range(n_pre)
+        ]
     if isinstance(topology, Inhibition):
         return [[(j, 0.0 if i == j else -topology.strength) for j in range(n_post)] for i in range(n_pre)]
     if isinstance(topology, OneToOne):
@@ -83,7 +88,7 @@ def naive_rows(projection: Projection, source: tuple[int, ...], target: tuple[in
 def together(projection: Projection, target: tuple[int, ...]) -> int:
     """Count the units that one spike reaches as a block; 1: one by one."""
     topology = projection.topology
-    if isinstance(topology, Dense | Inhibition):
+    if isinstance(topology, Dense | QuantisedDense | Inhibition):
         return math.prod(target)
     return target[2] // topology.groups if isinstance(topology, Convolution) else 1
 
@@ -94,7 +99,9 @@ def group_size(graph: Graph, population: Population) -> int:
         return math.prod(population.shape)
     incoming = [q for q in graph.projections if q.target == population.name]
     blocks = [
-        together(q, population.shape) for q in incoming if isinstance(q.topology, Dense | Inhibition | Convolution)
+        together(q, population.shape)
+        for q in incoming
+        if isinstance(q.topology, Dense | QuantisedDense | Inhibition | Convolution)
     ]
     return math.gcd(*blocks) if blocks else 1
 

@@ -18,6 +18,7 @@ from neurons.lif import LIFUnits
 from neurons.network import Network
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
+from neurons.quantised_dense import quantised
 from neurons.sparse import sparse_of
 from neurons.threshold import ThresholdUnits
 from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Reset
@@ -140,11 +141,16 @@ def random_network(rng: np.random.Generator, main: str, *, can_phase: bool = Fal
             projections.append(Projection(source, target, kinds_of[int(rng.integers(len(kinds_of)))], delay_us))
     rng.shuffle(projections)
     scaled = [q._replace(topology=_scaled(q.topology, _gain(drawn.get(q.target, "")))) for q in projections]
-    fading = rng.spawn(1)[0]
-    if fading.random() < 0.3:  # what the front may run does not fade
-        fade = Fade(float(fading.uniform(100.0, 4000.0)), int(fading.choice([0, 60, 150])))
+    later = rng.spawn(1)[0]  # so that the draws above and below stay what they are
+    if later.random() < 0.3:  # what the front may run does not fade
+        fade = Fade(float(later.uniform(100.0, 4000.0)), int(later.choice([0, 60, 150])))
         scaled = [
-            q._replace(fade=fade) if fading.random() < 0.5 and not (has_front and q.source == INPUT) else q
+            q._replace(fade=fade) if later.random() < 0.5 and not (has_front and q.source == INPUT) else q
+            for q in scaled
+        ]
+    if later.random() < 0.4:
+        scaled = [
+            q._replace(topology=quantised(q.topology)) if isinstance(q.topology, Dense) and later.random() < 0.7 else q
             for q in scaled
         ]
     return Graph(inputs, populations, scaled)

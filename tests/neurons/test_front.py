@@ -18,7 +18,7 @@ from neurons.lif import LIFUnits
 from neurons.network import Network
 from neurons.sparse import sparse_of
 from stream.jit import kernel
-from stream.lanes import integrate_4, integrate_16, integrate_64, lowest_bit
+from stream.lanes import integrate_4, integrate_16, integrate_64, lowest_bit, sum_16, sum_64, sum_256
 from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Reset
 
 
@@ -35,6 +35,21 @@ def call_16(v: Any, j: int, factor: Any, weight: Any, at: int, threshold: Any, d
 @kernel
 def call_64(v: Any, j: int, factor: Any, weight: Any, at: int, threshold: Any, down: Any, is_hard: bool) -> int:
     return integrate_64(v, j, factor, weight, at, threshold, down, is_hard)
+
+
+@kernel
+def call_sum_16(v: Any, f: Any, row: Any, places: Any, m: int, scale: Any, at: int, theta: Any, masks: Any) -> int:
+    return sum_16(v, 2, f, row, places, m, scale, at, theta, masks)
+
+
+@kernel
+def call_sum_64(v: Any, f: Any, row: Any, places: Any, m: int, scale: Any, at: int, theta: Any, masks: Any) -> int:
+    return sum_64(v, 2, f, row, places, m, scale, at, theta, masks)
+
+
+@kernel
+def call_sum_256(v: Any, f: Any, row: Any, places: Any, m: int, scale: Any, at: int, theta: Any, masks: Any) -> int:
+    return sum_256(v, 2, f, row, places, m, scale, at, theta, masks)
 
 
 @kernel
@@ -73,6 +88,38 @@ def test_lanes_are_the_loop(
         want[j + lane] = u
     got = {4: call_4, 16: call_16, 64: call_64}[n](v, j, f, weight, at, theta, down, is_hard)
     assert got % 2**64 == mask
+    assert np.array_equal(v, want)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from([16, 64, 256]),
+    st.sampled_from([1, 2, 9, 64, 256]),
+    st.integers(0, 5),
+    st.floats(0, 1),
+    st.sampled_from([0.5, 3.0, 40.0]),
+    st.integers(0, 2**32),
+)
+def test_sums_are_the_loop(real: Any, n: int, m: int, at: int, factor: float, threshold: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    v, scale = rng.normal(0, 1, 300).astype(real), rng.uniform(0.01, 0.03, 300).astype(real)
+    row, places = rng.integers(-127, 128, 2000).astype(np.int8), rng.integers(0, 1600, m)
+    if rng.random() < 0.2:
+        row[:] = -127 if rng.random() < 0.5 else 127  # as far as sums can go
+    f, theta = real(factor), real(threshold)
+    want, above = v.copy(), []
+    for lane in range(n):
+        sums = np.cumsum(row[places + at + lane].astype(np.int64))
+        u = v[2 + lane] * f
+        is_above = any(u + scale[at + lane] * real(total) > theta for total in sums)  # each of them, not the highest
+        above.append(is_above)
+        if not is_above:
+            want[2 + lane] = u + scale[at + lane] * real(sums[-1])
+    masks = np.zeros(4, np.int64)
+    call = {16: call_sum_16, 64: call_sum_64, 256: call_sum_256}[n]
+    assert (call(v, f, row, places, m, scale, at, theta, masks) != 0) == any(above)
+    assert [bool(int(masks[lane // 64]) >> lane % 64 & 1) for lane in range(n)] == above
     assert np.array_equal(v, want)
 
 

@@ -25,6 +25,8 @@ from neurons.network import Network
 from neurons.nir_file import from_nir, to_nir, write_nir
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
+from neurons.quantised_dense import dense as as_real
+from neurons.quantised_dense import quantised
 from neurons.sparse import Sparse, sparse_of
 from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError, FormatError, UsageError
@@ -194,6 +196,13 @@ def test_nir_has_no_synapses_that_fade() -> None:
     way = Projection(INPUT, "a", Dense(np.ones((1, 1))), fade=Fade(1e4))
     with pytest.raises(ConfigError, match="fades"):
         to_nir(Graph((1,), [Population("a", LIFUnits(), (1,))], [way]))
+
+
+def test_weights_of_8_bits_are_written_as_real_numbers() -> None:
+    whole = quantised(Dense(np.random.default_rng(0).normal(0, 1, (3, 4))))
+    way = Projection(INPUT, "a", whole)
+    found = from_nir(to_nir(Graph((3,), [Population("a", LIFUnits(), (4,))], [way])))
+    assert np.array_equal(found.projections[0].topology.weight, as_real(whole).weight)
 
 
 def test_a_map_cannot_be_made_of_a_line() -> None:
