@@ -27,6 +27,8 @@ from neurons.graph import Shape, Topology, n_units
 from neurons.inhibition import Inhibition
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
+from neurons.quantised_dense import QuantisedDense
+from neurons.quantised_dense import dense as as_real
 from neurons.sparse import Sparse
 
 __all__ = [
@@ -141,6 +143,8 @@ def weights_between(
     array, shape (len(pre), len(post)), of the type of the weights (int8 or float32 where they are one number)
     """
     there = (pre >= 0)[:, None]
+    if isinstance(topology, QuantisedDense):
+        topology = as_real(topology)
     if isinstance(topology, Dense):
         weight = np.asarray(topology.weight)
         if there.all():
@@ -201,7 +205,7 @@ def _run(unit: NDArray[np.int64]) -> Any:
 
 def sources_of(topology: Topology, source: Shape, target: Shape, post: NDArray[np.int64]) -> NDArray[np.int64]:
     """List the units that reach some units of the target, ascending; by topology, whatever their weights."""
-    if isinstance(topology, Dense | Inhibition):
+    if isinstance(topology, Dense | QuantisedDense | Inhibition):
         return np.arange(n_units(source))
     if isinstance(topology, OneToOne):
         return np.unique(post)

@@ -29,6 +29,7 @@ from neurons.izhikevich import IzhikevichUnits
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
+from neurons.quantised_dense import QuantisedDense, dense
 from neurons.sparse import Sparse
 from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError
@@ -93,6 +94,8 @@ def apply(topology: Topology, source: Shape, target: Shape, x: NDArray[Any]) -> 
     n, n_post = len(x), n_units(target)
     out: NDArray[Any]
     match topology:
+        case QuantisedDense():
+            return apply(dense(topology), source, target, x)
         case Dense(weight):
             out = x @ np.asarray(weight, x.dtype)
             return out

@@ -73,6 +73,7 @@ from neurons.graph import (
     Shape,
     Topology,
     check_graph,
+    dequantised,
     n_units,
     shape_of,
     unit_values,
@@ -531,6 +532,7 @@ def quantise_graph(
         If a number does not fit its width.
     """
     check_graph(graph)
+    graph = dequantised(graph)
     for projection in graph.projections:
         if projection.fade is not None:
             raise ConfigError(

@@ -58,7 +58,7 @@ from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
-from neurons.quantised_dense import QuantisedDense
+from neurons.quantised_dense import QuantisedDense, dense
 from neurons.sparse import Sparse
 from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError
@@ -73,6 +73,7 @@ __all__ = [
     "Shape",
     "Topology",
     "check_graph",
+    "dequantised",
     "firing_order",
     "n_units",
     "shape_of",
@@ -134,6 +135,15 @@ class Graph(NamedTuple):
     inputs: Shape  # (n,) for spikes, (height, width, 2) for the events of a sensor
     populations: Sequence[Population]
     projections: Sequence[Projection]
+
+
+def dequantised(graph: Graph) -> Graph:
+    """Return the same network with all weights as real numbers, for those that know no weights of 8 bits."""
+    ways = [
+        q._replace(topology=dense(q.topology)) if isinstance(q.topology, QuantisedDense) else q
+        for q in graph.projections
+    ]
+    return graph._replace(projections=ways)
 
 
 def n_units(shape: Shape) -> int:

@@ -95,6 +95,7 @@ from neurons.graph import (
     Shape,
     Topology,
     check_graph,
+    dequantised,
     n_units,
     shape_of,
     unit_values,
@@ -140,7 +141,6 @@ from neurons.nir_nodes import (
 )
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
-from neurons.quantised_dense import QuantisedDense, dense
 from neurons.sparse import Sparse, sparse_of
 from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError, FormatError
@@ -678,12 +678,7 @@ def to_nir(graph: Graph, *, dt_us: float = 1000.0) -> Any:
     check_graph(graph)
     if not 0 < dt_us < np.inf:
         raise ConfigError(f"NIR dt_us: got {dt_us}, wanted us above 0")
-    graph = graph._replace(
-        projections=[
-            q._replace(topology=dense(q.topology)) if isinstance(q.topology, QuantisedDense) else q
-            for q in graph.projections
-        ]
-    )
+    graph = dequantised(graph)
     is_line = _lines(graph)
     layouts = {}
     for name, here in ((INPUT, graph.inputs), *((p.name, p.shape) for p in graph.populations)):

@@ -119,8 +119,8 @@ def spikingjelly(items: NDArray[np.void], span_s: float, hidden: Real, readout: 
     neuron: Any = import_module("spikingjelly.activation_based.neuron")
     functional: Any = import_module("spikingjelly.activation_based.functional")
     options = {"tau": TAU_MS, "decay_input": False, "v_reset": None, "step_mode": "m"}
-    cell = neuron.LIFNode(v_threshold=THRESHOLD, **options)
-    leak = neuron.NonSpikingLIFNode(tau=TAU_MS, decay_input=False, step_mode="m")
+    # its leaky integrator divides its input by tau, so the readout is a unit that never fires
+    cell, leak = (neuron.LIFNode(v_threshold=height, **options) for height in (THRESHOLD, 1e9))
     first, second = _linear(torch, hidden), _linear(torch, readout)
 
     def run() -> None:
