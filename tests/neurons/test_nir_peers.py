@@ -5,6 +5,10 @@ step, and the network runs in phases of one step. There, a spike passes all laye
 for each. So the spikes of layer k (from 0) in step n come at the end of phase n + k here: ``(n + k + 1) dt``. A CubaLIF
 takes one phase more, for it feels the current of a step at the step's end there, and here at the end of the next one.
 
+A bias is a current that never ends. Here a network begins at rest, which is where a bias holds it; there it begins at
+0, so it is left alone for ``N_REST`` steps first. A unit without leak has no rest: it counts from where time begins,
+and here a phase's share of the bias is there when the next one begins; so time begins a phase earlier.
+
 Everything is float64 on both sides, and compared exactly: every spike of the last layer, and that there are many.
 """
 
@@ -17,7 +21,7 @@ import pytest
 from neurons.graph import n_units
 from neurons.network import Network
 from neurons.nir_file import from_nir
-from stream.packet import EVENT_DTYPE, SPIKE_DTYPE
+from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Reset
 
 torch = pytest.importorskip("torch", reason="needs PyTorch and a framework (pip install 'hebbstream[peers]')")
 nir = pytest.importorskip("nir", reason="needs the package nir (pip install 'hebbstream[peers]')")
@@ -29,6 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph is be
 DT_US = 1000
 N_STEPS = 600
 MAP = (2, 8, 8)
+N_REST = 1500
 
 
 def raster(shape: tuple[int, ...], rate: float, seed: int = 0) -> np.ndarray:
@@ -46,15 +51,25 @@ def spikes_of(frames: np.ndarray) -> np.ndarray:
     return items
 
 
-def here(graph: Any, frames: np.ndarray, n_late: int) -> np.ndarray:
-    """Run a network; returns the raster of its last population, (n_steps, n), ``n_late`` phases earlier."""
+def after_rest(frames: np.ndarray) -> np.ndarray:
+    """Put silence before a raster."""
+    return np.concatenate([np.zeros((N_REST, *frames.shape[1:])), frames])
+
+
+def here(graph: Any, frames: np.ndarray, n_late: int, n_early: int = 0) -> np.ndarray:
+    """Run a network; returns the raster of its last population, (n_steps, n), ``n_late`` phases earlier.
+
+    Time begins ``n_early`` phases before the first step.
+    """
     last = ({p.name for p in graph.populations} - {q.source for q in graph.projections if q.source != q.target}).pop()
     shape = next(p.shape for p in graph.populations if p.name == last)
     network = Network.of(graph, discipline="phase", phase_us=DT_US, precision="float64")
     items = spikes_of(frames)
     if "events" in network.inputs:
         items = events_of(items, graph.inputs)
+    network.on_mark(next(iter(network.inputs)), Reset(-n_early * DT_US), lambda port, message: None)
     spikes = network.run(items, (N_STEPS + n_late + 1) * DT_US)[last]
+    spikes = spikes[spikes["t"] >= DT_US]
     out = np.zeros((N_STEPS + n_late + 1, n_units(shape)))
     np.add.at(out, (spikes["t"] // DT_US - 1, spikes["unit"]), 1.0)
     if len(shape) == 3:
@@ -94,6 +109,12 @@ class Conv2d(torch.nn.Conv2d):
 def dense(*shape: int, seed: int, scale: float = 1.0) -> Any:
     layer = Linear(shape[0], shape[1], bias=False).double()
     layer.weight.data = torch.tensor(np.random.default_rng(seed).normal(0.3, 0.5, shape[::-1]) * scale)
+    return layer
+
+
+def with_bias(layer: Any, *, seed: int, scale: float) -> Any:
+    n = layer.weight.shape[0]
+    layer.bias = torch.nn.Parameter(torch.tensor(np.random.default_rng(seed).uniform(-1, 1, n) * scale))
     return layer
 
 
@@ -154,6 +175,23 @@ def test_snntorch_dense(snn: Any, mechanism: str, reset: Any) -> None:
     )
     graph, there = snn_run(snn, net, frames)
     assert_same(there, here(from_nir(graph, reset=reset, **SNN), frames, 1), 100)
+
+
+@pytest.mark.parametrize(("mechanism", "reset"), [("subtract", "soft"), ("zero", "hard")])
+def test_snntorch_dense_with_bias(snn: Any, mechanism: str, reset: Any) -> None:
+    frames = raster((12,), 0.2)
+    options = {"init_hidden": True, "reset_mechanism": mechanism, "reset_delay": False}
+    net = torch.nn.Sequential(
+        with_bias(dense(12, 20, seed=1, scale=0.25), seed=5, scale=0.02),
+        snn.Leaky(betas(20, seed=2), threshold=torch.ones(20), **options),
+        with_bias(dense(20, 6, seed=3, scale=0.2), seed=6, scale=0.02),
+        snn.Leaky(betas(6, seed=4), threshold=torch.ones(6), output=True, **options),
+    )
+    graph, there = snn_run(snn, net, after_rest(frames))
+    assert not there[:N_REST].any()
+    ours = from_nir(graph, reset=reset, **SNN)
+    assert np.all(np.asarray(ours.populations[0].model.v_leak) != 0.0)
+    assert_same(there[N_REST:], here(ours, frames, 1), 100)
 
 
 def test_snntorch_convolution_pool_flatten(snn: Any) -> None:
@@ -254,6 +292,20 @@ def test_norse_convolutions(norse: Any) -> None:
     assert_same(norse_run(norse, net, frames), here(from_nir(graph, **NORSE), frames, 1))
 
 
+def test_norse_with_bias(norse: Any) -> None:
+    frames = raster(MAP, 0.05)
+    net = norse.SequentialState(
+        with_bias(conv(2, 4, seed=1, scale=15.0, bias=True), seed=7, scale=0.5),
+        box(norse, 80.0),
+        with_bias(conv(4, 3, seed=5, scale=10.0, stride=2, bias=True), seed=8, scale=0.3),
+        box(norse, 120.0, v_th=0.7),
+    )
+    graph = norse.to_nir(net, torch.tensor(frames[:1]), dt=1.0)
+    there = norse_run(norse, net, after_rest(frames))
+    assert not there[:N_REST].any()
+    assert_same(there[N_REST:], here(from_nir(graph, **NORSE), frames, 1))
+
+
 def test_norse_currents(norse: Any) -> None:
     """Its export leaves w_in at 1; in its own step the current rises by the whole weight: w_in = tau_syn / dt."""
     frames = raster((12,), 0.1)
@@ -327,3 +379,19 @@ def test_sinabs_convolution_pool_flatten(sinabs: Any) -> None:
         there = net(torch.tensor(frames)).numpy()
     ours = from_nir(graph, dt_us=DT_US, time_unit_us=DT_US, reset="soft")
     assert_same(there, here(ours, frames, 1))
+
+
+def test_sinabs_with_bias(sinabs: Any) -> None:
+    """Units without leak, and a bias either way: they fire by themselves too, in phases."""
+    frames = raster(MAP, 0.05)
+    net = torch.nn.Sequential(
+        with_bias(conv(2, 4, seed=1, scale=0.5, bias=True), seed=3, scale=0.1),
+        sinabs.layers.IAFSqueeze(spike_fn=sinabs.activation.SingleSpike, batch_size=1, min_v=None),
+    )
+    graph = sinabs.nir.to_nir(net, torch.tensor(frames[:1]))
+    sinabs.reset_states(net)
+    with torch.no_grad():
+        there = net(torch.tensor(frames)).numpy()
+    ours = from_nir(graph, dt_us=DT_US, time_unit_us=DT_US, reset="soft")
+    assert np.any(np.asarray(ours.populations[0].model.drive_per_us) > 0)
+    assert_same(there, here(ours, frames, 0, 1))
