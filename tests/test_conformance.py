@@ -44,6 +44,7 @@ from sources.filter_crop import Crop
 from sources.filter_damage import Damage
 from sources.filter_downsample import Downsample
 from sources.filter_hot_pixel import HotPixel
+from sources.filter_jitter import TimeJitter
 from sources.filter_mask import Mask, write_mask
 from sources.filter_orientation import Orientation
 from sources.filter_polarity import Polarity
@@ -243,6 +244,7 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "damage dead area": lambda folder: Damage(width=SIDE, height=SIDE, kind="dead area", level=2),
     "damage mismatch": lambda folder: Damage(width=SIDE, height=SIDE, kind="mismatch", clear_on_reset=True),
     "damage contrast": lambda folder: Damage(width=SIDE, height=SIDE, kind="contrast", period_us=9000),
+    "jitter": lambda folder: TimeJitter(width=SIDE, height=SIDE, longest_us=3000),
     "added noise": lambda folder: AddedNoise(width=SIDE, height=SIDE, rate_hz=20_000, n_hot=2, hot_rate_hz=9000),
     "crop": lambda folder: Crop(width=SIDE, height=SIDE, left=1, top=2, crop_width=3, crop_height=4),
     "polarity": lambda folder: Polarity(width=SIDE, height=SIDE, keep="on", invert=True),

@@ -7,7 +7,9 @@ import pytest
 
 from sources.added_noise import AddedNoise
 from sources.filter_damage import Damage
-from stream.packet import EVENT_DTYPE, Message, Packet, packet_of
+from sources.filter_jitter import TimeJitter
+from stream.errors import ConfigError
+from stream.packet import EVENT_DTYPE, Label, Message, Packet, packet_of
 
 SIDE, N = 16, 20_000
 
@@ -79,3 +81,28 @@ def test_hot_pixels_are_few_and_busy() -> None:
     count = np.bincount(noisy["y"] * SIDE + noisy["x"], minlength=SIDE**2)
     assert (count > 2000).sum() in (1, 2, 3)  # the same may be drawn twice
     assert count.sum() - N == pytest.approx(15_000, rel=0.03)
+
+
+def test_jitter_moves_stamps_and_nothing_else() -> None:
+    jitter, out = TimeJitter(width=SIDE, height=SIDE, longest_us=5000, seed=3), []
+
+    def emit(port: str, message: Message) -> None:
+        out.append(message)
+
+    before = events()
+    end_us = int(before["t"][-1]) + 1
+    for part in np.array_split(before, 7):
+        jitter.on_packet("events", packet_of(part), emit)
+    held = N - sum(len(it.items) for it in out)
+    assert 10 < held < 300  # the last 5 ms
+    jitter.on_mark("events", Label(end_us, 0, 0), emit)
+    assert isinstance(out[-1], Label)
+    late = np.concatenate([it.items for it in out[:-1]])
+    assert np.all(np.diff(late["t"]) >= 0)
+    assert late["t"][-1] < end_us
+    for name in ("x", "y", "p"):
+        np.testing.assert_array_equal(np.bincount(late[name]), np.bincount(before[name]))
+    waited = late["t"].mean() - before["t"].mean()
+    assert waited == pytest.approx(2500, rel=0.05)
+    with pytest.raises(ConfigError, match="longest_us"):
+        TimeJitter(width=SIDE, height=SIDE, longest_us=-1)

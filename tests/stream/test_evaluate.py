@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from sources.recordings import make_recordings
 from stream.__main__ import app
 from stream.errors import ConfigError
-from stream.evaluate import _damaged
+from stream.evaluate_accuracy import _convolutions, _fan_out
+from stream.evaluate_faults import _damaged
 from stream.train import labelled
 
 
@@ -33,18 +34,18 @@ def test_it_asks_every_method_about_every_damage_and_goes_on(recordings: Path, t
     first = evaluate(recordings, tmp_path, "GP,LP")
     rows = first["results"]
     assert isinstance(rows, list)
-    # clean and seven damages, fresh and carried
-    assert len(rows) == 2 * 2 * 8
+    # clean and eight damages, fresh and carried
+    assert len(rows) == 2 * 2 * 9
     assert {row["method"] for row in rows} == {"GP", "LP"}
     assert all(0.0 <= row["right"] <= 1.0 for row in rows)
     # nothing local to be carried: the same answers
     of_gp = [row for row in rows if row["method"] == "GP"]
-    assert [row["right"] for row in of_gp[:8]] == [row["right"] for row in of_gp[8:]]
+    assert [row["right"] for row in of_gp[:9]] == [row["right"] for row in of_gp[9:]]
     assert (tmp_path / "results.png").stat().st_size > 1000
     more = evaluate(recordings, tmp_path, "GP,LP,HP+STP")
     assert isinstance(more["results"], list)
     assert more["results"][: len(rows)] == rows
-    assert len(more["results"]) == len(rows) + 16
+    assert len(more["results"]) == len(rows) + 18
     again = evaluate(recordings, tmp_path / "again", "LP")
     assert again["results"] == [row for row in rows if row["method"] == "LP"]
 
@@ -76,3 +77,59 @@ def test_results_of_something_else_are_not_mixed_in(recordings: Path, tmp_path: 
         evaluate(recordings, tmp_path, "GP")
     with pytest.raises(ConfigError, match="wanted some of GP, LP, HP, STP"):
         evaluate(recordings, tmp_path / "x", "GP,XP")
+
+
+def test_a_network_of_one_camera_goes_on_learning_in_the_stream_of_another(recordings: Path, tmp_path: Path) -> None:
+    other = make_recordings(tmp_path / "other", width=16, height=16, train_per_class=2, test_per_class=1, seed=9)
+    arguments = [
+        "eval",
+        "sensor",
+        f"{recordings}/train",
+        f"{other}/train",
+        f"{other}/test",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    arguments += ["--out", str(tmp_path / "o"), "--sensor", "16x16", "--hidden", "20", "--quick", "--json", "--methods"]
+
+    def run(methods: str) -> list[dict[str, object]]:
+        done = CliRunner().invoke(app, [*arguments, methods], catch_exceptions=False)
+        assert done.exit_code == 0
+        found: list[dict[str, object]] = json.loads(done.stdout[done.stdout.index("{") :])["results"]
+        return found
+
+    first = run("GP")
+    assert [row["stage"] for row in first] == ["before", "held back", "stream", "after"]
+    assert run("GP,HP+STP")[:4] == first
+    assert (tmp_path / "o" / "results.png").stat().st_size > 1000
+    with pytest.raises(ConfigError, match="give another --out"):
+        CliRunner().invoke(app, [*arguments, "GP", "--every", "2"], catch_exceptions=False)
+
+
+def test_accuracy_counts_what_a_chip_would_do(recordings: Path, tmp_path: Path) -> None:
+    arguments = ["eval", "accuracy", f"{recordings}/train", f"{recordings}/test", "--out", str(tmp_path), "--quick"]
+    arguments += ["--sensor", "16x16", "--hidden", "20", "--channels", "2,3", "--json"]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    dense, conv = json.loads(done.stdout[done.stdout.index("{") :])["results"]
+    assert dense["operations"] == pytest.approx(20 * dense["events"] + 10 * dense["spikes"])
+    assert conv["events"] == dense["events"]
+    assert 4 * 2 * conv["events"] < conv["operations"]  # at least 2x2 windows of 2 channels, but for the border
+    with pytest.raises(ConfigError, match="wanted some of dense, conv"):
+        CliRunner().invoke(app, [*arguments, "--nets", "deep"], catch_exceptions=False)
+
+
+def test_fan_out_counts_every_synapse_of_a_convolution() -> None:
+    graph = _convolutions("2,3", (9, 8, 2), 10, 1)
+    counts = _fan_out(graph)
+    maps = {it.name: it.shape for it in graph.populations}
+    assert maps == {"map1": (5, 4, 2), "map2": (3, 2, 3), "scores": (10,)}
+    for it in graph.projections[:2]:
+        before = (9, 8, 2) if it.source == "input" else maps[it.source]
+        side, pad, (high, wide, c) = it.topology.weight.shape[0], it.topology.padding[0], maps[it.target]
+        expected = np.zeros(before, int)
+        for y, x in np.ndindex(high, wide):
+            top, left = 2 * y - pad, 2 * x - pad
+            expected[max(0, top) : top + side, max(0, left) : left + side] += c
+        np.testing.assert_array_equal(counts[it.source], expected.reshape(-1))
+    assert set(counts["map2"]) == {10}
