@@ -23,7 +23,7 @@ from neurons.graph import INPUT
 from plasticity.deployment import rule_arrays
 from plasticity.train import Recording, Trainer, train
 from sources.recordings import make_recordings
-from stream.evaluate import _damages, _trainer
+from stream.evaluate_faults import damages, trainer_of
 from stream.packet import Deploy, Message, Packet, Reset
 from stream.train import bar, dense_layers, labelled, size_of
 
@@ -180,14 +180,14 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     for method in methods:
         graph = dense_layers(given.hidden, (height, width, 2), labels, given.seed)
-        trainer = _trainer(graph, method, given.threads)
+        trainer = trainer_of(graph, method, given.threads)
         folder = given.out / f"{method}-{given.seed}"
         with bar() as progress:
             train(trainer, recordings, folder=folder, epochs=given.epochs, batch=16, seed=given.seed, progress=progress)
         node = ChipNode(width=width, height=height, local_rules=True, strict=False)
         node.on_mark("events", deployment(trainer), nowhere)
         t_us = 0
-        for name, level, operator in _damages(width, height, given.seed, given.quick):
+        for name, level, operator in damages(width, height, given.seed, given.quick):
             before = node.statistics()
             row = {"method": method, "seed": given.seed, "damage": name, "level": level}
             answers, t_us = ask(trainer, node, asked, operator, given.seed, t_us)

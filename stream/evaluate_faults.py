@@ -36,7 +36,7 @@ import typer
 from stream.evaluation import read_results, write_results
 from stream.train import bar, dense_layers, labelled, size_of
 
-__all__ = ["COLORS", "METHODS", "ask", "fault_tolerance", "trainer_of"]
+__all__ = ["COLORS", "METHODS", "ask", "damages", "fault_tolerance", "trainer_of"]
 
 METHODS = ("GP", "LP", "HP", "STP", "HP+STP")
 COLORS = dict(zip(METHODS, ("C0", "C1", "C2", "C4", "C3"), strict=True))
@@ -113,7 +113,7 @@ def fault_tolerance(
                 )
             print(f"{method}, seed {seed}: trained", file=sys.stderr, flush=True)
             for carried in (False, True):
-                for name, level, operator in _damages(width, height, seed, quick):
+                for name, level, operator in damages(width, height, seed, quick):
                     right = ask(trainer.lanes[0], trainer.correction.readout, asked, operator, carried, seed)
                     found.append(
                         {
@@ -148,7 +148,8 @@ def trainer_of(graph: Any, method: str, threads: int) -> Any:
     return importlib.import_module("plasticity.train").Trainer(graph, readout="scores", threads=threads, **more)
 
 
-def _damages(width: int, height: int, seed: int, quick: bool) -> Iterator[tuple[str, float, Any]]:
+def damages(width: int, height: int, seed: int, quick: bool) -> Iterator[tuple[str, float, Any]]:
+    """Yield name, level and operator of each damage, none first; ``quick``: of the levels the middle one."""
     yield "none", 0.0, None
     for name, _, levels, kind, params, parameter in DAMAGES:
         module, _, cls = kind.rpartition(".")
