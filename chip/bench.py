@@ -9,6 +9,7 @@ active in every phase; there the limit is one phase a millisecond, and the ratio
 time the chip runs on one core of the machine.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from chip.compiler import Program, compile_network
 from chip.core import AXON_SPIKES, ROUTE_DTYPE, SYNAPSE_MATRIX, Core
 from chip.grid import DONE, GridState, new_state, run_phases, spike_room
+from chip.peer_bench import sana_fe
 from chip.profile import load_profile
 from chip.program import INPUT_DTYPE, GridProgram, assemble
 from chip.quantise import QuantisedLayer, chain
@@ -112,7 +114,7 @@ def _digits(sizes: tuple[int, ...], n_phases: int, rng: np.random.Generator) -> 
     return _beside_rows(name, run, layers[0].weight, incoming["unit"].astype(np.int64))
 
 
-def ring(share: int, chips: tuple[int, int], rng: np.random.Generator) -> GridProgram:
+def ring(share: int, chips: tuple[int, int], rng: np.random.Generator, n_cores: int | None = None) -> GridProgram:
     """Fill chips with cores of 256 x 256, each sending to the next, the last to the first.
 
     Parameters
@@ -123,10 +125,13 @@ def ring(share: int, chips: tuple[int, int], rng: np.random.Generator) -> GridPr
         Columns and rows of chips.
     rng
         Draws weights (as many different cores as a chip has), and who fires.
+    n_cores
+        How many there are; default: as many as fit.
     """
     profile = load_profile("tianjic-2019")
     width, height = profile.grid_width.value * chips[0], profile.grid_height.value * chips[1]
     places = [(x if y % 2 == 0 else width - 1 - x, y) for y in range(height) for x in range(width)]
+    places = places[:n_cores]
     weights = [rng.integers(-127, 128, (256, 256)).astype(np.int8) for _ in range(profile.n_cores)]
     cores = []
     for k, (x, y) in enumerate(places):
@@ -151,6 +156,21 @@ def _real_time(share: int, chips: tuple[int, int], n_phases: int, rng: np.random
     return Measurement(name, n_phases / seconds, "phases", "real time, phases of 1 ms", 1e6 / PHASE_US)
 
 
+def _beside_sana_fe(n_phases: int, rng: np.random.Generator) -> Iterator[Measurement]:
+    """Time a small ring beside SANA-FE's, where it is installed; see :mod:`chip.peer_bench`."""
+    n_cores, share = 8, 10
+    try:
+        peer_s = sana_fe(n_cores, share, n_phases)
+    except ImportError as error:
+        print(f"SANA-FE: skipped, {error}", file=sys.stderr)
+        return
+    program = ring(share, (1, 1), rng, n_cores)
+    run = _runner(program, new_state(program, PHASE_US, PHASE_US), np.zeros(0, SPIKE_DTYPE), n_phases)
+    seconds, _ = alternate(run, lambda: None, rounds=5)
+    name = f"chip: {n_cores} full cores, {share} % of axons active, times SANA-FE"
+    yield Measurement(name, n_phases / seconds, "phases", "SANA-FE, Loihi's units, simple times", 1 / peer_s)
+
+
 def measurements(quick: bool) -> Iterator[Measurement]:
     """Measure one full core, the digit network of twelve cores, a whole chip, and 5 x 5 chips.
 
@@ -166,5 +186,6 @@ def measurements(quick: bool) -> Iterator[Measurement]:
     yield _digits((2312, 200, 10), n_phases, rng)
     for share in (10, 100):
         yield _real_time(share, (1, 1), n_phases // 10, rng)
+    yield from _beside_sana_fe(20, rng)
     if not quick:
         yield _real_time(10, (5, 5), 10, rng)

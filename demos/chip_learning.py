@@ -147,7 +147,7 @@ def draw(path: Path, found: list[dict[str, Any]], methods: list[str]) -> None:
             ]
             axes[k].bar(np.arange(len(names)) + shift, heights, 0.4, color=colour, label=key)
         axes[k].set(ylim=(0, 100), ylabel=f"{method}\nright, %")
-    axes[0].legend(loc="lower right", ncols=2)
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     axes[-1].set_xticks(range(len(names)), [f"{name}\n{level:g}" for name, level in names], fontsize=7)
     figure.suptitle("float, event by event, and integers on the chip, phase by phase")
     figure.savefig(path, dpi=110)
@@ -163,6 +163,8 @@ def main() -> None:
     options.add_argument("--hidden", default="200")
     options.add_argument("--sensor", default="34x34")
     options.add_argument("--limit", type=int, help="use so many recordings of each folder")
+    options.add_argument("--per-class", type=int, default=40, help="simulated recordings of each digit to learn from")
+    options.add_argument("--asked", type=int, default=8, help="others of each digit, asked about")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--quick", action="store_true", help="the middle level of each damage")
@@ -171,7 +173,12 @@ def main() -> None:
     width, height = size_of(given.sensor)
     if given.test is None:
         made = make_recordings(
-            given.out / "recordings", width=width, height=height, train_per_class=40, test_per_class=8, seed=given.seed
+            given.out / "recordings",
+            width=width,
+            height=height,
+            train_per_class=given.per_class,
+            test_per_class=given.asked,
+            seed=given.seed,
         )
         given.train, given.test = made / "train", made / "test"
     recordings, labels = labelled(given.train, given.limit, width, height)
