@@ -10,6 +10,10 @@ machine.
 A worker that is late makes the stream wait at that mark. How often and how long is counted, and shown
 (``NetworkLearner.statistics``). It is the bound: nothing else ever waits, but for the copies.
 
+Measured (2312-200-12, recordings of 6,200 events, one machine under load; processor time of the stream's thread at a
+label, median and largest of 36): GP 4.1 and 19.9 ms without, 0.6 and 1.0 with; HP 11.7 and 15.6 ms without, 1.2 and 1.6
+with. What is left is the copy of the window and of where the network stood.
+
 Each window is walked back with the weights that were in force when it ran; gradients are those of ``GlobalCorrection``
 without a thread. What differs is that answers in the meantime come from the older weights.
 """

@@ -18,6 +18,10 @@ What it leaves out, and the adjoint has: that a spike's reset takes potential aw
 in a hidden layer moves when and whether others fire. What it costs: state of one number for each input line, and the
 tape; time of one row for each spike instead of one for each event. Traces are kept as they would be at a common time,
 so that one factor stands for all of a row's.
+
+Measured (2312-200-10, recordings of 6,200 events, one machine under load, processor time of one thread): the gradient
+of the hidden weights has a cosine of 0.89 with the adjoint's (0.85 at least, 12 recordings); 1.2 ms a window against
+0.8; after 4 epochs of 801 real N-MNIST recordings 88.6 % of 79 others against 87.3 (one seed each: no difference).
 """
 
 import math

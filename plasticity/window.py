@@ -19,8 +19,13 @@ as given. So memory has a bound whatever the stream; what is paid for it is that
 With ``window_pieces`` above 1 a full tape is put aside with where the network stood at its begin (a checkpoint), and
 only the oldest of so many pieces is cut off. Rows are made for one piece at a time, when the walk comes to it. So a
 window of n entries takes 40 n bytes of tape, a copy of the state (potentials and ``hebb``) for each piece, and the rows
-of one piece, instead of n rows; the gradient is the whole window's, and the time the same. What is best: pieces so long
-that their rows take what the copies take.
+of one piece, instead of n rows; the gradient is the whole window's. What is best: pieces so long that their rows take
+what the copies take. Measured for 74,200 events, 2312-200 with a Hebbian rule: whole, 192 MB of rows and a walk of 119
+ms; pieces of 16,384 entries, 26 MB of rows, 16 MB put aside, 151 ms; of 4,096: 8, 57, 242; of 1,024: 2, 217, 591.
+
+Surrogates, by cost: ``spikes`` reads the tape alone, unless rules or time constants are learned; ``rectangle`` and
+``fast sigmoid`` need rows, and ask every unit at every event. By gain: ``spikes`` and ``rectangle`` came to the same
+accuracy on simulated digits after 4 epochs (93.4 and 93.6 %), ``spikes`` in half the time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
