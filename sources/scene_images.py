@@ -66,6 +66,8 @@ class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     gentle
         Whether each starts and stops gently, as an eye does; else it goes at constant speed, so that many short ones
         are a path that was measured (``sources.nmnist_camera``).
+    turns
+        Quarter turns of each picture, against the clock.
     """
 
     passes: int | None = None
@@ -79,6 +81,7 @@ class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     reach: float = 6 / 34
     corners: tuple[tuple[float, float], ...] = TRIANGLE
     gentle: bool = True
+    turns: int = 0
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -238,6 +241,7 @@ class ImageScene(FileScene):
 
         file = self.file_of(number)
         light = self._table[read_image(self._paths[file]) if self._idx is None else self._idx[file]]
+        light = np.ascontiguousarray(np.rot90(light, self._images.turns))
         n_rows, n_columns = light.shape
         scale = self._images.size * min(self.width, self.height) / max(n_rows, n_columns)
         wide, high = max(1, round(scale * n_columns)), max(1, round(scale * n_rows))

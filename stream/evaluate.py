@@ -9,8 +9,10 @@ import typer
 
 from stream.evaluate_accuracy import accuracy, simulate
 from stream.evaluate_camera import camera
+from stream.evaluate_continual import continual
 from stream.evaluate_fashion import fashion
 from stream.evaluate_faults import fault_tolerance
+from stream.evaluate_few_shot import few_shot
 from stream.evaluate_sensor import sensor
 from stream.evaluate_teach import teach
 
@@ -24,3 +26,5 @@ app.command("simulate")(simulate)
 app.command("camera")(camera)
 app.command("fashion")(fashion)
 app.command("teach")(teach)
+app.command("few-shot")(few_shot)
+app.command("continual")(continual)
