@@ -101,10 +101,10 @@ def run(
     one_process: OneProcess = False,
     transport: Transport = None,
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="Keep snapshots, log and summary here; restart nodes that die.")
+        str | None, typer.Option("--dir", help="Keep snapshots, log and summary here (or a URL); restart dead nodes.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this directory, from its last complete snapshot.")
+        str | None, typer.Option(help="Go on with the run in this directory, from its last complete snapshot.")
     ] = None,
     snapshot_every: Annotated[float | None, typer.Option(help="Stream time between two snapshots, s.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Restarts a minute after which the run gives up.")] = None,
@@ -798,7 +798,7 @@ def _set_recovery(pipeline: "Pipeline", snapshot_every: float | None, restarts: 
         pipeline.recovery = msgspec.structs.replace(pipeline.recovery, snapshot_every_us=max(1, every_us))
 
 
-def _resume(path: Path, console: "Console", *, restarts: int | None, on: str, as_json: bool, quiet: bool) -> None:
+def _resume(path: str, console: "Console", *, restarts: int | None, on: str, as_json: bool, quiet: bool) -> None:
     """Go on with the run of a directory."""
     from stream.errors import ConfigError
     from stream.run_folder import reopen
@@ -909,6 +909,7 @@ def _run(
 
 def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as_json: bool) -> dict[str, Any]:
     """Print what a run came to, and draw what it recorded; returns it as plain values."""
+    from stream.places import is_local, place
     from stream.record import read_recording
     from stream.run import result_json
     from stream.summary import draw, summarise, summary_table, to_json
@@ -917,13 +918,13 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
     report = result_json(pipeline, result)
     recorders = [operator for operator in pipeline.operator if operator.kind == "stream.record.Recorder"]
     for operator in recorders:
-        path = Path(operator.params["path"]).expanduser()
+        path = place(operator.params["path"])
         if not path.exists() or not path.stat().st_size:
             continue
         summary = summarise(read_recording(path))
         report["summary"] = to_json(summary)
         if summary.answers and any(len(answers) for answers in summary.answers.values()):
-            picture = path.with_suffix(".png")
+            picture = (path if is_local(path) else Path("runs") / path.name).with_suffix(".png")
             draw(summary, picture, title=f"hebbstream: {pipeline.name}")
             report["picture"] = str(picture)
         if not as_json and summary.parts:

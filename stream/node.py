@@ -44,6 +44,7 @@ from stream.errors import HebbstreamError
 from stream.host import Control, Host, Status
 from stream.operator import Operator
 from stream.pipeline import EdgeSpec, Pipeline, Ports, TapSpec, build, ports_of
+from stream.places import place
 from stream.snapshot import Keeper, Kept, Manifest, read_snapshot
 from stream.tap import Tap
 
@@ -253,14 +254,14 @@ class Line:
 def restore_members(pipeline: Pipeline, members: dict[str, Any], begin: Manifest | None) -> None:
     """Give members the state of a snapshot; None leaves them fresh."""
     if begin is not None and pipeline.snapshots:
-        folder = Path(pipeline.snapshots).expanduser()
+        folder = place(pipeline.snapshots)
         for name, member in members.items():
             member.restore(read_snapshot(folder, begin.number, name))
 
 
 def keeper_of(pipeline: Pipeline, tell: Callable[[Kept], None]) -> Keeper | None:
     """Make what writes a process's snapshots, if the pipeline keeps any."""
-    return Keeper(Path(pipeline.snapshots).expanduser(), tell) if pipeline.snapshots else None
+    return Keeper(place(pipeline.snapshots), tell) if pipeline.snapshots else None
 
 
 def serve(line: Line) -> int:

@@ -11,8 +11,11 @@ the last whole message: nothing at its end is needed to read its beginning.
 """
 
 import contextlib
+import io
 import os
+import shutil
 import struct
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from stream.errors import ConfigError, FormatError, RunError, StreamError
 from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
 from stream.packet import ITEM_DTYPES, Loss, Mark, Message, Packet
+from stream.places import is_local, place, write_whole
 from stream.wire import PacketBody, decode, encode, pieces
 
 __all__ = [
@@ -64,10 +68,13 @@ class Recorder(Operator):
                 raise ConfigError(f"recorder port '{name}': items '{item}', wanted one of {', '.join(ITEM_DTYPES)}")
         self.inputs: Mapping[str, Port] = {name: Port(item) for name, item in ports.items()}
         self.outputs: Mapping[str, Port] = {}
-        self.path = Path(path).expanduser()
+        self.there = place(path)
+        self._is_here = is_local(self.there)
+        self.path = self.there if self._is_here else Path(tempfile.mkdtemp(prefix="hebbstream-")) / self.there.name
         parent = next(folder for folder in self.path.absolute().parents if folder.exists())
         if self.path.is_dir() or not (parent.is_dir() and os.access(parent, os.W_OK)):
             raise ConfigError(f"recording {self.path}: cannot be written there; choose another path")
+        self._n_brought = 0  # bytes that are in the far place
         self._ports = dict(ports)
         self._file: BinaryIO | None = None  # opened late: `restore` goes on with the old file instead of a new one
         self._has_failed = False
@@ -105,12 +112,15 @@ class Recorder(Operator):
         shapes = {"size": np.array(0, np.int64), "counts": np.zeros((len(self.inputs), 2), np.int64)}
         check_shapes("recorder", shapes, snapshot)
         size = int(snapshot["size"])
+        if not self._is_here:
+            self._fetch(size)
         there = self.path.stat().st_size if self.path.exists() else 0
         if there < size:
             raise ConfigError(
                 f"recording {self.path}: {there} bytes, but {size} at the snapshot; it was replaced since"
             )
-        self.close()
+        if self._file is not None:
+            self._file.close()
         self._file = self.path.open("r+b")
         self._file.truncate(size)
         self._file.seek(size)
@@ -124,15 +134,53 @@ class Recorder(Operator):
 
     def close(self) -> None:
         """Close the file; what was written is readable."""
-        if self._file is not None:
+        if self._file is not None and not self._file.closed:
             with contextlib.suppress(OSError) if self._has_failed else self._told():
                 self._file.close()
+                if not self._is_here:
+                    self._bring(whole=True)
+        if not self._is_here:
+            shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def settle(self) -> None:
-        """Bring what was written to the disk."""
+        """Bring what was written to the disk, or to the far place."""
         with contextlib.suppress(ValueError):  # closed meanwhile
             if self._file is not None:
                 os.fsync(self._file.fileno())
+                if not self._is_here:
+                    self._bring()
+
+    # A far place holds a recording as parts, one for each snapshot, each named after its first byte: an object cannot
+    # be added to. At the end the whole recording is put beside them. Parts may overlap after a rollback: where they do,
+    # the one that begins later is the newer one.
+
+    def _parts(self) -> Path:
+        return self.there.with_name(f"{self.there.name}.parts")
+
+    def _bring(self, *, whole: bool = False) -> None:
+        with self.path.open("rb") as file:
+            if whole:
+                self.there.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(self.there, file.read())
+                return
+            file.seek(self._n_brought)
+            data = file.read()
+        if data:
+            self._parts().mkdir(parents=True, exist_ok=True)
+            write_whole(self._parts() / f"{self._n_brought:015d}", data)
+            self._n_brought += len(data)
+
+    def _fetch(self, size: int) -> None:
+        """Put the recording together again, as it was when it had that many bytes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("wb") as file:
+            parts = sorted(self._parts().iterdir()) if self._parts().is_dir() else []
+            for part in parts:
+                first = int(part.name)
+                if first < size:
+                    file.seek(first)
+                    file.write(part.read_bytes())
+        self._n_brought = size
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
@@ -211,7 +259,7 @@ def read_recording(path: str | Path) -> Recording:
 
 def recorded_ports(path: str | Path) -> dict[str, str]:
     """Return the ports of a recording, name -> item type. Raises FormatError if it is missing or is no recording."""
-    with _open(Path(path).expanduser()) as (_, ports):
+    with _open(place(path)) as (_, ports):
         return ports
 
 
@@ -235,7 +283,7 @@ def recorded_messages(path: str | Path, *, begin: int = 0) -> Iterator[tuple[str
     FormatError
         If the file is missing or is no recording; or, after everything whole was handed out, if its end is torn.
     """
-    path = Path(path).expanduser()
+    path = place(path)
     with _open(path) as (file, ports):
         size = path.stat().st_size
         file.seek(max(begin, file.tell()))
@@ -257,7 +305,7 @@ def recorded_messages(path: str | Path, *, begin: int = 0) -> Iterator[tuple[str
 def is_recording(path: str | Path) -> bool:
     """Tell whether a file begins as a recorder's does."""
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with place(path).open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
@@ -302,7 +350,7 @@ def recording_info(
         }
         for name, item in ports.items()
     }
-    size = Path(path).expanduser().stat().st_size
+    size = place(path).stat().st_size
     warnings = []
     try:
         for port, message, end in recorded_messages(path):
@@ -330,9 +378,10 @@ def recording_info(
 def _open(path: Path) -> Iterator[tuple[BinaryIO, dict[str, str]]]:
     """Open a recording and read its head."""
     try:
-        file = path.open("rb")
+        opened: Any = path.open("rb")
     except OSError as error:
         raise FormatError(f"recording {path}: cannot be read: {error.strerror}") from None
+    file: BinaryIO = opened if is_local(path) else io.BufferedReader(opened)  # fsspec's own reads lines in full only
     with file:
         magic = file.read(len(MAGIC))
         if magic != MAGIC:

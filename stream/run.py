@@ -57,6 +57,7 @@ from stream.node import (
 )
 from stream.operator import Operator
 from stream.pipeline import EdgeSpec, Pipeline, Ports, build, check, ports_of
+from stream.places import place
 from stream.processes import Engine, LocalEngine, NodeProcess, Reports
 from stream.run_folder import RunFolder, create, reopen
 from stream.snapshot import FINAL, Kept, Manifest, Shelf, read_manifest
@@ -170,7 +171,7 @@ def run(
     if restore is not None:
         if not pipeline.snapshots:
             raise ConfigError(f"pipeline '{pipeline.name}' keeps no snapshots; set snapshots = FOLDER")
-        begin = read_manifest(Path(pipeline.snapshots).expanduser(), restore)
+        begin = read_manifest(place(pipeline.snapshots), restore)
     return _run(pipeline, processes, list(plugins), begin, None, on_status, controls, engine)
 
 
@@ -299,7 +300,7 @@ def _shelf(pipeline: Pipeline, begin: Manifest | None) -> Shelf | None:
         return None
     edges = {edge.name: (edge.source.partition(".")[0], edge.target.partition(".")[0]) for edge in pipeline.edge}
     members = [member.name for member in pipeline.members]
-    folder = Path(pipeline.snapshots).expanduser()
+    folder = place(pipeline.snapshots)
     return Shelf(folder, members, edges, keep=pipeline.recovery.keep, begin=begin)
 
 

@@ -10,6 +10,10 @@
     RUN/summary.json     the last summary
     RUN/lock             held by the supervisor and by every node it has started
 
+The directory may lie in any place that fsspec reaches (``stream.places``), which is what a run on several machines
+wants; recorders then write beside themselves and bring it there with every snapshot. There is no lock then: mind that
+no two supervisors run one directory.
+
 The lock is one open file that nodes inherit: it is free when the last of them is gone, however they went. So a run
 that is resumed right after its supervisor was killed waits until nobody of the dead run can write any more.
 """
@@ -28,11 +32,13 @@ import msgspec
 
 from stream.errors import ConfigError
 from stream.pipeline import Pipeline
-from stream.snapshot import FINAL, Manifest, latest, read_manifest, write_whole
+from stream.places import is_local, place, write_whole
+from stream.snapshot import FINAL, Manifest, latest, read_manifest
 
 __all__ = ["Description", "RunFolder", "create", "reopen"]
 
-SINKS = ("stream.record.Recorder", "sources.event_writer.FileWriter")  # whose parameter `path` is a file they write
+RECORDER = "stream.record.Recorder"
+SINKS = (RECORDER, "sources.event_writer.FileWriter")  # whose parameter `path` is a file they write
 EVERY_US = 10_000_000  # stream time between snapshots, and
 KEEP = 3  # how many are kept, unless the pipeline says otherwise
 LOCK_PATIENCE_S = 20.0  # the nodes of a dead supervisor are gone within ten
@@ -71,9 +77,14 @@ class RunFolder:
 
     def log(self, event: str, **fields: Any) -> None:
         """Add a line to the log. A full disk costs the line, not the run."""
-        line = msgspec.json.encode({"time": datetime.now(UTC).isoformat(), "event": event, **fields})
-        with contextlib.suppress(OSError), (self.path / "log.jsonl").open("ab") as file:
-            file.write(line + b"\n")
+        line = msgspec.json.encode({"time": datetime.now(UTC).isoformat(), "event": event, **fields}) + b"\n"
+        log = self.path / "log.jsonl"
+        with contextlib.suppress(OSError):
+            if is_local(log):
+                with log.open("ab") as file:
+                    file.write(line)
+            else:  # an object cannot be added to
+                log.write_bytes((log.read_bytes() if log.exists() else b"") + line)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Keep a summary in place of the one before."""
@@ -85,6 +96,8 @@ class RunFolder:
     def scratch(self) -> Path:
         """Make a folder for sockets (their paths have to be short), and note it: a dead supervisor cannot remove it."""
         folder = Path(tempfile.mkdtemp(prefix="hebbstream-"))
+        if self.lock < 0:
+            return folder
         os.ftruncate(self.lock, 0)
         with contextlib.suppress(OSError):
             os.pwrite(self.lock, msgspec.json.encode({"pid": os.getpid(), "scratch": str(folder)}), 0)
@@ -118,26 +131,35 @@ def create(
     ConfigError
         The directory holds a run or something else already, or cannot be written, or two recorders have one name.
     """
-    path = Path(path).expanduser().absolute()
+    path = place(path)
+    path = path.absolute() if is_local(path) else path
     if (path / "run.json").exists():
         raise ConfigError(f"run directory {path}: holds a run already; go on with it (--resume), or choose another")
     if path.is_dir() and any(entry.name not in ("lock", "pipeline.toml", "recordings") for entry in path.iterdir()):
         raise ConfigError(f"run directory {path}: holds something else; choose another")
     try:
         (path / "recordings").mkdir(parents=True, exist_ok=True)
-        lock = _locked(path, patience_s=0.0)
+        lock = _locked(path, patience_s=0.0) if is_local(path) else -1
     except OSError as error:
         raise ConfigError(f"run directory {path}: cannot be written: {error.strerror}; choose another") from None
     try:
         taken: set[str] = set()
         for operator in pipeline.operator:
-            place = Path(str(operator.params.get("path", ""))).expanduser()
-            if operator.kind not in SINKS or place.is_absolute() or str(place).startswith("$"):
+            given = str(operator.params.get("path", ""))
+            name = Path(given).name
+            if operator.kind not in SINKS or "://" in given or given.startswith("$"):
                 continue
-            if place.name in taken:
-                raise ConfigError(f"run directory {path}: two recorders write {place.name}; give each its own name")
-            taken.add(place.name)
-            operator.params["path"] = str(path / "recordings" / place.name)
+            if Path(given).expanduser().is_absolute():
+                continue
+            if name in taken:
+                raise ConfigError(f"run directory {path}: two recorders write {name}; give each its own name")
+            if operator.kind != RECORDER and not is_local(path):
+                raise ConfigError(
+                    f"run directory {path}: {operator.kind} writes to files of this machine alone; give it an absolute "
+                    f"path, or record to .hbs"
+                )
+            taken.add(name)
+            operator.params["path"] = str(path / "recordings" / name)
         pipeline.snapshots = str(path / "snapshots")
         recovery = pipeline.recovery
         pipeline.recovery = msgspec.structs.replace(
@@ -148,11 +170,11 @@ def create(
         )
         write_whole(path / "pipeline.toml", text.encode())
         write_whole(path / "run.json", msgspec.json.format(msgspec.json.encode(description)))
-    except OSError as error:
-        os.close(lock)
-        raise ConfigError(f"run directory {path}: cannot be written: {error.strerror}; make room") from None
-    except BaseException:
-        os.close(lock)
+    except BaseException as error:
+        if lock >= 0:
+            os.close(lock)
+        if isinstance(error, OSError):
+            raise ConfigError(f"run directory {path}: cannot be written: {error.strerror}; make room") from None
         raise
     return RunFolder(path, description, lock, is_new=True)
 
@@ -165,7 +187,8 @@ def reopen(path: str | Path) -> RunFolder:
     ConfigError
         There is no run in it, its description is damaged, or somebody is still at it.
     """
-    path = Path(path).expanduser().absolute()
+    path = place(path)
+    path = path.absolute() if is_local(path) else path
     try:
         description = msgspec.json.decode((path / "run.json").read_bytes(), type=Description)
     except OSError as error:
@@ -176,7 +199,8 @@ def reopen(path: str | Path) -> RunFolder:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"run directory {path}: run.json is damaged: {error}; begin a new run") from None
     description.pipeline.snapshots = str(path / "snapshots")  # the directory may have been moved
-    return RunFolder(path, description, _locked(path, patience_s=LOCK_PATIENCE_S), is_new=False)
+    lock = _locked(path, patience_s=LOCK_PATIENCE_S) if is_local(path) else -1
+    return RunFolder(path, description, lock, is_new=False)
 
 
 def _locked(path: Path, *, patience_s: float) -> int:

@@ -17,9 +17,7 @@ A member whose streams have ended meets no barrier any more: its final state sta
 
 import contextlib
 import hashlib
-import os
 import queue
-import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -34,6 +32,7 @@ from msgspec import Meta
 from stream.errors import ConfigError
 from stream.ledger import EdgeCounts
 from stream.operator import Snapshot
+from stream.places import copy_file, remove_tree, sync_folder, write_whole
 
 __all__ = [
     "FINAL",
@@ -48,7 +47,6 @@ __all__ = [
     "read_snapshot",
     "write_manifest",
     "write_snapshot",
-    "write_whole",
 ]
 
 FINAL = 0  # stands for the number of a barrier behind the end of all streams; barriers are numbered from 1 on
@@ -103,31 +101,6 @@ def folder_of(folder: Path, number: int) -> Path:
     return folder / ("final" if number == FINAL else f"{number:06d}")
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all: beside its place, synced, renamed, and the folder synced."""
-    side = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with side.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        side.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            side.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make a folder's list of names durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_snapshot(folder: Path, number: int, name: str, snapshot: Snapshot) -> tuple[int, str]:
     """Write a member's snapshot, whole or not at all.
 
@@ -150,7 +123,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     body = msgspec.json.encode(manifest)
     sealed = Sealed(hashlib.sha256(body).hexdigest(), msgspec.Raw(body))
     write_whole(folder_of(folder, manifest.number) / MANIFEST, msgspec.json.encode(sealed))
-    _sync(folder)
+    sync_folder(folder)
 
 
 def read_manifest(folder: Path, number: int) -> Manifest:
@@ -246,7 +219,7 @@ def _remove(place: Path) -> None:
     # the manifest first: a kill in between leaves an incomplete snapshot, not a damaged one
     with contextlib.suppress(OSError):
         (place / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(place, ignore_errors=True)
+    remove_tree(place)
 
 
 class Keeper:
@@ -388,7 +361,7 @@ class Shelf:
         try:
             place.mkdir(parents=True, exist_ok=True)
             for name in ended if number != FINAL else ():
-                _same_file(folder_of(self._folder, FINAL) / f"{name}.safetensors", place / f"{name}.safetensors")
+                copy_file(folder_of(self._folder, FINAL) / f"{name}.safetensors", place / f"{name}.safetensors")
             write_manifest(self._folder, manifest)
         except OSError as error:
             self._fail(number, f"snapshot {_word(number)} not completed: {error.strerror}")
@@ -433,12 +406,3 @@ class Shelf:
 
 def _word(number: int) -> str:
     return "at the end" if number == FINAL else str(number)
-
-
-def _same_file(there: Path, here: Path) -> None:
-    """Let a file stand in a second place."""
-    here.unlink(missing_ok=True)
-    try:
-        here.hardlink_to(there)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(there, here)
