@@ -344,9 +344,10 @@ class Shelf:
         return self._complete(FINAL, {})
 
     def _fail(self, number: int, words: str) -> None:
-        self.n_failed += number not in self._given_up
+        if number not in self._given_up:  # what others say of it later only follows from the first fault
+            self.n_failed += 1
+            self.failure = words
         self._given_up.add(number)
-        self.failure = words
         if number != FINAL:
             _remove(folder_of(self._folder, number))
 
