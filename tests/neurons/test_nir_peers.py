@@ -293,12 +293,12 @@ def test_norse_convolutions(norse: Any) -> None:
 
 
 def test_norse_with_bias(norse: Any) -> None:
-    frames = raster(MAP, 0.05)
+    frames = raster((12,), 0.1)
     net = norse.SequentialState(
-        with_bias(conv(2, 4, seed=1, scale=15.0, bias=True), seed=7, scale=0.5),
+        with_bias(dense(12, 20, seed=1, scale=8.0), seed=7, scale=0.5),
         box(norse, 80.0),
-        with_bias(conv(4, 3, seed=5, scale=10.0, stride=2, bias=True), seed=8, scale=0.3),
-        box(norse, 120.0, v_th=0.7),
+        with_bias(dense(20, 6, seed=3, scale=2.5), seed=8, scale=0.3),
+        box(norse, 150.0),
     )
     graph = norse.to_nir(net, torch.tensor(frames[:1]), dt=1.0)
     there = norse_run(norse, net, after_rest(frames))
@@ -386,7 +386,7 @@ def test_sinabs_with_bias(sinabs: Any) -> None:
     frames = raster(MAP, 0.05)
     net = torch.nn.Sequential(
         with_bias(conv(2, 4, seed=1, scale=0.5, bias=True), seed=3, scale=0.1),
-        sinabs.layers.IAFSqueeze(spike_fn=sinabs.activation.SingleSpike, batch_size=1, min_v=None),
+        sinabs.layers.IAFSqueeze(spike_fn=sinabs.activation.SingleSpike, batch_size=1),
     )
     graph = sinabs.nir.to_nir(net, torch.tensor(frames[:1]))
     sinabs.reset_states(net)
