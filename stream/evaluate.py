@@ -1,8 +1,8 @@
 """The commands ``hebbstream eval``: what learning reaches and what it holds out against, measured event by event.
 
 One file for each: ``stream.evaluate_faults``, ``evaluate_sensor``, ``evaluate_accuracy``, ``evaluate_camera``,
-``evaluate_fashion``, ``evaluate_teach``. Everything found so far is in ``OUT/results.json``; the same command goes on
-where it was interrupted.
+``evaluate_fashion``, ``evaluate_teach``, ``evaluate_few_shot``, ``evaluate_continual``. Everything found so far is in
+``OUT/results.json``; the same command goes on where it was interrupted.
 """
 
 import typer
