@@ -19,7 +19,11 @@ DEMOS = Path(__file__).parents[1] / "demos"
         ("growth.py", [], "growth.png"),
         ("live_camera.py", ["--seconds", "0.5"], "confirmed.png"),
         ("chip_in_the_loop.py", ["--per-class", "3", "--asked", "2", "--hidden", "20"], "chip.png"),
-        ("chip_learning.py", ["--per-class", "2", "--asked", "1", "--hidden", "20", "--quick"], "chip-learning.png"),
+        (
+            "chip_learning.py",
+            ["--per-class", "2", "--asked", "1", "--hidden", "20", "--quick", "--epochs", "1", "--methods", "STP"],
+            "chip-learning.png",
+        ),
         ("survive_damage.py", ["--per-class", "2", "--asked", "1", "--hidden", "20"], "survive.png"),
         ("teach_by_showing.py", ["--objects", "30", "--shows", "2", "--hidden", "50"], "teach.png"),
         ("task_sequence.py", ["--shows", "1", "--asked", "1", "--hidden", "20", "--seeds", "1"], "tasks.png"),
