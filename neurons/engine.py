@@ -187,7 +187,8 @@ ONE: Any = np.int64(1)
 N_SPIKES, N_DELIVERIES, N_OUT, LAST_FIRED = 12, 13, 14, 15
 AWAITED, AWAITED_PRE, IS_DELIVERED = 16, 17, 18  # a plastic projection, its spike, and whether that is done
 N_TAPE, TAPE_STOP = 19, 20  # entries of the tape, and from how many on no new item is begun
-N_BOOK = 21
+N_LATE = 21  # what rules have still to do before the end of a phase
+N_BOOK = 22
 
 # columns of State.tape, and what its entries are
 WHEN, WHAT, PLACE, UNIT_OF = range(4)
@@ -208,7 +209,7 @@ FROM_INPUT: Any
 IDLE, INSIDE, FROM_INPUT = np.arange(3)
 
 # what a run says when it returns
-DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL, LOG_FULL, PLASTIC_SPIKE, TAPE_FULL, WINDOW_FULL = range(8)
+DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL, LOG_FULL, PLASTIC_SPIKE, TAPE_FULL, WINDOW_FULL, PHASE_ENDS = range(9)
 
 FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
 
@@ -246,7 +247,7 @@ class State(NamedTuple):
     t_us: NDArray[np.int64]  # int64, shape (n_groups,)
     pending: NDArray[np.int32]  # int32, shape (n_post or 0,): whole weights that have come this microsecond
     progress: NDArray[np.int64]  # int64, shape (n_populations, 7)
-    book: NDArray[np.int64]  # int64, shape (16,)
+    book: NDArray[np.int64]  # int64, shape (22,)
     heap: NDArray[np.int64]  # int64, shape (room, 5)
     queue: NDArray[np.int64]  # int64, shape (room,): units that fired in this cascade
     spare: NDArray[Any]  # real, shape (most units of a population,): scratch
@@ -256,7 +257,8 @@ class State(NamedTuple):
     log_us: NDArray[np.int64]  # int64, shape (n_populations, room): spikes since the rules' last renewal
     log_unit: NDArray[np.int64]  # int64, shape as log_us
     tape: NDArray[np.int64]  # int64, shape (room or 0, 4): time, what, place, unit; room past TAPE_STOP for a cascade
-    taped: NDArray[np.float64]  # float64, shape (room or 0,): FIRED: potential before the reset; CROSSED: lag, us
+    taped: NDArray[np.float64]  # float64, shape (room or 0,): FIRED: potential before the reset; CROSSED: lag, us;
+    # DELIVERED through a plastic projection: how strong the input's item was, 1 for spikes
 
 
 # -- the heap ----------------------------------------------------------------------------------------------------------
@@ -691,6 +693,16 @@ def rouse(program: Program, state: State, q: int, pre: int, t_us: int) -> None:
 
 
 @inline_kernel
+def reached_us(program: Program, state: State, p: int, t_us: int) -> Any:
+    """Return the time for which a spike counts that reaches a population at ``t_us``."""
+    now_us: Any = t_us
+    if program.phase_us > 0 and program.population[p, MODEL] != LEAKY_INTEGRATOR:  # what never fires needs no phases
+        # all that arrives in a phase counts as if it came at its begin
+        now_us = t_us - (t_us - state.book[ANCHOR_US]) % program.phase_us
+    return now_us
+
+
+@inline_kernel
 def _is_whole(program: Program, p: int, n: int) -> bool:
     """Tell whether a piece of n units is what ``neurons.front`` might also be given."""
     row = program.population[p]
@@ -713,10 +725,7 @@ def add_row(
     model = row[MODEL]
     if state.progress[p, UNFOLDED]:
         _fold(program, state, p)
-    now_us = t_us
-    if program.phase_us > 0 and model != LEAKY_INTEGRATOR:  # what never fires needs no phases
-        # all that arrives in a phase counts as if it came at its begin
-        now_us = t_us - (t_us - state.book[ANCHOR_US]) % program.phase_us
+    now_us = reached_us(program, state, p, t_us)
     g = row[FIRST_GROUP] + start // row[GROUP]
     first = row[FIRST] + start
     t_0: Any = state.t_us[g]
@@ -761,19 +770,26 @@ def fire_reached(
 
 
 @inline_kernel
+def fade_of(program: Program, state: State, q: int, t_us: int) -> Any:
+    """Return what is left, at ``t_us``, of the weights of a projection that fades."""
+    way = program.projection[q]
+    share = 1.0
+    if way[FADES]:
+        since_us = t_us - state.book[ANCHOR_US]
+        if program.phase_us > 0:
+            since_us -= since_us % program.phase_us
+        if since_us > way[ONSET_US]:
+            share = math.exp(-np.float64(since_us - way[ONSET_US]) / program.tau_fade_us[q])
+    return share
+
+
+@inline_kernel
 def _faded(program: Program, state: State, q: int, at: int, n: int, t_us: int) -> tuple[Any, int]:
     """Return an array of weights, and the place in it of what ``program.weight[at:at + n]`` are worth at ``t_us``."""
-    way = program.projection[q]
-    if not way[FADES]:
+    if not program.projection[q, FADES]:
         return program.weight, at
-    since_us = t_us - state.book[ANCHOR_US]
-    if program.phase_us > 0:
-        since_us -= since_us % program.phase_us
-    share = 1.0
-    if since_us > way[ONSET_US]:
-        share = math.exp(-np.float64(since_us - way[ONSET_US]) / program.tau_fade_us[q])
     real = state.spare.dtype.type
-    left, tiny, zero = real(share), real(1e-30), real(0)
+    left, tiny, zero = real(fade_of(program, state, q, t_us)), real(1e-30), real(0)
     for i in range(n):
         value = program.weight[at + i] * left
         state.spare[i] = value if abs(value) > tiny else zero  # no denormals, ever
@@ -962,10 +978,12 @@ def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
 
 @inner_kernel
 def _happen(program: Program, state: State, out: Any) -> int:
-    """Begin what is first in the heap. Returns DONE or what is full (and then nothing has changed)."""
+    """Begin what is first in the heap. Returns DONE, what is full or PHASE_ENDS (and then nothing has changed)."""
     heap, book, progress = state.heap, state.book, state.progress
     t_us, kind, where, unit = heap[0, TIME], heap[0, KIND], heap[0, WHERE], heap[0, UNIT]
     if kind == PHASE:
+        if book[N_LATE] > 0:
+            return PHASE_ENDS
         book[N_QUEUE] = 0
         n_all = len(state.v)
         if n_all > len(state.queue):
@@ -1204,7 +1222,8 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
         give ``state`` a larger queue, heap, log or tape, and call again; WINDOW_FULL: the tape has reached
         ``book[TAPE_STOP]``, so take what stands on it, set ``book[N_TAPE]`` to 0 and call again; PLASTIC_SPIKE:
         ``book[AWAITED_PRE]`` is to be delivered through projection ``book[AWAITED]`` (``rouse``, ``add_row``,
-        ``fire_reached``), then ``book[IS_DELIVERED]`` set to 1, and ``run`` called again.
+        ``fire_reached``), then ``book[IS_DELIVERED]`` set to 1, and ``run`` called again; PHASE_ENDS: what
+        ``book[N_LATE]`` counts is to be done now, and that set to 0.
     """
     book = state.book
     book[LAST_FIRED] = -len(items)

@@ -32,6 +32,8 @@ hebb before its bound::
 
 (``add``; ``blend`` and ``mask`` likewise, by their formulas in ``plasticity.hebbian``.) From d a, the terminal's
 parameters follow by the recursions of ``plasticity.short_term`` walked back, and d tau_mem by ``lam v dt / tau^2``.
+In phases, where a row of hebb changes once, at the end, the first three lines are walked there, with the potentials of
+the end and the sum of the row's amplitudes; what a row owed from before the window counts as given.
 
 psi, which stands in for the derivative of a spike by u:
 
@@ -115,7 +117,7 @@ from neurons.engine import (
     Program,
 )
 from neurons.front import decay_of
-from plasticity.hebbian import ADD, BLEND, SOFTMAX, TANH, tanh_rational
+from plasticity.hebbian import ADD, BLEND, SOFTMAX, TANH, tanh_all
 from plasticity.rules import (
     FAST_MAX,
     FIRST_FAST,
@@ -155,6 +157,7 @@ SPIKES, RECTANGLE, FAST_SIGMOID = range(3)
 
 ZERO: Any = np.int64(0)
 ONE: Any = np.int64(1)
+NONE: Any = np.int64(-1)
 typed: Any = np.int64
 
 
@@ -181,6 +184,8 @@ class Standing(NamedTuple):
     fast_us: NDArray[np.int64]  # int64, shape (n_rows,)
     fatigue: NDArray[np.float64]  # float64, shape (n_all_pre, 2)
     x_us: NDArray[np.int64]  # int64, shape (n_all_pre,): last spikes
+    owed: NDArray[np.float64]  # float64, shape (n_all_pre,): ``Memory.owed``
+    is_late: NDArray[np.int64]  # int64, shape (n_all_pre,)
 
 
 class Links(NamedTuple):
@@ -201,6 +206,7 @@ class Rows(NamedTuple):
     u: NDArray[Any]  # real, shape (room or 0,): potentials before resets
     w: NDArray[Any]  # real, shape (room or 0,): second variable (adaptive units)
     hebb: NDArray[Any]  # real, shape (room or 0,)
+    late: NDArray[Any]  # real, shape (room or 0,): hebb right before it changed at the phase's end
     terminal: NDArray[np.float64]  # float64, shape (tape's room, 3): resource and release before the spike; time since
 
 
@@ -223,6 +229,9 @@ class Walk(NamedTuple):
     scratch: NDArray[Any]  # real, shape (3, longest row)
     peek: NDArray[Any]  # real, shape (n_all,): scratch
     would: NDArray[np.float64]  # float64, shape (n_all,): what spikes that did not happen would have been worth
+    owed: NDArray[np.float64]  # float64, shape (n_all_pre,): scratch, the sum of a row's amplitudes in a phase
+    first_at: NDArray[np.int64]  # int64, shape (n_all_pre,): scratch, the first delivery of a row in a phase
+    due: NDArray[np.float64]  # float64, shape (n_all_pre,): what the rule at the end makes of an amplitude; to begin: 0
 
 
 class Gradients(NamedTuple):
@@ -331,6 +340,32 @@ def _touches_at(program: Program, options: Options, p: int, t_us: int) -> Any:
     if program.phase_us > 0 and program.population[p, MODEL] != LEAKY_INTEGRATOR:
         return t_us - (t_us - options.anchor_us) % program.phase_us
     return typed(t_us)
+
+
+@inline_kernel
+def _has_phases(program: Program, p: int) -> bool:
+    """Tell whether a population fires at the ends of phases."""
+    return program.phase_us > 0 and program.population[p, MODEL] != LEAKY_INTEGRATOR
+
+
+@inline_kernel
+def _is_late(program: Program, table: Table, tape: Any, e: int, p: int) -> bool:
+    """Tell whether entry e is a delivery to p that changes hebb when the phase ends."""
+    if tape[e, WHAT] != DELIVERED:
+        return False
+    q = tape[e, PLACE]
+    return bool(table.place[q, RULE] == HEBBIAN and program.projection[q, TARGET] == p)
+
+
+@inline_kernel
+def _amplitude(table: Table, rows: Rows, tape: Any, taped: Any, e: int) -> Any:
+    """Return the amplitude of a delivery."""
+    place = table.place[tape[e, PLACE]]
+    if place[RULE] < 0:
+        return 1.0
+    if place[HAS_SHORT_TERM] > 0:
+        return taped[e] * (rows.terminal[e, 0] * rows.terminal[e, 1])
+    return taped[e]
 
 
 # -- what belongs to what ----------------------------------------------------------------------------------------------
@@ -508,10 +543,11 @@ def _post_term(
     stood, theta = u[at : at + n], program.theta[first : first + n]
     sliding = table.sliding[first_post : first_post + n]
     for j in range(n):
-        z[j] = stood[j] / theta[j] - sliding[j]
+        z[j] = stood[j] * (one / theta[j]) - sliding[j]
     if post == TANH:
         for j in range(n):
-            z[j] = tanh_rational(z[j])
+            slope[j] = z[j]
+        tanh_all(slope, z)
         for j in range(n):
             slope[j] = one - z[j] * z[j]
     elif post == SOFTMAX:
@@ -566,6 +602,7 @@ def _deliver_again(
     pre: int,
     t_us: int,
     now_us: int,
+    taped: Any,
     rows: Rows,
     scratch: Any,
     at_row: int,
@@ -578,7 +615,7 @@ def _deliver_again(
     into = here.w if row[MODEL] == CURRENT_LIF else here.v
     real = here.v.dtype.type
     block, first_block = options.block[p, 0], options.block[p, 1]
-    amplitude = 1.0
+    amplitude = taped[k] if place[RULE] >= 0 else 1.0
     i = place[FIRST_PRE] + pre
     if place[RULE] >= 0 and place[HAS_SHORT_TERM] > 0:
         dt_us = np.float64(t_us - here.x_us[i])
@@ -586,7 +623,7 @@ def _deliver_again(
         rest = table.terminal[i, 2]
         release = rest + (here.fatigue[i, 1] - rest) * math.exp(-dt_us / table.terminal[i, 4])
         rows.terminal[k, 0], rows.terminal[k, 1], rows.terminal[k, 2] = resource, release, dt_us
-        amplitude = short_term_amplitude(here.fatigue, table.terminal, i, dt_us)
+        amplitude *= short_term_amplitude(here.fatigue, table.terminal, i, dt_us)
         here.x_us[i] = t_us
     a, alpha = real(amplitude), real(number[MIXING])
     tiny, zero = real(1e-30), real(0.0)
@@ -608,7 +645,7 @@ def _deliver_again(
         at_fast = place[FIRST_FAST] + at - way[WEIGHT]
         if is_hebbian:
             which = _row_of(program, table, q, pre, at)
-            left = real(_hebb_factor(here.fast_us[which], t_us, number[TAU_FAST]))
+            left = real(_hebb_factor(here.fast_us[which], now_us, number[TAU_FAST]))
             fast, kept = here.fast[at_fast : at_fast + n], rows.hebb[at_row : at_row + n]
             for j in range(n):
                 h = fast[j] * left
@@ -632,7 +669,9 @@ def _deliver_again(
         if len(rows.w) > 0:
             for j in range(n):
                 rows.w[at_row + j] = here.w[first + j]
-        if is_hebbian:
+        if is_hebbian and _has_phases(program, p):
+            here.fast_us[which] = now_us
+        elif is_hebbian:
             _post_term(program, table, q, first, unit, n, here.v, first, scratch)
             rate, most = real(amplitude * np.float64(table.local_rate[i])), real(number[FAST_MAX])
             z = scratch[0, :n]
@@ -642,6 +681,85 @@ def _deliver_again(
             here.fast_us[which] = t_us
         at_row += n
     return at_row
+
+
+@inner_kernel
+def _write_again(
+    program: Program,
+    table: Table,
+    here: Standing,
+    q: int,
+    pre: int,
+    t_us: int,
+    rows: Rows,
+    at_u: int,
+    at_row: int,
+    scratch: Any,
+) -> None:
+    """Let a row of hebb change at the end of a phase, at ``t_us``, by ``rows.u[at_u]`` and so on.
+
+    What it was before is written down from ``at_row`` on; -1: nowhere.
+    """
+    way, place, number = program.projection[q], table.place[q], table.number[q]
+    first_unit = program.population[way[TARGET], FIRST]
+    real = here.fast.dtype.type
+    i = place[FIRST_PRE] + pre
+    rate, most = real(here.owed[i] * np.float64(table.local_rate[i])), real(number[FAST_MAX])
+    tiny, zero = real(1e-30), real(0.0)
+    for piece in range(_n_pieces(program, q, pre)):
+        unit: Any
+        n: Any
+        at: Any
+        unit, n, at = _piece(program, q, pre, typed(piece))
+        at_fast = place[FIRST_FAST] + at - way[WEIGHT]
+        which = _row_of(program, table, q, pre, at)
+        left = real(_hebb_factor(here.fast_us[which], t_us, number[TAU_FAST]))
+        here.fast_us[which] = t_us
+        fast = here.fast[at_fast : at_fast + n]
+        for j in range(n):
+            h = fast[j] * left
+            fast[j] = h if abs(h) > tiny else zero
+        if at_row >= 0:
+            kept = rows.late[at_row : at_row + n]
+            for j in range(n):
+                kept[j] = fast[j]
+            at_row += n
+        _post_term(program, table, q, first_unit + unit, unit, n, rows.u, at_u + unit, scratch)
+        z = scratch[0, :n]
+        for j in range(n):
+            h = fast[j] + rate * z[j]
+            fast[j] = min(max(h, -most), most)
+    here.owed[i] = 0.0
+    here.is_late[i] = 0
+
+
+@inner_kernel
+def _end_again(
+    program: Program, table: Table, here: Standing, tape: Any, taped: Any, k: int, p: int, rows: Rows, scratch: Any
+) -> None:
+    """Do what has waited for the end of a phase, entry k, of population p; ``plasticity.rules`` did so."""
+    t_us: Any = tape[k, WHEN]
+    e_0: Any = typed(k)
+    while e_0 > 0 and tape[e_0 - 1, WHEN] >= t_us - program.phase_us:
+        e_0 -= 1
+    for e in range(e_0, k):
+        if _is_late(program, table, tape, e, p):
+            i = table.place[tape[e, PLACE], FIRST_PRE] + tape[e, UNIT_OF]
+            here.is_late[i] = 1
+            here.owed[i] += _amplitude(table, rows, tape, taped, e)
+    for e in range(e_0, k):
+        if _is_late(program, table, tape, e, p):
+            q: Any = tape[e, PLACE]
+            pre: Any = tape[e, UNIT_OF]
+            if here.is_late[table.place[q, FIRST_PRE] + pre] != 0:
+                _write_again(program, table, here, q, pre, t_us, rows, rows.at[k], rows.at[e], scratch)
+    for q_any in range(len(table.place)):  # what is owed from before the window
+        if table.place[q_any, RULE] == HEBBIAN and program.projection[q_any, TARGET] == p:
+            for pre_any in range(table.place[q_any, N_PRE]):
+                if here.is_late[table.place[q_any, FIRST_PRE] + pre_any] != 0:
+                    _write_again(
+                        program, table, here, typed(q_any), typed(pre_any), t_us, rows, rows.at[k], NONE, scratch
+                    )
 
 
 @kernel
@@ -705,12 +823,16 @@ def replay(
                 for j in range(row[UNITS]):
                     rows.w[at_row + j] = here.w[row[FIRST] + j]
             at_row += row[UNITS]
+            if len(rows.late) > 0:
+                _end_again(program, table, here, tape, taped, k, p, rows, scratch)
             if row[MODEL] == THRESHOLD:
                 for j in range(row[FIRST], row[FIRST] + row[UNITS]):
                     here.v[j] = here.v.dtype.type(0.0)
         else:
             now_us = _touches_at(program, options, p, t_us)
-            at_row = _deliver_again(program, table, options, here, k, place, unit, t_us, now_us, rows, scratch, at_row)
+            at_row = _deliver_again(
+                program, table, options, here, k, place, unit, t_us, now_us, taped, rows, scratch, at_row
+            )
         for s in range(k + 1, end):
             if tape[s, WHAT] == FIRED:
                 _reset(program, here, p, program.population[p, FIRST] + tape[s, UNIT_OF], t_us, 0.0)
@@ -986,6 +1108,140 @@ def _through_tests(
         _through_test(program, walk, options, p, first + j, u, has_fired, worth)
 
 
+@inner_kernel
+def _through_change(
+    program: Program,
+    table: Table,
+    walk: Walk,
+    gradients: Gradients,
+    q: int,
+    pre: int,
+    unit: int,
+    n: int,
+    at: int,
+    hebb: Any,
+    u: Any,
+    at_u: int,
+    amplitude: float,
+    t_us: int,
+) -> float:
+    """Take a piece back through the change of a row of hebb at ``t_us``, to right before it.
+
+    Parameters
+    ----------
+    hebb
+        real, shape (n,): the row before.
+    u, at_u
+        real, shape (any,): ``u[at_u:at_u + n]`` are the potentials that the rule saw.
+
+    Returns
+    -------
+    float
+        What ``local_rate`` times the amplitude was worth.
+    """
+    place, number = table.place[q], table.number[q]
+    first, i = program.population[program.projection[q, TARGET], FIRST] + unit, place[FIRST_PRE] + pre
+    real = walk.lam.dtype.type
+    zero = real(0.0)
+    first_post = place[FIRST_POST] + unit
+    at_fast = place[FIRST_FAST] + at - program.projection[q, WEIGHT]
+    which = _row_of(program, table, q, pre, at)
+    most = real(number[FAST_MAX])
+    rate = real(amplitude * np.float64(table.local_rate[i]))
+    z, slope, product = walk.scratch[0, :n], walk.scratch[1, :n], walk.scratch[2, :n]
+    mu, lam = walk.mu[at_fast : at_fast + n], walk.lam[first : first + n]
+    _post_term(program, table, q, first, unit, n, u, at_u, walk.scratch)
+    dt_us = np.float64(walk.mu_us[which] - t_us)
+    left = real(_hebb_factor(t_us, walk.mu_us[which], number[TAU_FAST]))
+    walk.mu_us[which] = t_us
+    for j in range(n):
+        mu[j] *= left
+    for j in range(n):
+        product[j] = mu[j] * min(max(hebb[j] + rate * z[j], -most), most)
+    gradients.tau_fast[q] += lane_sum(product) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
+    for j in range(n):
+        mu[j] = mu[j] if abs(hebb[j] + rate * z[j]) <= most else zero
+    for j in range(n):
+        product[j] = mu[j] * z[j]
+    by_passed: float = lane_sum(product)
+    gradients.local_rate[i] += amplitude * by_passed
+    mean = real(by_passed) if place[POST_TERM] == SOFTMAX else zero
+    for j in range(n):
+        slope[j] *= rate * (mu[j] - mean)
+    sliding, theta = gradients.sliding[first_post : first_post + n], program.theta[first : first + n]
+    for j in range(n):
+        sliding[j] -= slope[j]
+    for j in range(n):
+        lam[j] += slope[j] / theta[j]
+    return by_passed
+
+
+@inner_kernel
+def _late_back(
+    program: Program,
+    table: Table,
+    walk: Walk,
+    gradients: Gradients,
+    start: Standing,
+    tape: Any,
+    taped: Any,
+    rows: Rows,
+    k: int,
+    p: int,
+) -> None:
+    """Walk back over what changed in hebb at the end of a phase, entry k, of population p."""
+    t_us: Any = tape[k, WHEN]
+    e_0: Any = typed(k)
+    while e_0 > 0 and tape[e_0 - 1, WHEN] >= t_us - program.phase_us:
+        e_0 -= 1
+    for e in range(e_0, k):
+        if _is_late(program, table, tape, e, p):
+            i = table.place[tape[e, PLACE], FIRST_PRE] + tape[e, UNIT_OF]
+            walk.first_at[i] = -1
+    for e in range(e_0, k):
+        if _is_late(program, table, tape, e, p):
+            i = table.place[tape[e, PLACE], FIRST_PRE] + tape[e, UNIT_OF]
+            if walk.first_at[i] < 0:
+                walk.first_at[i] = e
+                walk.owed[i] = start.owed[i] if e_0 == 0 else 0.0
+            walk.owed[i] += _amplitude(table, rows, tape, taped, e)
+    for e in range(k - 1, e_0 - 1, -1):
+        if not _is_late(program, table, tape, e, p):
+            continue
+        q: Any = tape[e, PLACE]
+        pre: Any = tape[e, UNIT_OF]
+        i = table.place[q, FIRST_PRE] + pre
+        if walk.first_at[i] != e:
+            continue
+        walk.due[i] = 0.0
+        at_row: Any = rows.at[e]
+        for piece in range(_n_pieces(program, q, pre)):
+            unit: Any
+            n: Any
+            at: Any
+            unit, n, at = _piece(program, q, pre, typed(piece))
+            if walk.is_live[_row_of(program, table, q, pre, at)]:
+                hebb = rows.late[at_row : at_row + n]
+                by_passed = _through_change(
+                    program,
+                    table,
+                    walk,
+                    gradients,
+                    q,
+                    pre,
+                    unit,
+                    n,
+                    at,
+                    hebb,
+                    rows.u,
+                    rows.at[k] + unit,
+                    walk.owed[i],
+                    t_us,
+                )
+                walk.due[i] += np.float64(table.local_rate[i]) * by_passed
+            at_row += n
+
+
 @inline_kernel
 def _through_rule(
     program: Program,
@@ -1011,45 +1267,29 @@ def _through_rule(
     real = walk.lam.dtype.type
     zero, one = real(0.0), real(1.0)
     first, i = row[FIRST] + unit, place[FIRST_PRE] + pre
-    first_post = place[FIRST_POST] + unit
     at_fast = place[FIRST_FAST] + at - way[WEIGHT]
     which = _row_of(program, table, q, pre, at)
-    a, alpha, most = real(amplitude), real(number[MIXING]), real(number[FAST_MAX])
-    rate = real(amplitude * np.float64(table.local_rate[i]))
-    z, slope, product = walk.scratch[0, :n], walk.scratch[1, :n], walk.scratch[2, :n]
-    mu, lam = walk.mu[at_fast : at_fast + n], walk.lam[first : first + n]
-    hebb = rows.hebb[at_row : at_row + n]
+    a, alpha = real(amplitude), real(number[MIXING])
+    taken, product = walk.scratch[0, :n], walk.scratch[2, :n]  # taken: what of lam the row reached
+    mu, hebb = walk.mu[at_fast : at_fast + n], rows.hebb[at_row : at_row + n]
     by_passed = 0.0
-    if walk.is_live[which]:
-        _post_term(program, table, q, first, unit, n, rows.u, at_row, walk.scratch)
-        dt_us = np.float64(walk.mu_us[which] - t_us)
-        left = real(_hebb_factor(t_us, walk.mu_us[which], number[TAU_FAST]))
-        for j in range(n):
-            mu[j] *= left
-        for j in range(n):
-            product[j] = mu[j] * min(max(hebb[j] + rate * z[j], -most), most)
-        gradients.tau_fast[q] += lane_sum(product) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
-        for j in range(n):
-            mu[j] = mu[j] if abs(hebb[j] + rate * z[j]) <= most else zero
-        for j in range(n):
-            product[j] = mu[j] * z[j]
-        by_passed = lane_sum(product)
-        gradients.local_rate[i] += amplitude * by_passed
-        mean = real(by_passed) if place[POST_TERM] == SOFTMAX else zero
-        for j in range(n):
-            slope[j] *= rate * (mu[j] - mean)
-        sliding, theta = gradients.sliding[first_post : first_post + n], program.theta[first : first + n]
-        for j in range(n):
-            sliding[j] -= slope[j]
-        for j in range(n):
-            lam[j] += slope[j] / theta[j]
-    else:
+    if not walk.is_live[which]:
         for j in range(n):
             mu[j] = zero
+    elif not _has_phases(program, p):
+        by_passed = _through_change(
+            program, table, walk, gradients, q, pre, unit, n, at, hebb, rows.u, at_row, amplitude, t_us
+        )
+    elif walk.mu_us[which] > now_us:  # from the phase's end to its begin
+        dt_us = np.float64(walk.mu_us[which] - now_us)
+        left = real(_hebb_factor(now_us, walk.mu_us[which], number[TAU_FAST]))
+        for j in range(n):
+            mu[j] *= left
+            product[j] = mu[j] * hebb[j]
+        gradients.tau_fast[q] += lane_sum(product) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
     walk.is_live[which] = True
-    walk.mu_us[which] = t_us
+    walk.mu_us[which] = now_us
     into = walk.lam_w[first : first + n] if row[MODEL] == CURRENT_LIF else walk.lam[first : first + n]
-    taken = z  # what of lam the row reached
     for j in range(n):
         taken[j] = into[j]
     if row[REFRACTORY_US] > 0:
@@ -1272,7 +1512,7 @@ def _delivery_back(
     n_pieces = _n_pieces(program, q, pre)
     is_tested = options.surrogate != SPIKES and program.phase_us == 0 and row[MODEL] != LEAKY_INTEGRATOR
     has_terminal = place[RULE] >= 0 and place[HAS_SHORT_TERM] > 0
-    amplitude = rows.terminal[k, 0] * rows.terminal[k, 1] if has_terminal else 1.0
+    amplitude = _amplitude(table, rows, tape, taped, k)
     unit: Any
     n: Any
     at: Any
@@ -1324,8 +1564,10 @@ def _delivery_back(
         if row[MODEL] == THRESHOLD and program.phase_us == 0:
             for j in range(row[FIRST] + unit, row[FIRST] + unit + n):
                 walk.lam[j] = walk.lam.dtype.type(0.0)
+    if place[RULE] == HEBBIAN and _has_phases(program, p):
+        by_amplitude += walk.due[place[FIRST_PRE] + pre]
     if has_terminal:
-        _through_terminal(table, walk, rows, gradients, k, place[FIRST_PRE] + pre, by_amplitude)
+        _through_terminal(table, walk, rows, gradients, k, place[FIRST_PRE] + pre, taped[k] * by_amplitude)
     if cause >= 0:
         walk.worth[cause] += amplitude * by_amplitude
 
@@ -1546,6 +1788,8 @@ def walk_back(
             else:
                 for s in range(end - 1, first, -1):
                     _fired_back(program, walk, options, gradients, links, tape, taped, typed(s))
+            if len(rows.late) > 0:
+                _late_back(program, table, walk, gradients, start, tape, taped, rows, first, p)
         for s in range(end - 1, first, -1):
             if tape[s, WHAT] == CROSSED:
                 _cross_back(program, walk, options, gradients, links, tape, taped, typed(s))

@@ -34,6 +34,13 @@ The paper computes this in time steps, with one decay a step and all inputs of a
 step of its own and decays follow its real distance in time. As in the authors' code, the postsynaptic term is the
 membrane before its reset.
 
+hebb lies in coordinates that do not decay
+-------------------------------------------
+A row of hebb is kept as it was at the row's own time, and what is ``left`` of it enters where it is used: it is read as
+``(mixing left) * hebb`` and grows by ``(a local_rate / left) z`` between bounds of ``hebb_max / left``. So nothing has
+to be multiplied to decay. When less than 2^-12 is left, the row is brought to the present once. That depends on the
+times of its own spikes alone.
+
 tanh
 ----
 ``libm``'s tanh is called for one number at a time, which would cost more than the rest of the layer together. Instead
@@ -43,29 +50,41 @@ until the end. P(0) = Q(0) = 1, so the slope at 0 is exact. P and Q, of degree 2
 points of 0 < y <= 3 by linear least squares of t Q - y P, its rows weighted with the effect on tanh 4y relative to
 its value, and reweighted (Lawson) until the largest error stopped falling: 1.3e-10. All coefficients are positive, so
 no digits cancel and float32 gives its last two bits.
+
+Where potentials mostly are, at |y| <= 1.25, float32 takes ``y + y s P(s)``, s = y^2, instead, with P of degree 6 fitted
+in the same way to relative errors: 8e-8, and 2e-7 (3 units in the last place) with float32's own roundings. It divides
+nothing. A block of units in which all are that low never computes the other form (``plasticity.hebbian_lanes``); which
+form a unit takes depends on its y alone.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from stream.jit import inner_kernel, kernel
+from neurons.front import decay_of, flush
+from plasticity.hebbian_lanes import SMALL_SQUARE, learn_16, learn_64, tanh_rational, tanh_small
+from stream.jit import inline_kernel, inner_kernel, kernel
+from stream.lanes import prefetch
 
 __all__ = [
     "ADD",
     "BLEND",
+    "LEAST_LEFT",
     "LINEAR",
     "MASK",
     "SOFTMAX",
     "TANH",
     "Hebbian",
+    "hebbian_front",
     "hebbian_read",
     "hebbian_write",
-    "tanh_rational",
+    "tanh_all",
 ]
 
 ADD, BLEND, MASK = range(3)
 TANH, LINEAR, SOFTMAX = range(3)
+LEAST_LEFT = 2.0**-12
 
 
 class Hebbian(NamedTuple):
@@ -82,32 +101,31 @@ class Hebbian(NamedTuple):
 
 
 @kernel
-def tanh_rational(x: Any) -> Any:
-    """Approximate tanh without a branch; error 1e-9 in float64, 2 units in the last place in float32."""
-    real = type(x)
-    one, limit, two = real(1.0), real(12.0), real(2.0)
-    y = min(max(x, -limit), limit) * real(0.25)
-    s = y * y
-    p = y * (one + s * (real(0.11047896964121169) + s * real(0.0010173103508888616)))
-    q = one + s * (real(0.44381229373180214) + s * real(0.015621540394684197))
-    p, q = two * p * q, p * p + q * q
-    return two * p * q / (p * p + q * q)
+def tanh_all(y: Any, z: Any) -> None:
+    """Write tanh of ``y`` into ``z``; real, shape (n,) both, not the same."""
+    real = y.dtype.type
+    most = real(SMALL_SQUARE if y.itemsize == 4 else -1.0)
+    is_wide = False
+    for j in range(len(z)):
+        z[j] = tanh_small(y[j])
+        is_wide |= y[j] * y[j] > most
+    if is_wide:
+        for j in range(len(z)):
+            one = tanh_rational(y[j])
+            z[j] = one if y[j] * y[j] > most else z[j]
 
 
 @inner_kernel
 def hebbian_read(
     w: Any, at: int, fast: Any, share: Any, at_fast: int, n: int, left: float, form: int, mixing: float, out: Any
 ) -> None:
-    """Let a row of hebb decay, and write what the synapses weigh into ``out[:n]``.
+    """Write what the synapses of a row weigh into ``out[:n]``; ``left``: what is left of hebb.
 
     ``share``: real, as ``fast`` for ``BLEND`` (mixing) and ``MASK`` (mask), else shape (0,).
     """
     real = fast.dtype.type
-    factor, alpha, one, tiny, zero = real(left), real(mixing), real(1.0), real(1e-30), real(0.0)
+    factor, alpha, one = real(left), real(mixing * left), real(1.0)
     row, hebb = w[at : at + n], fast[at_fast : at_fast + n]
-    for j in range(n):
-        h = hebb[j] * factor
-        hebb[j] = h if abs(h) > tiny else zero
     if form == ADD:
         for j in range(n):
             out[j] = row[j] + alpha * hebb[j]
@@ -115,10 +133,10 @@ def hebbian_read(
     part = share[at_fast : at_fast + n]
     if form == BLEND:
         for j in range(n):
-            out[j] = part[j] * row[j] + (one - part[j]) * hebb[j]
+            out[j] = part[j] * row[j] + (one - part[j]) * (factor * hebb[j])
     else:
         for j in range(n):
-            out[j] = part[j] * row[j] + alpha * ((one - part[j]) * hebb[j])
+            out[j] = part[j] * row[j] + (one - part[j]) * (alpha * hebb[j])
 
 
 @inner_kernel
@@ -126,6 +144,7 @@ def hebbian_write(
     fast: Any,
     at_fast: int,
     n: int,
+    left: float,
     v: Any,
     first: int,
     theta: Any,
@@ -136,27 +155,166 @@ def hebbian_write(
     post: int,
     scratch: Any,
 ) -> None:
-    """Change a row of hebb by the potentials ``v[first:first + n]`` before any reset."""
+    """Change a row of hebb, of which ``left`` is left, by the potentials ``v[first:first + n]`` before any reset.
+
+    ``scratch``: real, shape (2, n or more).
+    """
     real = fast.dtype.type
-    step, high = real(rate), real(most)
+    step, high, one = real(rate / left), real(most / left), real(1.0)
     hebb, u = fast[at_fast : at_fast + n], v[first : first + n]
     threshold, sliding = theta[first : first + n], eta[first_post : first_post + n]
+    y, z = scratch[0, :n], scratch[1, :n]
     for j in range(n):
-        scratch[j] = u[j] / threshold[j] - sliding[j]
+        y[j] = u[j] * (one / threshold[j]) - sliding[j]
     if post == TANH:
-        for j in range(n):
-            scratch[j] = tanh_rational(scratch[j])
+        tanh_all(y, z)
     elif post == SOFTMAX:
-        largest = scratch[0]
+        largest = y[0]
         for j in range(n):
-            largest = max(largest, scratch[j])
+            largest = max(largest, y[j])
         total = 0.0
         for j in range(n):
-            scratch[j] = np.exp(scratch[j] - largest)
-            total += np.float64(scratch[j])
+            z[j] = np.exp(y[j] - largest)
+            total += np.float64(z[j])
         per_total = real(1.0 / total)
         for j in range(n):
-            scratch[j] *= per_total
+            z[j] *= per_total
+    else:
+        for j in range(n):
+            z[j] = y[j]
     for j in range(n):
-        h = hebb[j] + step * scratch[j]
+        h = hebb[j] + step * z[j]
         hebb[j] = min(max(h, -high), high)
+
+
+@inline_kernel
+def freshen(fast: Any, fast_us: Any, at: int, n: int, row: int, tau_us: float, t_us: int) -> Any:
+    """Return what is left of a row at ``t_us``; if that is little, bring the row there."""
+    left: Any = math.exp(-np.float64(t_us - fast_us[row]) / tau_us)
+    if left >= LEAST_LEFT:
+        return left
+    decay_row(fast, fast_us, at, n, row, left, t_us)
+    return 1.0
+
+
+@inner_kernel
+def decay_row(fast: Any, fast_us: Any, at: int, n: int, row: int, left: float, t_us: int) -> None:
+    """Bring ``fast[at:at + n]`` to ``t_us``, when ``left`` is left of it; no denormals."""
+    real = fast.dtype.type
+    factor, tiny, zero = real(left), real(1e-30), real(0.0)
+    here = fast[at : at + n]
+    for j in range(n):
+        kept = here[j] * factor
+        here[j] = kept if abs(kept) > tiny else zero
+    fast_us[row] = t_us
+
+
+class Front(NamedTuple):
+    """What the fast loop needs to know of a population, its projection and the rule, in numbers."""
+
+    n: int  # units
+    first: int  # unit
+    at_weight: int
+    first_fast: int
+    first_row: int
+    first_pre: int
+    first_post: int
+    theta: Any  # real
+    tau_mem_us: float  # inf: no leak
+    mixing: float
+    tau_hebb_us: float
+    hebb_max: float
+    anchor_us: int  # when to flush
+    shift: int
+
+
+@inner_kernel
+def hebbian_front(
+    layer: Front,
+    v: Any,
+    t_0: int,
+    decay: Any,
+    weight: Any,
+    fast: Any,
+    fast_us: Any,
+    local_rate: Any,
+    sliding: Any,
+    items: Any,
+    k: int,
+    end: int,
+    due_us: int,
+) -> tuple[int, int, bool]:
+    """Run events through a dense layer (``ADD``, ``TANH``) until one brings a unit above its threshold.
+
+    In one pass over each row, all else as ``hebbian_read`` and ``hebbian_write`` do it, bit for bit.
+
+    Parameters
+    ----------
+    v
+        real, shape (n_all,): potentials at ``t_0``. Written to.
+    decay
+        Of ``neurons.front.decay_table``.
+    weight, fast, fast_us, local_rate, sliding
+        As in ``plasticity.rules``.
+    items, k, end
+        SPIKE_DTYPE, shape (any,); where to begin, and where to stop.
+    due_us
+        When to stop.
+
+    Returns
+    -------
+    k, t_0, is_above
+        The first event not begun; the time of the one before the last, at which the potentials have to be flushed or
+        not; whether the last one brought units above the threshold, which are still to fire.
+    """
+    real = v.dtype.type
+    n, first, theta = layer.n, layer.first, layer.theta
+    inverse, one = real(1.0) / theta, real(1.0)
+    in_blocks = n - n % 16
+    while k < end:
+        t: Any = np.int64(items[k]["t"])
+        if t >= due_us:
+            return k, t_0, False
+        pre: Any = np.int64(items[k]["unit"])
+        k += 1
+        at, at_fast, row = layer.at_weight + pre * n, layer.first_fast + pre * n, layer.first_row + pre
+        if k < end:  # the next row is far away
+            ahead: Any = np.int64(items[k]["unit"]) * n
+            for j in range(0, n, 16):
+                prefetch(weight, layer.at_weight + ahead + j)
+                prefetch(fast, layer.first_fast + ahead + j)
+        left = freshen(fast, fast_us, at_fast, n, row, layer.tau_hebb_us, t)
+        factor = one
+        if t != t_0:
+            factor = real(decay_of(decay, layer.tau_mem_us, t - t_0))
+        rate = np.float64(local_rate[layer.first_pre + pre])
+        alpha, step, high = real(layer.mixing * left), real(rate / left), real(layer.hebb_max / left)
+        is_above = False
+        j = 0
+        while j + 64 <= n:
+            is_above |= learn_64(
+                v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
+                alpha, theta, inverse, step, high,
+            )  # fmt: skip
+            j += 64
+        while j < in_blocks:
+            is_above |= learn_16(
+                v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
+                alpha, theta, inverse, step, high,
+            )  # fmt: skip
+            j += 16
+        while j < n:
+            u = v[first + j] * factor + (weight[at + j] + alpha * fast[at_fast + j])
+            v[first + j] = u
+            is_above |= u > theta
+            y = u * inverse - sliding[layer.first_post + j]
+            z = tanh_small(y) if v.itemsize == 4 and y * y <= real(SMALL_SQUARE) else tanh_rational(y)
+            h = fast[at_fast + j] + step * z
+            fast[at_fast + j] = min(max(h, -high), high)
+            j += 1
+        if is_above:
+            return k, t_0, True
+        if (t - layer.anchor_us) >> layer.shift != (t_0 - layer.anchor_us) >> layer.shift:
+            flush(v, first, first + n)
+        t_0 = t
+    return k, t_0, False

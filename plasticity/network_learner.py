@@ -760,8 +760,7 @@ class NetworkLearner(PlasticNetwork):
 
         fields = {"fields": thinned(weight)}
         if isinstance(self._rules.get((first.source, first.target)), Hebbian):
-            at = int(self._table.place[q, FIRST_FAST])
-            fields["hebb"] = thinned(self._memory.fast[at : at + weight.size].reshape(weight.shape))
+            fields["hebb"] = thinned(self.hebb(first.source, first.target).reshape(weight.shape))
         return fields
 
     def statistics(self) -> dict[str, float]:

@@ -8,7 +8,8 @@ Rows wait
 What a *postsynaptic* spike does to its column of weights would touch one number in every row, as far apart in memory as
 rows are. So it is only noted, in the population's log, and a row goes through the notes it has missed when it is next
 needed: in the order in which they happened, each at its own time. Nobody can see the difference, and a row is in the
-nearest cache when it happens. Rewards and learning signals, which concern all synapses, are notes too. When a log has
+nearest cache when it happens. Rewards, learning signals and synaptic scaling, which concern all synapses, are notes
+too. When a log has
 grown long or old, all rows go through it and it begins anew.
 
 Kernels of a convolution are shared by many inputs. There a note is worked off before the next spike goes through.
@@ -20,6 +21,15 @@ units that are above threshold fire; the presynaptic trace grows. Rows that reac
 group. A unit that fires at t, by this spike or a later one, fires after it.
 
 Everything waits for something in the stream, nothing for a packet's end: the result does not depend on the cut.
+
+Phases
+------
+Where the network runs in phases, potentials are whole only at a phase's end. The Hebbian rule reads ``hebb`` as it
+stood at the phase's begin, for all that arrives in the phase; what it changes waits for the end, in the order in which
+the rows first came, and happens before anybody fires, with the sum of the row's amplitudes. All else is as between
+phases: traces know the real times of spikes. So a layer computes, step by step, ``u <- decay u + a (w + mixing hebb)``,
+then ``hebb <- clip(decay hebb + a local_rate post(u))``, then its spikes, as the authors of the paper coded it. Leaky
+integrators know no phases, so nor does what leads to them.
 """
 
 import math
@@ -29,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.engine import (
+    ANCHOR_US,
     AWAITED,
     AWAITED_PRE,
     BUSY,
@@ -36,26 +47,42 @@ from neurons.engine import (
     CONVOLUTION,
     CROSSES,
     DELAY_US,
+    DELIVERED,
     DENSE,
+    DONE,
+    DRIVE,
+    FADES,
     FIRST,
+    FIRST_GROUP,
     GROUP,
     IDLE,
     INSIDE,
+    INTEGRATE_FIRE,
     IS_DELIVERED,
+    LEAKY_INTEGRATOR,
+    LIF,
     LOGGED,
+    MODEL,
     N_DELAYED,
+    N_DELIVERIES,
+    N_DIRECT,
     N_HEAP,
+    N_LATE,
     N_LOG,
     N_OUT,
     N_QUEUE,
     N_TAPE,
+    NEVER_US,
     NOW_US,
     ONE_TO_ONE,
     PAD_X,
     PAD_Y,
+    PHASE_ENDS,
     PLASTIC,
     PLASTIC_SPIKE,
+    REFRACTORY_US,
     ROWS,
+    SHIFT,
     SIZE_X,
     SIZE_Y,
     SOURCE,
@@ -68,8 +95,10 @@ from neurons.engine import (
     SYNAPSES,
     TAPE_STOP,
     TARGET,
+    TAU_MEM,
     TIME,
     TOPOLOGY,
+    UNIFORM,
     UNITS,
     WEIGHT,
     WIDTH,
@@ -79,25 +108,39 @@ from neurons.engine import (
     State,
     add_row,
     begin,
+    fade_of,
     fire_reached,
+    put_on_tape,
+    reached_us,
     rouse,
     run,
 )
 from plasticity.bcm import bcm_pre
 from plasticity.error_modulated import error_modulated_signal
-from plasticity.hebbian import hebbian_read, hebbian_write
+from plasticity.hebbian import (
+    ADD,
+    TANH,
+    Front,
+    decay_row,
+    freshen,
+    hebbian_front,
+    hebbian_read,
+    hebbian_write,
+)
 from plasticity.oja import oja_post
-from plasticity.pair_stdp import pair_stdp_post, pair_stdp_pre
+from plasticity.pair_stdp import pair_stdp_front, pair_stdp_notes, pair_stdp_post, pair_stdp_pre
 from plasticity.reward_stdp import reward_stdp_reward
 from plasticity.short_term import short_term_amplitude
+from plasticity.synaptic_scaling import scale_weights
+from plasticity.taped_front import may_run_taped, run_taped
 from stream.jit import inline_kernel, inner_kernel, kernel
 
 # rules; STATIC: weights stay (the projection has tired terminals only)
 STATIC, HEBBIAN, PAIR_STDP, TRIPLET_STDP, OJA, BCM_RULE, REWARD_STDP, ERROR_MODULATED = range(8)
 
 # columns of Table.place
-RULE, FIRST_PRE, FIRST_POST, FIRST_FAST, FIRST_ROW, N_PRE, FORM, POST_TERM, HAS_SHORT_TERM = range(9)
-N_PLACE_COLUMNS = 9
+RULE, FIRST_PRE, FIRST_POST, FIRST_FAST, FIRST_ROW, N_PRE, FORM, POST_TERM, HAS_SHORT_TERM, HAS_SCALING = range(10)
+N_PLACE_COLUMNS = 10
 
 # columns of Table.number
 (
@@ -117,11 +160,13 @@ N_PLACE_COLUMNS = 9
     SHARE,
     MIXING,
     FAST_MAX,
-    WIDTH_OF_PSI,
-) = range(17)
-N_NUMBER_COLUMNS = 17
+    SCALED_MIN,
+    SCALED_MAX,
+) = range(18)
+N_NUMBER_COLUMNS = 18
 
-# what a log's unit says that is no unit: a reward, or -2 - the row of Memory.signal
+# what a log's unit says that is no unit: a reward, or -2 - the row of Memory.signal. The note's value: the reward, or
+# 0 for a learning signal, 1 + q for factors of synaptic scaling of projection q
 REWARD = -1
 FIRST_SIGNAL = -2
 
@@ -138,8 +183,8 @@ REBASE_AFTER_TAUS = 20.0  # of the shortest postsynaptic trace
 class Table(NamedTuple):
     """What the rules of a network are; one row for each projection."""
 
-    place: NDArray[np.int64]  # int64, shape (n_projections, 9)
-    number: NDArray[np.float64]  # float64, shape (n_projections, 17)
+    place: NDArray[np.int64]  # int64, shape (n_projections, 10)
+    number: NDArray[np.float64]  # float64, shape (n_projections, 18)
     renew_us: NDArray[np.int64]  # int64, shape (n_populations,): age at which a log begins anew
     local_rate: NDArray[Any]  # real, shape (n_all_pre,)
     sliding: NDArray[Any]  # real, shape (n_all_post,)
@@ -159,10 +204,13 @@ class Memory(NamedTuple):
     note: NDArray[np.float64]  # float64, shape (n_projections, 2, room): what is left of x since the first note; its y
     value: NDArray[np.float64]  # float64, shape (n_populations, room): rewards
     fast: NDArray[Any]  # real, shape (n_fast,): hebb, eligibility
-    fast_us: NDArray[np.int64]  # int64, shape (n_rows,)
+    fast_us: NDArray[np.int64]  # int64, shape (n_rows,): for when a row of ``fast`` stands as it does
     fatigue: NDArray[np.float64]  # float64, shape (n_all_pre, 2): terminals
     signal: NDArray[Any]  # real, shape (room, n_all_units): learning signals times psi
-    row: NDArray[Any]  # real, shape (2, longest row): scratch
+    late: NDArray[np.int64]  # int64, shape (n_all_pre, 2): projections and units whose rows change when the phase ends
+    owed: NDArray[np.float64]  # float64, shape (n_all_pre,): the sums of their amplitudes
+    is_late: NDArray[np.int64]  # int64, shape (n_all_pre,): 1 if it stands in ``late``
+    row: NDArray[Any]  # real, shape (3, longest row): scratch
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------
@@ -238,16 +286,9 @@ def _post_change(table: Table, program: Program, q: int, s: int, rule: int, x: f
 @inner_kernel
 def _decay_row(memory: Memory, at: int, n: int, row: int, tau_us: float, t_us: int) -> None:
     """Bring a row of ``fast`` to ``t_us``."""
-    real = memory.fast.dtype.type
     dt_us = np.float64(t_us - memory.fast_us[row])
-    memory.fast_us[row] = t_us
-    if dt_us == 0.0:
-        return
-    factor, tiny, zero = real(math.exp(-dt_us / tau_us)), real(1e-30), real(0.0)
-    here = memory.fast[at : at + n]
-    for j in range(n):
-        kept = here[j] * factor
-        here[j] = kept if abs(kept) > tiny else zero
+    if dt_us != 0.0:
+        decay_row(memory.fast, memory.fast_us, at, n, row, math.exp(-dt_us / tau_us), t_us)
 
 
 @inner_kernel
@@ -306,7 +347,17 @@ def _note_kernel(program: Program, state: State, table: Table, memory: Memory, q
             gain = real(number[RATE] * memory.value[p, k])
             at: Any = way[WEIGHT] + r * c_out
             reward_stdp_reward(program.weight, at, c_out, memory.fast, at_fast, gain, bounds)
-    if unit > FIRST_SIGNAL or place[RULE] != ERROR_MODULATED:
+    if unit > FIRST_SIGNAL:
+        return
+    signal: Any = memory.signal[FIRST_SIGNAL - unit]
+    if memory.value[p, k] != 0.0:
+        if memory.value[p, k] == 1.0 + q:
+            scaled = real(number[SCALED_MIN]), real(number[SCALED_MAX])
+            for r in range(way[SIZE_Y] * way[SIZE_X] * c_in):
+                at_scaled: Any = way[WEIGHT] + r * c_out
+                scale_weights(program.weight, at_scaled, c_out, signal, row[FIRST], scaled)
+        return
+    if place[RULE] != ERROR_MODULATED:
         return
     for pre in range(place[N_PRE]):
         i: Any = place[FIRST_PRE] + pre
@@ -319,17 +370,21 @@ def _note_kernel(program: Program, state: State, table: Table, memory: Memory, q
                 tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
                 at_tap: Any = way[WEIGHT] + (tap * c_in + c) * c_out
                 first: Any = row[FIRST] + (oy * row[WIDTH] + ox) * c_out
-                signal = memory.signal[FIRST_SIGNAL - unit]
                 error_modulated_signal(program.weight, at_tap, c_out, signal, first, x_now, bounds)
 
 
 @inline_kernel
 def _consume(program: Program, state: State, table: Table, memory: Memory, q: int) -> None:
+    """Take the notes into the postsynaptic traces of a projection, if there are new ones."""
+    if memory.consumed[q] != state.progress[program.projection[q, TARGET], N_LOG]:
+        _consume_notes(program, state, table, memory, q)
+
+
+@inner_kernel
+def _consume_notes(program: Program, state: State, table: Table, memory: Memory, q: int) -> None:
     """Take the notes into the postsynaptic traces of a projection."""
     p = program.projection[q, TARGET]
     n_log: Any = state.progress[p, N_LOG]
-    if memory.consumed[q] == n_log:
-        return
     real = memory.y.dtype.type
     number, place = table.number[q], table.place[q]
     rule = place[RULE]
@@ -391,7 +446,7 @@ def _catch_up(program: Program, state: State, table: Table, memory: Memory, q: i
     k_0, k_1 = memory.seen[i], state.progress[p, N_LOG]
     rule = place[RULE]
     memory.seen[i] = k_1
-    if k_0 == k_1 or rule in (STATIC, HEBBIAN, BCM_RULE):
+    if k_0 == k_1 or (rule in (STATIC, HEBBIAN, BCM_RULE) and not place[HAS_SCALING]):
         return
     at: Any
     n: Any
@@ -400,13 +455,9 @@ def _catch_up(program: Program, state: State, table: Table, memory: Memory, q: i
     # notes hold what is left of x since the first of them
     x = memory.x[0, i] * math.exp(np.float64(memory.x_us[i] - state.log_us[p, 0]) / number[TAU_X])
     w = program.weight
-    if rule == PAIR_STDP and way[TOPOLOGY] == DENSE:
-        units, left, row_w = state.log_unit[p], memory.note[q, 0], w[at : at + n]
-        gain, highest = number[A_POST] * x, real(number[W_MAX])
-        for k in range(k_0, k_1):
-            post: Any = np.uint64(units[k])  # an index that cannot be negative takes less to compute
-            if post < np.uint64(n):  # else: a reward
-                row_w[post] = pair_stdp_post(row_w[post], real(gain * left[k]), highest)
+    if rule == PAIR_STDP and way[TOPOLOGY] == DENSE and not place[HAS_SCALING]:
+        gain = number[A_POST] * x
+        pair_stdp_notes(w, at, n, state.log_unit[p], memory.note[q, 0], k_0, k_1, gain, real(number[W_MAX]))
         return
     bounds = real(number[W_MIN]), real(number[W_MAX])
     at_fast = place[FIRST_FAST] + at - way[WEIGHT]
@@ -415,7 +466,10 @@ def _catch_up(program: Program, state: State, table: Table, memory: Memory, q: i
         unit: Any = state.log_unit[p, k]
         t_us: Any = state.log_us[p, k]
         x_now = x * memory.note[q, 0, k]
-        if rule == REWARD_STDP:
+        if unit <= FIRST_SIGNAL and memory.value[p, k] != 0.0:
+            if memory.value[p, k] == 1.0 + q:
+                _scale_row(program, table, memory, q, at, n, pre, FIRST_SIGNAL - unit)
+        elif rule == REWARD_STDP:
             # the row's own time is not moved for every note, but before numbers grow too large
             if np.float64(t_us - memory.fast_us[row]) > 10.0 * number[TAU_FAST]:
                 _decay_row(memory, at_fast, n, row, number[TAU_FAST], t_us)
@@ -434,6 +488,24 @@ def _catch_up(program: Program, state: State, table: Table, memory: Memory, q: i
             s = _synapse(program, q, pre, unit)
             if s >= 0:
                 _post_change(table, program, q, s, rule, x_now, memory.note[q, 1, k])
+
+
+@inner_kernel
+def _scale_row(program: Program, table: Table, memory: Memory, q: int, at: int, n: int, pre: int, index: int) -> None:
+    """Let synaptic scaling change a row."""
+    way = program.projection[q]
+    first = program.population[way[TARGET], FIRST]
+    real = program.weight.dtype.type
+    bounds = real(table.number[q, SCALED_MIN]), real(table.number[q, SCALED_MAX])
+    factor = memory.signal[index]
+    if way[TOPOLOGY] == DENSE:
+        scale_weights(program.weight, at, n, factor, first, bounds)
+        return
+    for s in range(at, at + n):
+        unit: Any = typed(pre)
+        if way[TOPOLOGY] == SPARSE:
+            unit = program.links[way[SYNAPSES] + s - way[WEIGHT]]
+        scale_weights(program.weight, typed(s), ONE, factor, first + unit, bounds)
 
 
 @inner_kernel
@@ -483,7 +555,7 @@ def renew(program: Program, state: State, table: Table, memory: Memory, p: int) 
 
 @kernel
 def note(state: State, memory: Memory, p: int, t_us: int, unit: int, value: float) -> None:
-    """Add a reward or a learning signal to a log, in which there is room."""
+    """Add a reward, a learning signal or factors of scaling to a log, in which there is room."""
     n_log: Any = state.progress[p, N_LOG]
     state.log_us[p, n_log] = t_us
     state.log_unit[p, n_log] = unit
@@ -520,16 +592,20 @@ def _reach(
     at_fast = place[FIRST_FAST] + at - way[WEIGHT]
     scaled = real(amplitude)
     if rule == HEBBIAN:
-        left = math.exp(-np.float64(t_us - memory.fast_us[row]) / number[TAU_FAST])
+        # the row is fresh
+        left = math.exp(-np.float64(reached_us(program, state, p, t_us) - memory.fast_us[row]) / number[TAU_FAST])
         hebbian_read(w, at, memory.fast, table.share, at_fast, n, left, place[FORM], number[MIXING], scratch)
         if amplitude != 1.0:
             for j in range(n):
                 scratch[j] *= scaled
         reached = add_row(program, state, p, a, n, scratch, ZERO, t_us, out)
+        if _has_phases(program, p):
+            return
         hebbian_write(
             memory.fast,
             at_fast,
             n,
+            left,
             state.v,
             program.population[p, FIRST] + a,
             program.theta,
@@ -538,7 +614,7 @@ def _reach(
             amplitude * np.float64(table.local_rate[i]),
             number[FAST_MAX],
             place[POST_TERM],
-            memory.row[1],
+            memory.row[1:],
         )
         fire_reached(program, state, p, a, n, reached, t_us, out)
         return
@@ -549,7 +625,8 @@ def _reach(
     else:
         reached = add_row(program, state, p, a, n, w, at, t_us, out)
     since_us = np.float64(t_us - memory.y_us[q])
-    left_y, left_y2 = math.exp(-since_us / number[TAU_Y]), math.exp(-since_us / number[TAU_Y2])
+    left_y = math.exp(-since_us / number[TAU_Y])
+    left_y2 = math.exp(-since_us / number[TAU_Y2]) if rule == BCM_RULE else 1.0
     first_y = place[FIRST_POST] + a
     low = real(number[W_MIN])
     if rule == PAIR_STDP:
@@ -579,15 +656,117 @@ def _reach(
     fire_reached(program, state, p, a, n, reached, t_us, out)
 
 
+@inner_kernel
+def _ready(memory: Memory, rule: int, at: int, n: int, row: int, tau_us: float, t_us: int) -> None:
+    """Make a row of ``fast`` ready for a spike."""
+    if rule == REWARD_STDP:
+        _decay_row(memory, at, n, row, tau_us, t_us)
+    elif rule == HEBBIAN:
+        freshen(memory.fast, memory.fast_us, at, n, row, tau_us, t_us)
+
+
+@inline_kernel
+def _has_phases(program: Program, p: int) -> bool:
+    """Tell whether a population fires at the ends of phases."""
+    return program.phase_us > 0 and program.population[p, MODEL] != LEAKY_INTEGRATOR
+
+
+@inner_kernel
+def _write_row(
+    program: Program,
+    state: State,
+    table: Table,
+    memory: Memory,
+    q: int,
+    pre: int,
+    left: float,
+    a: int,
+    n: int,
+    at: int,
+) -> None:
+    """Let a row of hebb change by what a phase has brought to units a to a + n - 1; ``weight[at]`` is the first's."""
+    place = table.place[q]
+    i = place[FIRST_PRE] + pre
+    hebbian_write(
+        memory.fast,
+        place[FIRST_FAST] + at - program.projection[q, WEIGHT],
+        n,
+        left,
+        state.v,
+        program.population[program.projection[q, TARGET], FIRST] + a,
+        program.theta,
+        table.sliding,
+        place[FIRST_POST] + a,
+        memory.owed[i] * np.float64(table.local_rate[i]),
+        table.number[q, FAST_MAX],
+        place[POST_TERM],
+        memory.row[1:],
+    )
+
+
+@inner_kernel
+def _write_late(program: Program, state: State, table: Table, memory: Memory, t_us: int) -> None:
+    """Do what has waited for the end of a phase, at ``t_us``."""
+    for k in range(state.book[N_LATE]):
+        q: Any = memory.late[k, 0]
+        pre: Any = memory.late[k, 1]
+        way, place = program.projection[q], table.place[q]
+        target = program.population[way[TARGET]]
+        tau_us = table.number[q, TAU_FAST]
+        i = place[FIRST_PRE] + pre
+        row: Any = place[FIRST_ROW] + pre
+        if way[TOPOLOGY] == CONVOLUTION:
+            n: Any = target[CHANNELS]
+            oy_first, oy_last, ox_first, ox_last, y, x, c = _windows(program, q, pre)
+            for oy in range(oy_first, oy_last + 1):
+                for ox in range(ox_first, ox_last + 1):
+                    tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
+                    kernel_row = tap * way[SOURCE_CHANNELS] + c
+                    row = place[FIRST_ROW] + kernel_row
+                    left = freshen(
+                        memory.fast, memory.fast_us, place[FIRST_FAST] + kernel_row * n, n, row, tau_us, t_us
+                    )
+                    site = (oy * target[WIDTH] + ox) * n
+                    at: Any = way[WEIGHT] + kernel_row * n
+                    _write_row(program, state, table, memory, q, pre, left, site, n, at)
+        else:
+            first: Any
+            first, n = _span(program, q, pre)
+            at_fast = place[FIRST_FAST] + first - way[WEIGHT]
+            left = freshen(memory.fast, memory.fast_us, at_fast, n, row, tau_us, t_us)
+            if way[TOPOLOGY] == DENSE:
+                _write_row(program, state, table, memory, q, pre, left, ZERO, n, first)
+            else:
+                for s in range(first, first + n):
+                    unit: Any = pre
+                    if way[TOPOLOGY] == SPARSE:
+                        unit = program.links[way[SYNAPSES] + s - way[WEIGHT]]
+                    _write_row(program, state, table, memory, q, pre, left, unit, ONE, typed(s))
+        memory.owed[i] = 0.0
+        memory.is_late[i] = 0
+    state.book[N_LATE] = 0
+
+
 @inline_kernel
 def _deliver(
-    program: Program, state: State, table: Table, memory: Memory, q: int, pre: int, t_us: int, out: Any
+    program: Program,
+    state: State,
+    table: Table,
+    memory: Memory,
+    q: int,
+    pre: int,
+    strength: float,
+    t_us: int,
+    out: Any,
 ) -> None:
-    """Deliver a spike through a plastic projection."""
+    """Deliver a spike through a plastic projection; ``strength``: what its amplitude is before its terminal tires."""
     way, number, place = program.projection[q], table.number[q], table.place[q]
     p = way[TARGET]
     target = program.population[p]
     rouse(program, state, q, pre, t_us)
+    strength *= fade_of(program, state, q, t_us)
+    if len(state.tape) > 0:
+        state.taped[state.book[N_TAPE] - 1] = strength
     n_log = state.progress[p, N_LOG]
     if n_log > 0 and (n_log >= RENEW_AT or t_us - state.log_us[p, 0] > table.renew_us[p]):
         renew(program, state, table, memory, p)
@@ -595,82 +774,250 @@ def _deliver(
     i = place[FIRST_PRE] + pre
     kind = way[TOPOLOGY]
     dt_us = np.float64(t_us - memory.x_us[i])
-    amplitude = 1.0
+    amplitude = strength
     if place[HAS_SHORT_TERM]:
-        amplitude = short_term_amplitude(memory.fatigue, table.terminal, i, dt_us)
-    size: Any = target[GROUP]
+        amplitude *= short_term_amplitude(memory.fatigue, table.terminal, i, dt_us)
+    now_us = reached_us(program, state, p, t_us) if place[RULE] == HEBBIAN else t_us
+    if place[RULE] == HEBBIAN and _has_phases(program, p):
+        if memory.is_late[i] == 0:
+            n_late: Any = state.book[N_LATE]
+            memory.is_late[i] = 1
+            memory.late[n_late, 0], memory.late[n_late, 1] = q, pre
+            state.book[N_LATE] += 1
+        memory.owed[i] += amplitude
+    first: Any = way[WEIGHT]
+    n: Any = target[CHANNELS]
+    n_y: Any = ONE
+    n_x: Any = ONE
+    oy_first, ox_first, y, x, c = ZERO, ZERO, ZERO, ZERO, ZERO
+    row: Any = place[FIRST_ROW] + pre
     if kind == CONVOLUTION:
         oy_first, oy_last, ox_first, ox_last, y, x, c = _windows(program, q, pre)
-        n_out: Any = target[CHANNELS]
-        for oy in range(oy_first, oy_last + 1):
-            for ox in range(ox_first, ox_last + 1):
-                site = (oy * target[WIDTH] + ox) * n_out
-                tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
-                kernel_row = tap * way[SOURCE_CHANNELS] + c
-                row: Any = place[FIRST_ROW] + kernel_row
-                at: Any = way[WEIGHT] + kernel_row * n_out
-                if place[RULE] == REWARD_STDP:
-                    at_fast = place[FIRST_FAST] + at - way[WEIGHT]
-                    _decay_row(memory, at_fast, n_out, row, number[TAU_FAST], t_us)
-                size = min(size, n_out)
-                for a in range(0, n_out, size):
-                    _reach(program, state, table, memory, q, pre, row, site + a, size, at + a, amplitude, t_us, out)
-                memory.fast_us[row] = t_us
+        n_y, n_x = max(oy_last - oy_first + 1, 0), max(ox_last - ox_first + 1, 0)
     else:
         _catch_up(program, state, table, memory, q, pre)
-        first: Any
-        n: Any
         first, n = _span(program, q, pre)
-        row = place[FIRST_ROW] + pre
-        if place[RULE] == REWARD_STDP:
-            _decay_row(memory, place[FIRST_FAST] + first - way[WEIGHT], n, row, number[TAU_FAST], t_us)
-        if kind == DENSE:
-            for a in range(0, n, size):
-                _reach(program, state, table, memory, q, pre, row, typed(a), size, first + a, amplitude, t_us, out)
-        else:
-            for s in range(first, first + n):
-                unit: Any = pre
-                if kind == SPARSE:
-                    unit = program.links[way[SYNAPSES] + s - way[WEIGHT]]
-                _reach(program, state, table, memory, q, pre, row, unit, ONE, typed(s), amplitude, t_us, out)
-        memory.fast_us[row] = t_us
+        _ready(memory, place[RULE], place[FIRST_FAST] + first - way[WEIGHT], n, row, number[TAU_FAST], now_us)
+        if kind != DENSE:
+            n_x, n = n, ONE
+    size: Any = min(n, target[GROUP])
+    unit: Any = ZERO
+    at: Any = first
+    # pieces: windows, synapses, or the whole row; each of whole time groups or inside of one
+    for piece in range(n_y * n_x):
+        if kind == CONVOLUTION:
+            oy, ox = oy_first + piece // n_x, ox_first + piece % n_x
+            unit = (oy * target[WIDTH] + ox) * n
+            tap = (y - oy * way[STRIDE_Y]) * way[SIZE_X] + x - ox * way[STRIDE_X]
+            kernel_row = tap * way[SOURCE_CHANNELS] + c
+            row = place[FIRST_ROW] + kernel_row
+            at = way[WEIGHT] + kernel_row * n
+            _ready(memory, place[RULE], place[FIRST_FAST] + at - way[WEIGHT], n, row, number[TAU_FAST], now_us)
+        elif kind != DENSE:
+            at = first + piece
+            unit = program.links[way[SYNAPSES] + at - way[WEIGHT]] if kind == SPARSE else pre
+        for a in range(0, n, size):
+            _reach(program, state, table, memory, q, pre, row, unit + a, size, at + a, amplitude, t_us, out)
+    if place[RULE] in (STATIC, HEBBIAN):
+        if place[HAS_SHORT_TERM]:
+            memory.x_us[i] = t_us
+        return
     is_nearest = number[NEAREST] != 0.0
     memory.x[0, i] = 1.0 if is_nearest else memory.x[0, i] * math.exp(-dt_us / number[TAU_X]) + 1.0
-    memory.x[1, i] = memory.x[1, i] * math.exp(-dt_us / number[TAU_X2]) + 1.0
+    if place[RULE] == TRIPLET_STDP:
+        memory.x[1, i] = memory.x[1, i] * math.exp(-dt_us / number[TAU_X2]) + 1.0
     memory.x_us[i] = t_us
+
+
+@inline_kernel
+def _fast_kind(program: Program, table: Table, q: int, strength: Any) -> Any:
+    """Return the rule if the fast loops may run projection q, the input's only one; else -1."""
+    way, place = program.projection[q], table.place[q]
+    row = program.population[way[TARGET]]
+    rule = place[RULE]
+    is_passive = row[MODEL] == LIF or (row[MODEL] == INTEGRATE_FIRE and program.constant[DRIVE, row[FIRST]] == 0.0)
+    is_passive = is_passive and row[UNIFORM] != 0 and row[CROSSES] == 0 and row[REFRACTORY_US] == 0
+    is_dense = way[TOPOLOGY] == DENSE and row[GROUP] == row[UNITS] and not way[FADES] and program.phase_us == 0
+    is_plain = rule == PAIR_STDP or (rule == HEBBIAN and place[FORM] == ADD and place[POST_TERM] == TANH)
+    if (
+        is_passive
+        and is_dense
+        and is_plain
+        and not place[HAS_SHORT_TERM]
+        and not place[HAS_SCALING]
+        and len(strength) == 0
+    ):
+        return rule
+    return NONE
+
+
+@inline_kernel
+def _has_room(program: Program, state: State, p: int, most: int, out: Any) -> bool:
+    """Tell whether ``most`` spikes of a population find room, and an event's entry on the tape."""
+    row, book = program.population[p], state.book
+    if book[N_OUT] + most > len(out) or most > len(state.queue):
+        return False
+    if row[LOGGED] and state.progress[p, N_LOG] + most > state.log_us.shape[1]:
+        return False
+    if len(state.tape) > 0 and (book[N_TAPE] >= book[TAPE_STOP] or book[N_TAPE] + most + 1 > len(state.tape)):
+        return False
+    return bool(book[N_HEAP] + most * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2 <= len(state.heap))
+
+
+@inner_kernel
+def _fast_front(
+    program: Program, state: State, table: Table, memory: Memory, q: int, items: Any, first: int, out: Any
+) -> Any:
+    """Run input events through the rule's own fast loop as long as nothing else happens; ``_fast_kind`` allows it.
+
+    Returns the first item not yet begun, and leaves a cascade to be gone through if the last one caused spikes that
+    go anywhere.
+    """
+    book, progress = state.book, state.progress
+    way, number, place = program.projection[q], table.number[q], table.place[q]
+    p: Any = way[TARGET]
+    row = program.population[p]
+    n, group, unit = row[UNITS], row[FIRST_GROUP], row[FIRST]
+    is_last = row[N_DIRECT] == 0 and row[N_DELAYED] == 0
+    layer = Front(
+        n,
+        unit,
+        way[WEIGHT],
+        place[FIRST_FAST],
+        place[FIRST_ROW],
+        place[FIRST_PRE],
+        place[FIRST_POST],
+        program.theta[unit],
+        program.constant[TAU_MEM, unit] if row[MODEL] == LIF else math.inf,
+        number[MIXING],
+        number[TAU_FAST],
+        number[FAST_MAX],
+        book[ANCHOR_US],
+        row[SHIFT],
+    )
+    k: Any = typed(first)
+    while k < len(items):
+        book[N_QUEUE] = 0
+        if not _has_room(program, state, p, 2 * n, out):
+            return k
+        due_us = state.heap[0, TIME] if book[N_HEAP] > 0 else NEVER_US
+        end = len(items)
+        if len(state.tape) > 0:
+            end = min(end, k + min(book[TAPE_STOP] - book[N_TAPE], len(state.tape) - book[N_TAPE] - 2 * n))
+        before: Any = k
+        t_0: Any = state.t_us[group]
+        if place[RULE] == HEBBIAN:
+            k, t_0, is_above = hebbian_front(
+                layer,
+                state.v,
+                t_0,
+                program.decay[p],
+                program.weight,
+                memory.fast,
+                memory.fast_us,
+                table.local_rate,
+                table.sliding,
+                items,
+                k,
+                end,
+                due_us,
+            )
+        else:
+            n_log = progress[p, N_LOG]
+            renew_after_us: Any = typed(NEVER_US)
+            if n_log >= RENEW_AT:
+                return k
+            if n_log > 0:
+                renew_after_us = state.log_us[p, 0] + table.renew_us[p]
+            _consume(program, state, table, memory, q)
+            k, t_0, is_above = pair_stdp_front(
+                layer,
+                state.v,
+                t_0,
+                program.decay[p],
+                program.weight,
+                memory.x[0],
+                memory.x_us,
+                memory.seen,
+                memory.y[0],
+                memory.y_us[q],
+                state.log_us[p],
+                state.log_unit[p],
+                memory.note[q, 0],
+                n_log,
+                renew_after_us,
+                number[A_PRE],
+                number[A_POST],
+                number[TAU_X],
+                number[TAU_Y],
+                number[W_MIN],
+                number[W_MAX],
+                number[NEAREST],
+                items,
+                k,
+                end,
+                due_us,
+            )
+        if k == before:
+            return k
+        book[N_DELIVERIES] += k - before
+        if len(state.tape) > 0:
+            for i in range(before, k):
+                put_on_tape(state, typed(items[i]["t"]), DELIVERED, q, typed(items[i]["unit"]), 1.0)
+        t: Any = typed(items[k - 1]["t"])
+        state.t_us[group] = t
+        if is_above:
+            fire_reached(program, state, p, ZERO, n, (True, t_0), t, out)
+            n_fired = book[N_QUEUE]
+            if n_fired > 0 and not is_last:
+                begin(state.book, state.progress, t, INSIDE)
+                book[N_QUEUE] = progress[p, SPAN_LAST] = n_fired
+                return k
+    return k
 
 
 @inner_kernel
 def _plastic_front(
-    program: Program, state: State, table: Table, memory: Memory, q: int, items: Any, first: int, out: Any
+    program: Program,
+    state: State,
+    table: Table,
+    memory: Memory,
+    q: int,
+    items: Any,
+    strength: Any,
+    first: int,
+    is_awaited: bool,
+    out: Any,
 ) -> Any:
     """Run input events through the input's one projection, q, as long as nothing else happens.
 
     As the engine and ``_deliver`` do it in turns, but without asking, between silent events, whether there is anything
     else to do. Stops when a cascade has begun, and before anything that is not so simple. Returns the first item not
-    yet handled.
+    yet handled. If ``is_awaited``, there is one spike to deliver, the one that the engine has handed over.
     """
     book, progress = state.book, state.progress
     p = program.projection[q, TARGET]
-    row = program.population[p]
     # a spike now and one after a soft reset, for each unit that a row reaches
-    most = 2 * row[UNITS]
+    most = 2 * program.population[p, UNITS]
     k: Any = np.int64(first)
-    book[N_QUEUE] = 0
-    while k < len(items):
-        t: Any = np.int64(items[k]["t"])
-        if book[N_HEAP] > 0 and state.heap[0, TIME] <= t:
+    t: Any = book[NOW_US]
+    pre: Any = book[AWAITED_PRE]
+    amplitude = 1.0
+    if is_awaited:
+        if len(strength) > 0 and program.projection[q, SOURCE] < 0:
+            amplitude = strength[k - 1]  # an item is begun when its cascade is
+    else:
+        book[N_QUEUE] = 0
+    while is_awaited or k < len(items):
+        if not is_awaited:
+            t = np.int64(items[k]["t"])
+            if (book[N_HEAP] > 0 and state.heap[0, TIME] <= t) or not _has_room(program, state, p, most, out):
+                return k
+            pre = np.int64(items[k]["unit"])
+            amplitude = strength[k] if len(strength) > 0 else 1.0
+        _deliver(program, state, table, memory, q, pre, amplitude, t, out)
+        if is_awaited:
             return k
-        if book[N_OUT] + most > len(out) or most > len(state.queue):
-            return k
-        if row[LOGGED] and progress[p, N_LOG] + most > state.log_us.shape[1]:
-            return k
-        if len(state.tape) > 0 and (book[N_TAPE] >= book[TAPE_STOP] or book[N_TAPE] + most + 1 > len(state.tape)):
-            return k
-        if book[N_HEAP] + most * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2 > len(state.heap):
-            return k
-        pre: Any = np.int64(items[k]["unit"])
-        _deliver(program, state, table, memory, q, pre, t, out)
         k += 1
         n_fired: Any = book[N_QUEUE]
         if n_fired > 0:
@@ -682,11 +1029,20 @@ def _plastic_front(
 
 @kernel
 def plastic_run(
-    program: Program, state: State, table: Table, memory: Memory, items: Any, first: int, until_us: int, out: Any
+    program: Program,
+    state: State,
+    table: Table,
+    memory: Memory,
+    items: Any,
+    strength: Any,
+    first: int,
+    until_us: int,
+    out: Any,
 ) -> tuple[int, int, int]:
     """Run through ``items[first:]``; as ``neurons.engine.run``, for a network whose weights change.
 
-    ``program.weight`` of plastic projections is written to, as ``state`` and ``memory`` are.
+    ``program.weight`` of plastic projections is written to, as ``state`` and ``memory`` are. ``strength``: float64,
+    shape (n,) or (0,): the items' amplitudes, if they are not all 1.
     """
     k: Any = np.int64(first)
     only: Any = NONE  # the input's one projection, if it is plastic and has no delay
@@ -698,14 +1054,39 @@ def plastic_run(
                 only = typed(q)
     if n_from_input != 1:
         only = NONE
+    code: Any = typed(DONE)
+    is_taped = may_run_taped(program, state)
+    is_fast = only >= 0 and _fast_kind(program, table, only, strength) >= 0
+    book = state.book
     while True:
         n_out: Any
-        code: Any
-        if only >= 0 and state.book[BUSY] == IDLE:
-            k = _plastic_front(program, state, table, memory, only, items, k, out)
-        k, n_out, code = run(program, state, items, k, until_us, out)
-        if code != PLASTIC_SPIKE:
+        end: Any = len(items)
+        if code == PLASTIC_SPIKE:
+            q_awaited: Any = book[AWAITED]
+            k = _plastic_front(program, state, table, memory, q_awaited, items, strength, k, True, out)
+            book[IS_DELIVERED] = 1
+            if only >= 0:
+                end = k
+        elif is_taped and book[BUSY] == IDLE:
+            k = run_taped(program, state, items, k, out)
+        elif only >= 0 and book[BUSY] == IDLE:
+            before: Any = k
+            if is_fast:
+                k = _fast_front(program, state, table, memory, only, items, k, out)
+            if k == before:  # one at least as everywhere else, then fast again
+                some = items[: k + 1] if is_fast else items
+                k = _plastic_front(program, state, table, memory, only, some, strength, k, False, out)
+            if k > before:
+                end = k
+        until: Any = typed(until_us)
+        if end < len(items):  # the engine goes through the cascade, and leaves the items alone
+            until = typed(book[NOW_US])
+            if book[BUSY] == IDLE:
+                until = typed(items[end - 1]["t"])
+        k, n_out, code = run(program, state, items[:end], k, until, out)
+        if code == PHASE_ENDS:
+            _write_late(program, state, table, memory, state.heap[0, TIME])
+        elif code == DONE and k < len(items):
+            continue
+        elif code != PLASTIC_SPIKE:
             return k, n_out, code
-        book = state.book
-        _deliver(program, state, table, memory, book[AWAITED], book[AWAITED_PRE], book[NOW_US], out)
-        book[IS_DELIVERED] = 1

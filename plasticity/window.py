@@ -12,9 +12,10 @@
 Memory
 ------
 The tape takes 40 bytes an event or spike. Where rows are needed (see ``plasticity.backward``), 4 bytes more for each
-synaptic operation of the window, 8 with local rules: 3 MB for 4,000 events on 200 units. A window that grows beyond
-``window_events`` entries is cut there: the gradient begins anew from the state carried on, and what came before counts
-as given. So memory has a bound whatever the stream; what is paid for it is that no error is sent back over a cut.
+synaptic operation of the window, 8 with local rules, 12 with local rules in phases: 3 MB for 4,000 events on 200 units.
+A window that grows beyond ``window_events`` entries is cut there: the gradient begins anew from the state carried on,
+and what came before counts as given. So memory has a bound whatever the stream; what is paid for it is that no error is
+sent back over a cut.
 
 With ``window_pieces`` above 1 a full tape is put aside with where the network stood at its begin (a checkpoint), and
 only the oldest of so many pieces is cut off. Rows are made for one piece at a time, when the walk comes to it. So a
@@ -169,17 +170,18 @@ class TapedWindow:
         self._surrogate, self._width = NUMBERS[surrogate], float(width)
         self._window_events, self._most_pieces = int(window_events), int(window_pieces)
         self._pieces: list[Piece] = []  # of the window, before the one that is being taped
-        if window_pieces > 1 and (has_terminals or np.any(program.projection[:, DELAY_US])):
+        is_late = self._is_hebbian and program.phase_us > 0
+        if window_pieces > 1 and (has_terminals or is_late or np.any(program.projection[:, DELAY_US])):
             raise ConfigError(
-                f"window_pieces: got {window_pieces}, but spikes on their way and tired terminals join pieces that are "
-                f"walked back apart; wanted 1 for a network that has them"
+                f"window_pieces: got {window_pieces}, but spikes on their way, tired terminals and Hebbian rules in "
+                f"phases join pieces that are walked back apart; wanted 1 for a network that has them"
             )
         targets = row[program.projection[:, TARGET]]
         passive = np.isin(targets[:, MODEL], [LIF, INTEGRATE_FIRE, LEAKY_INTEGRATOR]) & (targets[:, CROSSES] == 0)
         alike = (targets[:, UNIFORM] == 1) & (targets[:, REFRACTORY_US] == 0)
         whole = block[program.projection[:, TARGET]] == targets[:, UNITS]
         self._is_plain = passive & alike & whole & (program.projection[:, TOPOLOGY] == DENSE)
-        self._is_plain &= not self._has_rows and program.phase_us == 0
+        self._is_plain &= not self._has_rows and program.phase_us == 0 and not network._is_graded
         self.n_cut = 0
         n_all, n_pre = len(network.state.v), len(table.local_rate)
         n_fast, n_rows = len(network._memory.fast), len(network._memory.fast_us)
@@ -212,6 +214,9 @@ class TapedWindow:
             scratch=np.zeros((3, longest), real),
             peek=np.zeros(n_all, real),
             would=np.zeros(n_all),
+            owed=np.zeros(n_pre),
+            first_at=np.zeros(n_pre, np.int64),
+            due=np.zeros(n_pre),
         )
         n_cursor = len(program.projection) + 2 * len(row)
         self._links = Links(
@@ -227,6 +232,7 @@ class TapedWindow:
             u=np.zeros(0, real),
             w=np.zeros(0, real),
             hebb=np.zeros(0, real),
+            late=np.zeros(0, real),
             terminal=np.zeros((0, 3)),
         )
         self._skip = np.zeros(len(program.projection), np.int64)
@@ -242,9 +248,11 @@ class TapedWindow:
                 raise ConfigError(
                     f"population '{name}': no gradient leads through Izhikevich's units; use leaky or adaptive ones"
                 )
-        for it in network.graph.projections:
-            if it.fade is not None:
-                raise ConfigError(f"projection {it.source} > {it.target}: no gradient leads through synapses that fade")
+        if network._cycles:
+            raise ConfigError(
+                f"{type(network._cycles[0].rule).__name__} of {network._cycles[0].subject}: no gradient leads through "
+                f"what changes weights or thresholds for good; let the network settle, and learn with network.learned()"
+            )
         for q, place in enumerate(table.place):
             if place[RULE] not in (-1, STATIC, HEBBIAN):
                 it = network.graph.projections[q]
@@ -273,6 +281,8 @@ class TapedWindow:
             fast_us=memory.fast_us.copy(),
             fatigue=memory.fatigue.copy(),
             x_us=memory.x_us.copy(),
+            owed=memory.owed.copy(),
+            is_late=memory.is_late.copy(),
         )
 
     def begin(self) -> None:
@@ -357,7 +367,7 @@ class TapedWindow:
         network, walk = self.network, self._walk
         end_us = int(network._clock[0])
         span_us = max(end_us - int(network._clock[2]), 1)
-        for array in (walk.lam, walk.lam_w, walk.source, walk.early_us):
+        for array in (walk.lam, walk.lam_w, walk.source, walk.early_us, walk.due):
             array.fill(0)
         walk.t_us.fill(end_us)
         for name, values in (d_average or {}).items():
@@ -487,5 +497,6 @@ class TapedWindow:
                     u=np.zeros(room, real),
                     w=np.zeros(room if self._has_w else 0, real),
                     hebb=np.zeros(room if self._is_hebbian else 0, real),
+                    late=np.zeros(room if self._is_hebbian and self.network._program.phase_us > 0 else 0, real),
                 )
         self._rows = rows

@@ -13,7 +13,7 @@ from typing import Any
 
 import numba
 
-__all__ = ["integrate_4", "integrate_16", "integrate_64", "lowest_bit", "sum_16", "sum_64", "sum_256"]
+__all__ = ["integrate_4", "integrate_16", "integrate_64", "lowest_bit", "prefetch", "sum_16", "sum_64", "sum_256"]
 
 _config: Any = numba.config
 
@@ -201,14 +201,41 @@ def _lowest() -> Any:
     return intrinsic(lowest_bit)
 
 
+def _prefetch() -> Any:
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        there = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        # to be written to (1), soon needed again (3), data (1)
+        builder.call(there, [builder.bitcast(builder.gep(data, [values[1]]), byte), number(1), number(3), number(1)])
+        return context.get_dummy_value()
+
+    def prefetch(typing: Any, array: Any, at: Any) -> Any:
+        return types.none(array, types.int64), emit
+
+    return intrinsic(prefetch)
+
+
+def _plain_prefetch(array: Any, at: int) -> None:
+    """Begin to bring ``array[at]`` near, and do not wait; it need not exist."""
+
+
 def _plain_lowest(mask: int) -> int:
     """Return the place of the lowest bit that is set; 64 if none is."""
+    mask = int(mask)  # NumPy's own whole numbers know no bit_length everywhere
     return (mask & -mask).bit_length() - 1 if mask else 64
 
 
 if _config.DISABLE_JIT:
-    integrate_64, integrate_16, integrate_4, lowest_bit = _plain(64), _plain(16), _plain(4), _plain_lowest
+    integrate_64, integrate_16, integrate_4 = _plain(64), _plain(16), _plain(4)
+    lowest_bit, prefetch = _plain_lowest, _plain_prefetch
     sum_256, sum_64, sum_16 = _plain_sum(256), _plain_sum(64), _plain_sum(16)
 else:
-    integrate_64, integrate_16, integrate_4, lowest_bit = _vector(64), _vector(16), _vector(4), _lowest()
+    integrate_64, integrate_16, integrate_4 = _vector(64), _vector(16), _vector(4)
+    lowest_bit, prefetch = _lowest(), _prefetch()
     sum_256, sum_64, sum_16 = _vector_sum(256), _vector_sum(64), _vector_sum(16)

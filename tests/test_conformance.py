@@ -27,8 +27,10 @@ from neurons.quantised_dense import QuantisedDense, quantised
 from neurons.sparse import sparse_of
 from neurons.threshold import ThresholdUnits
 from plasticity.bcm import BCM
+from plasticity.decolle import Decolle
 from plasticity.error_modulated import ErrorModulated
 from plasticity.hebbian import Hebbian
+from plasticity.homeostasis import Homeostasis
 from plasticity.learner import OnlineLearner
 from plasticity.network_learner import NetworkLearner
 from plasticity.oja import Oja
@@ -36,6 +38,7 @@ from plasticity.pair_stdp import PairSTDP
 from plasticity.plastic_network import PlasticNetwork, Rule
 from plasticity.reward_stdp import RewardSTDP
 from plasticity.short_term import ShortTerm
+from plasticity.synaptic_scaling import SynapticScaling
 from plasticity.triplet_stdp import TripletSTDP
 from sources.added_noise import AddedNoise
 from sources.filter_background import BackgroundActivity
@@ -197,6 +200,19 @@ def plastic(rule: Rule) -> PlasticNetwork:
     )
 
 
+def coming_round() -> PlasticNetwork:
+    """Make a network with all that happens at multiples of a period."""
+    network = PlasticNetwork.of(
+        learning_graph(),
+        rules={(INPUT, "map"): RULES["pair"], ("map", "hidden"): Decolle(3, period_us=700)},
+        scaling={(INPUT, "map"): SynapticScaling(period_us=900), ("pool", "hidden"): SynapticScaling(period_us=1100)},
+        thresholds={"hidden": Homeostasis(period_us=1300)},
+        readout="scores",
+    )
+    network.target("hidden", 1)
+    return network
+
+
 def network_learner(folder: Path, *, plastic: bool | str = False, **more: Any) -> NetworkLearner:
     """Make one that learns everywhere, by local rules and tired terminals too, if it is ``plastic``."""
     path = folder / "net.safetensors"
@@ -258,6 +274,7 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "undistort": undistort,
     "merge": lambda folder: Merge(inputs=["events"], width=SIDE, height=SIDE, lateness_us=3000),
     **{f"plastic {name}": lambda folder, rule=rule: plastic(rule) for name, rule in RULES.items()},
+    "plastic, coming round": lambda folder: coming_round(),
     "recorder": lambda folder: Recorder(path=str(folder / "r.hbs"), ports={"events": "events"}),
 }
 

@@ -16,10 +16,12 @@ GAUSS = np.polynomial.legendre.leggauss(10)
 class Way:
     """One projection."""
 
-    def __init__(self, source, target, synapses, weights, rule=None, terminal=None, delay_us=0, chunk_of=None):
+    def __init__(
+        self, source, target, synapses, weights, rule=None, terminal=None, delay_us=0, chunk_of=None, fade=None
+    ):
         self.source, self.target, self.delay_us = source, target, delay_us
         self.weights = dict(weights)
-        self.rule, self.terminal = rule, terminal
+        self.rule, self.terminal, self.fade = rule, terminal, fade
         self.by_pre, self.by_post = {}, {}
         for pre, post, key in synapses:
             self.by_pre.setdefault(pre, []).append((post, key))
@@ -41,29 +43,70 @@ def trace(times, t, tau, nearest=False):
 class Net:
     """A network of populations in the order in which they fire; ``sizes``: units by name."""
 
-    def __init__(self, sizes, taus, theta, ways):
+    def __init__(self, sizes, taus, theta, ways, phase_us=0):
         self.names = list(sizes)
         self.v = {p: [0.0] * n for p, n in sizes.items()}
         self.t = {p: [0] * n for p, n in sizes.items()}
-        self.taus, self.theta, self.ways = taus, theta, ways
+        self.taus, self.ways = taus, ways
+        self.theta = {p: [theta[p]] * n for p, n in sizes.items()}
         self.heap, self.sequence = [], itertools.count()
         self.spikes = []
+        self.phase_us, self.end_us, self.owed = phase_us, None, {}
+        self.cycles = []  # when it is due next, the period, what to do
 
-    def run(self, items, until_us):
-        for t, unit in items:
+    def run(self, items, until_us, amplitudes=()):
+        for (t, unit), strength in itertools.zip_longest(items, amplitudes, fillvalue=1.0):
+            if self.end_us is None:  # time begins with the first item
+                self.begin_us, self.end_us = t, t + self.phase_us if self.phase_us else math.inf
+                for cycle in self.cycles:
+                    cycle[0] = t + cycle[1]
             self.happen(t)
             for way in self.ways:
                 if way.source == "input" and way.delay_us:
                     heapq.heappush(self.heap, (t + way.delay_us, next(self.sequence), way, unit))
-            self.cascade(t, {"input": [unit]}, None)
+            self.cascade(t, {"input": [unit]}, None, strength)
         self.happen(until_us)
 
     def happen(self, until_us):
-        while self.heap and self.heap[0][0] <= until_us:
+        while True:
+            next_us = min(self.heap[0][0] if self.heap else math.inf, self.end_us)
+            due = [cycle for cycle in self.cycles if cycle[0] < min(next_us, until_us)]
+            if due:
+                first = min(due, key=lambda cycle: cycle[0])
+                first[2](first[0])
+                first[0] += first[1]
+                continue
+            if next_us > until_us:
+                return
+            if not self.heap or self.end_us <= self.heap[0][0]:
+                t, self.end_us = self.end_us, self.end_us + self.phase_us
+                self.end_phase(t)
+                continue
             t, _, way, unit = heapq.heappop(self.heap)
             self.cascade(t, {}, (way, unit))
 
-    def cascade(self, t, fired, arriving):
+    def end_phase(self, t):
+        """Let what is owed change hebb by the potentials of the phase, then fire, then deliver."""
+        for (_, pre), (way, amplitude) in self.owed.items():
+            rule, v, theta = way.rule, self.v[way.target], self.theta[way.target]
+            row = way.by_pre.get(pre, [])
+            ys = [v[post] / theta[post] - rule.sliding_threshold for post, _ in row]
+            total = sum(math.exp(min(y, 300)) for y in ys)
+            for (_, key), y in zip(row, ys, strict=True):
+                self.faded(way, key, t, rule.tau_hebb_us)
+                self.hebb_change(way, rule, pre, key, y, total, amplitude)
+        self.owed = {}
+        fired = {}
+        for p in self.names:
+            for post in range(len(self.v[p])):
+                self.v[p][post] *= math.exp(-(t - self.phase_us - self.t[p][post]) / self.taus[p])
+                self.t[p][post] = t - self.phase_us
+                if self.v[p][post] > self.theta[p][post]:
+                    fired.setdefault(p, []).append(post)
+                    self.spike(p, post, t)
+        self.cascade(t, fired, None)
+
+    def cascade(self, t, fired, arriving, strength=1.0):
         for p in self.names:
             mine = fired.setdefault(p, [])
             if arriving and arriving[0].target == p:
@@ -71,7 +114,7 @@ class Net:
             for way in self.ways:
                 if way.target == p and not way.delay_us:
                     for unit in list(fired.get(way.source, [])):
-                        mine += self.deliver(way, unit, t)
+                        mine += self.deliver(way, unit, t, strength if way.source == "input" else 1.0)
 
     def amplitude(self, way, pre, t):
         if way.terminal is None:
@@ -88,20 +131,23 @@ class Net:
         way.fast_us[key] = t
         return way.fast[key]
 
-    def deliver(self, way, pre, t):
+    def deliver(self, way, pre, t, strength=1.0):
         p, rule, v = way.target, way.rule, self.v[way.target]
-        amplitude = self.amplitude(way, pre, t)
+        now = self.end_us - self.phase_us if self.phase_us else t
+        amplitude = strength * self.amplitude(way, pre, t)
+        if way.fade is not None:
+            amplitude *= math.exp(-max(now - self.begin_us - way.fade.onset_us, 0) / way.fade.tau_us)
         name = type(rule).__name__
         x_2 = trace(way.pre_spikes.get(pre, []), t, rule.tau_x_us) if name == "TripletSTDP" else 0.0
         fired = []
         for _, group in itertools.groupby(way.by_pre.get(pre, []), key=lambda it: way.chunk_of(it[0])):
             chunk = list(group)
             for post, key in chunk:
-                v[post] *= math.exp(-(t - self.t[p][post]) / self.taus[p])
-                self.t[p][post] = t
+                v[post] *= math.exp(-(now - self.t[p][post]) / self.taus[p])
+                self.t[p][post] = now
                 w = way.weights[key]
                 if name == "Hebbian":
-                    hebb = self.faded(way, key, t, rule.tau_hebb_us)
+                    hebb = self.faded(way, key, now, rule.tau_hebb_us)
                     if rule.mixed == "add":
                         w = w + rule.mixing * hebb
                     elif rule.mixed == "blend":
@@ -109,24 +155,32 @@ class Net:
                     else:
                         w = rule.mask[key] * w + rule.mixing * (1 - rule.mask[key]) * hebb
                 v[post] += amplitude * w
-            ys = [v[post] / self.theta[p] - getattr(rule, "sliding_threshold", 0.0) for post, _ in chunk]
+            ys = [v[post] / self.theta[p][post] - getattr(rule, "sliding_threshold", 0.0) for post, _ in chunk]
             total = sum(math.exp(min(y, 300)) for y in ys)
             for (post, key), y in zip(chunk, ys, strict=True):
                 self.pre_change(way, rule, name, pre, post, key, t, x_2, y, total, amplitude)
+            if self.phase_us:
+                continue
             for post, _ in chunk:
-                if v[post] > self.theta[p]:
-                    v[post] -= self.theta[p]
+                if v[post] > self.theta[p][post]:
                     fired.append(post)
-                    self.spikes.append((t, p, post))
         way.pre_spikes.setdefault(pre, []).append(t)
+        if self.phase_us and name == "Hebbian":
+            before = self.owed.get((id(way), pre), (way, 0.0))[1]
+            self.owed[id(way), pre] = (way, before + amplitude)
         for post in fired:
-            for other in self.ways:
-                if other.target == p and other.rule is not None:
-                    self.post_change(other, post, t)
-            for other in self.ways:
-                if other.source == p and other.delay_us:
-                    heapq.heappush(self.heap, (t + other.delay_us, next(self.sequence), other, post))
+            self.spike(p, post, t)
         return fired
+
+    def spike(self, p, post, t):
+        self.v[p][post] -= self.theta[p][post]
+        self.spikes.append((t, p, post))
+        for other in self.ways:
+            if other.target == p and other.rule is not None:
+                self.post_change(other, post, t)
+        for other in self.ways:
+            if other.source == p and other.delay_us:
+                heapq.heappush(self.heap, (t + other.delay_us, next(self.sequence), other, post))
 
     def pre_change(self, way, rule, name, pre, post, key, t, x_2, y, total, amplitude):
         w, mine = way.weights, way.post_spikes.get(post, [])
@@ -143,10 +197,13 @@ class Net:
         elif name == "RewardSTDP":
             self.faded(way, key, t, rule.tau_eligibility_us)
             way.fast[key] -= rule.a_minus * trace(mine, t, rule.tau_minus_us)
-        elif name == "Hebbian":
-            z = {"tanh": math.tanh(y), "linear": y, "softmax": math.exp(min(y, 300)) / total}[rule.post]
-            hebb = way.fast[key] + amplitude * rule.local_rate * z
-            way.fast[key] = min(max(hebb, -rule.hebb_max), rule.hebb_max)
+        elif name == "Hebbian" and not self.phase_us:
+            self.hebb_change(way, rule, pre, key, y, total, amplitude)
+
+    def hebb_change(self, way, rule, pre, key, y, total, amplitude):
+        z = {"tanh": math.tanh(y), "linear": y, "softmax": math.exp(min(y, 300)) / total}[rule.post]
+        hebb = way.fast[key] + amplitude * rule.local_rate * z
+        way.fast[key] = min(max(hebb, -rule.hebb_max), rule.hebb_max)
 
     def slide(self, rule, mine, theta, last, t):
         """Integrate the sliding threshold numerically; nothing fires between ``last`` and ``t``."""
@@ -193,12 +250,62 @@ class Net:
 
     def signal(self, p, error, t):
         for way in self.ways:
-            if way.target == p and type(way.rule).__name__ == "ErrorModulated":
+            if way.target == p and type(way.rule).__name__ in ("ErrorModulated", "Decolle"):
                 rule = way.rule
                 v = [v * math.exp(-(t - s) / self.taus[p]) for v, s in zip(self.v[p], self.t[p], strict=True)]
                 for post, synapses in way.by_post.items():
-                    if abs(v[post] - self.theta[p]) < rule.width:
+                    if abs(v[post] - self.theta[p][post]) < rule.width:
                         for pre, key in synapses:
                             x = trace(way.pre_spikes.get(pre, []), t, rule.tau_pre_us)
                             changed = way.weights[key] - rule.rate * error[post] * x
                             way.weights[key] = min(max(changed, rule.w_min), rule.w_max)
+
+    # -- what comes round ----------------------------------------------------------------------------------------------
+
+    def rates(self, p, rule, before, t):
+        """Return running rates, Hz, of all units at the end of a period, from those at its begin."""
+        kept = math.exp(-rule.period_us / rule.tau_rate_us)
+        found, after_us = [], t - rule.period_us
+        after_us -= after_us == self.begin_us  # the first period has both its ends
+        for unit, rate in enumerate(before):
+            n = sum(1 for s, q, j in self.spikes if q == p and j == unit and after_us < s <= t)
+            found.append(rate * kept + (1 - kept) * n / (rule.period_us * 1e-6))
+        return found
+
+    def add_homeostasis(self, p, rule):
+        rates = [0.0] * len(self.v[p])
+
+        def come(t):
+            rates[:] = self.rates(p, rule, rates, t)
+            for unit, rate in enumerate(rates):
+                moved = self.theta[p][unit] + rule.gain * (rate - rule.target_hz)
+                self.theta[p][unit] = min(max(moved, rule.least), rule.most)
+
+        self.cycles.append([0, rule.period_us, come])
+
+    def add_scaling(self, way, rule, n_channels):
+        """``n_channels``: 0 if weights are not shared by sites."""
+        rates = [0.0] * len(self.v[way.target])
+
+        def come(t):
+            rates[:] = self.rates(way.target, rule, rates, t)
+            seen = set()
+            for post, synapses in way.by_post.items():
+                mine = [rates[post]] if not n_channels else rates[post % n_channels :: n_channels]
+                factor = max(1 + rule.gain * (rule.target_hz - sum(mine) / len(mine)) / rule.target_hz, 0.0)
+                for _, key in synapses:
+                    if key not in seen:  # a shared weight once
+                        low, high = max(rule.w_min, way.rule.w_min), min(rule.w_max, way.rule.w_max)
+                        way.weights[key] = min(max(way.weights[key] * factor, low), high)
+                        seen.add(key)
+
+        self.cycles.append([0, rule.period_us, come])
+
+    def add_decolle(self, p, rule, readout, target):
+        def come(t):
+            mine = [[s for s, q, j in self.spikes if q == p and j == unit] for unit in range(len(self.v[p]))]
+            s = [trace(times, t, rule.tau_readout_us) for times in mine]
+            errors = [sum(g * x for g, x in zip(row, s, strict=True)) - (c == target) for c, row in enumerate(readout)]
+            self.signal(p, [sum(row[j] * e for row, e in zip(readout, errors, strict=True)) for j in range(len(s))], t)
+
+        self.cycles.append([0, rule.period_us, come])

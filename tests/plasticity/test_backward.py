@@ -140,6 +140,7 @@ def _forward(
             # where release begins counts as given
             release[q] = list(np.broadcast_to(rules.terminals[ends].f_rest, (len(index[q]),)))
             last[q] = np.full(len(index[q]), float(start))
+    owed: dict[tuple[int, int], Any] = {}
     fired: dict[int, Any] = {}
     waiting: dict[int, list[Any]] = {q: [] for q in range(len(graph.projections))}
 
@@ -200,6 +201,31 @@ def _forward(
             "the tape's spikes are those of the reference"
         )
         return s * (1.0 - happened)
+
+    def fade(q: int, row: Any, to_us: float) -> None:
+        """Let the synapses of a row decay."""
+        touched = np.zeros(len(hebb[q]))
+        touched[row[row >= 0]] = 1.0
+        left = anp.where(touched > 0, anp.exp(-(to_us - read_at[q]) / x.rule[q][3]), 1.0)
+        hebb[q] = hebb[q] * left
+        read_at[q] = np.where(touched > 0, float(to_us), read_at[q])
+
+    def write(q: int, unit: int, u: Any, amplitude: Any) -> None:
+        """Let the local rule change a row, each synapse once."""
+        it, row = graph.projections[q], index[q][unit]
+        p = names.index(it.target)
+        rule, (rate, sliding, _, _) = rules.rules[it.source, it.target], x.rule[q]
+        theta = np.broadcast_to(np.asarray(models[p].v_threshold) - models[p].v_leak, (sizes[p],))
+        z = u / theta - sliding
+        if rule.post == "tanh":
+            z = anp.tanh(z)
+        elif rule.post == "softmax":
+            z = anp.exp(z - anp.max(z))
+            z = z / anp.sum(z)
+        where = np.full(len(hebb[q]), -1)
+        where[row[row >= 0]] = np.flatnonzero(row >= 0)
+        grown = hebb[q] + anp.where(where >= 0, amplitude * rate[unit] * z[where], 0.0)
+        hebb[q] = anp.where(where >= 0, anp.clip(grown, -rule.hebb_max, rule.hebb_max), hebb[q])
 
     def ghosts(p: int, s: Any, t_us: float) -> None:
         """Deliver spikes that did not happen: nothing, but with a derivative."""
@@ -265,6 +291,10 @@ def _forward(
         entries = [(c, int(tape[c, 3])) for c in range(k + 1, end) if tape[c, 1] == FIRED]
         if what == ENDED:
             flow(p, t_us - phase_us)
+            for (q, unit), amplitude in [entry for entry in owed.items() if names[p] == target_of(graph, entry[0][0])]:
+                fade(q, index[q][unit], t_us)
+                write(q, unit, v[p], amplitude)
+                del owed[q, unit]
             mask = (held[p] <= t_us) * 1.0
             left = spike(p, mask, entries, t_us, v[p], threshold(p))
             if isinstance(models[p], ThresholdUnits):
@@ -276,7 +306,7 @@ def _forward(
             q, it = place, graph.projections[place]
             now = touched_at(p, t_us)
             flow(p, now)
-            s = 1.0
+            s = taped[k] if (it.source, it.target) in rules.rules else 1.0
             if it.source != INPUT:
                 s = fired[waiting[q].pop(0)]
             amplitude = s
@@ -294,12 +324,8 @@ def _forward(
             weight = x.weight[q][row]
             rule = rules.rules.get((it.source, it.target))
             if rule is not None:
-                rate, sliding, mixing, tau_hebb = x.rule[q]
-                touched = np.zeros(len(hebb[q]))
-                touched[row[row >= 0]] = 1.0
-                left = anp.where(touched > 0, anp.exp(-(t_us - read_at[q]) / tau_hebb), 1.0)
-                hebb[q] = hebb[q] * left
-                read_at[q] = np.where(touched > 0, float(t_us), read_at[q])
+                mixing = x.rule[q][2]
+                fade(q, row, now)
                 h = hebb[q][row]
                 if rule.mixed == "add":
                     weight = weight + mixing * h
@@ -319,19 +345,10 @@ def _forward(
                     v[p] = v[p] * (1.0 - mask)
                 v[p] = v[p] + amplitude * weight * takes
             u = v[p]
-            if rule is not None:
-                theta = np.broadcast_to(np.asarray(models[p].v_threshold) - models[p].v_leak, (sizes[p],))
-                z = u / theta - sliding
-                if rule.post == "tanh":
-                    z = anp.tanh(z)
-                elif rule.post == "softmax":
-                    z = anp.exp(z - anp.max(z))
-                    z = z / anp.sum(z)
-                # each synapse of the row once
-                where = np.full(len(hebb[q]), -1)
-                where[row[row >= 0]] = np.flatnonzero(row >= 0)
-                grown = hebb[q] + anp.where(where >= 0, amplitude * rate[unit] * z[where], 0.0)
-                hebb[q] = anp.where(where >= 0, anp.clip(grown, -rule.hebb_max, rule.hebb_max), hebb[q])
+            if rule is not None and phase_us and not isinstance(models[p], LeakyIntegratorUnits):
+                owed[q, unit] = owed.get((q, unit), 0.0) + amplitude
+            elif rule is not None:
+                write(q, unit, u, amplitude)
             later = []
             if not isinstance(models[p], LeakyIntegratorUnits) and not phase_us:
                 mask = mask * (held[p] <= t_us)
@@ -360,6 +377,10 @@ def _through(x: Any) -> Any:
 
 
 defvjp(_through, lambda ans, x: lambda g: g)
+
+
+def target_of(graph: Graph, q: int) -> str:
+    return graph.projections[q].target
 
 
 def waiting_for(graph: Graph, names: Any, waiting: Any, p: int, k: int) -> None:
@@ -440,7 +461,8 @@ def _case(name: str, rng: Any) -> Case:
             to_scores,
         ]
         return Case(Graph((5,), populations, ways), {}, {}, 0, ("spikes",))
-    form, _, post = name.removeprefix("hebbian ").partition(" ")
+    phase_us = 2500 if name.endswith(" phase") else 0
+    form, _, post = name.removeprefix("hebbian ").removesuffix(" phase").partition(" ")
     topology: Any = dense(5, 6, 0.25 if form == "add" else 0.7)
     inputs: Any = (5,)
     shape: Any = (6,)
@@ -469,7 +491,8 @@ def _case(name: str, rng: Any) -> Case:
         ways.append(Projection("hidden", "hidden", dense(6, 6, 0.0, 0.2), delay_us=900)) if shape == (6,) else None
         second = {("hidden", "scores"): ShortTerm(depletion=0.3, tau_rec_us=15_000.0)}
     graph = Graph(inputs, [Population("hidden", lif, shape), scores], ways)
-    return Case(graph, {(INPUT, "hidden"): Hebbian(**numbers)}, {(INPUT, "hidden"): terminal, **second}, 0, ("spikes",))
+    rules = {(INPUT, "hidden"): Hebbian(**numbers)}
+    return Case(graph, rules, {(INPUT, "hidden"): terminal, **second}, phase_us, ("spikes",))
 
 
 NAMES = [
@@ -488,6 +511,10 @@ NAMES = [
     "hebbian blend",
     "hebbian mask",
     "hebbian convolution",
+    "hebbian add phase",
+    "hebbian add softmax phase",
+    "hebbian blend phase",
+    "hebbian convolution phase",
 ]
 
 
@@ -549,6 +576,7 @@ def test_all_gradients(name: str, surrogate: Any) -> None:
         precision="float64",
         discipline="phase" if case.phase_us else "event",
         phase_us=case.phase_us or 1000,
+        graded=bool(case.phase_us and case.rules),
     )
     width = WIDTH if surrogate != "spikes" else np.inf
     window = TapedWindow(network, surrogate=surrogate, width=width, times=True)
@@ -565,7 +593,8 @@ def test_all_gradients(name: str, surrogate: Any) -> None:
         events["x"], events["y"] = items["unit"] % case.graph.inputs[1], items["unit"] // case.graph.inputs[1]
         items = events
     end_us = int(items["t"][-1]) + 5_000
-    network.run(items, until_us=end_us)
+    amplitude = rng.uniform(0.6, 1.4, len(items)) if case.phase_us and case.rules else None
+    network.run(items, end_us, amplitude)
     tape, taped = network.state.tape[: window.n_entries].copy(), network.state.taped[: window.n_entries].copy()
     n_spikes = int(np.sum((tape[:, 1] == FIRED) | (tape[:, 1] == CROSSED)))
     assert n_spikes > 20, "a test of gradients wants spikes"

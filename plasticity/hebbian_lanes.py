@@ -1,0 +1,180 @@
+"""One event of the Hebbian rule on 64 or 16 units in full vectors; why so: ``stream.lanes``.
+
+The compiler does not keep both forms of tanh apart in a loop that it turns into vectors: it computes both, the division
+included, for every unit. Here the division is behind a branch that is taken when a block holds a unit that needs it.
+
+Every lane does what the loop in plain Python beside it does, in the same order, without contraction.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from stream.jit import kernel
+
+__all__ = ["SMALL_SQUARE", "learn_16", "learn_64", "tanh_rational", "tanh_small"]
+
+_config: Any = numba.config
+
+SMALL_SQUARE = 1.25**2
+SMALL = (
+    -0.33332890272140503,
+    0.13325856626033783,
+    -0.05353177338838577,
+    0.020622147247195244,
+    -0.006850627716630697,
+    0.001611351384781301,
+    -0.00018656151951290667,
+)
+P_1, P_2, Q_1, Q_2 = 0.11047896964121169, 0.0010173103508888616, 0.44381229373180214, 0.015621540394684197
+
+
+@kernel
+def tanh_rational(x: Any) -> Any:
+    """Approximate tanh without a branch; error 1e-9 in float64, 2 units in the last place in float32."""
+    real = type(x)
+    one, limit, two = real(1.0), real(12.0), real(2.0)
+    y = min(max(x, -limit), limit) * real(0.25)
+    s = y * y
+    p = y * (one + s * (real(P_1) + s * real(P_2)))
+    q = one + s * (real(Q_1) + s * real(Q_2))
+    p, q = two * p * q, p * p + q * q
+    return two * p * q / (p * p + q * q)
+
+
+@kernel
+def tanh_small(y: Any) -> Any:
+    """Approximate tanh for y^2 <= ``SMALL_SQUARE``; error 3 units in the last place of float32."""
+    real = type(y)
+    s = y * y
+    p = real(SMALL[6])
+    p = p * s + real(SMALL[5])
+    p = p * s + real(SMALL[4])
+    p = p * s + real(SMALL[3])
+    p = p * s + real(SMALL[2])
+    p = p * s + real(SMALL[1])
+    p = p * s + real(SMALL[0])
+    return y + y * (s * p)
+
+
+def _plain(n: int) -> Any:
+    def learn(
+        v: Any, j: int, factor: Any, weight: Any, at: int, hebb: Any, at_hebb: int, sliding: Any, at_sliding: int,
+        alpha: Any, threshold: Any, inverse: Any, step: Any, high: Any,
+    ) -> bool:  # fmt: skip
+        anyone = False
+        for lane in range(n):
+            old = hebb[at_hebb + lane]
+            u = v[j + lane] * factor + (weight[at + lane] + alpha * old)
+            v[j + lane] = u
+            anyone |= bool(u > threshold)
+            y = u * inverse - sliding[at_sliding + lane]
+            z = tanh_small(y) if v.itemsize == 4 and y * y <= type(y)(SMALL_SQUARE) else tanh_rational(y)
+            hebb[at_hebb + lane] = min(max(old + step * z, -high), high)
+        return anyone
+
+    return learn
+
+
+def _vector(n: int) -> Any:
+    """Make ``learn`` for n lanes.
+
+    ``learn(v, j, factor, weight, at, hebb, at_hebb, sliding, at_sliding, alpha, threshold, inverse, step, high)``:
+    ``v[j:j + n]`` leaks by ``factor``; ``weight[at:at + n] + alpha hebb[at_hebb:at_hebb + n]`` is added, which gives u;
+    hebb grows by ``step tanh(u inverse - sliding[at_sliding:at_sliding + n])`` and is kept within ``high``. Returns
+    whether one is above ``threshold``; nobody is reset. All numbers and arrays (shape (any,), contiguous) of one type;
+    places are not checked.
+    """
+    from llvmlite import ir  # type: ignore[import-untyped]
+    from numba import types
+    from numba.extending import intrinsic
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        is_single = signature.args[0].dtype.bitwidth == 32
+        size = signature.args[0].dtype.bitwidth // 8
+        real = context.get_value_type(signature.args[0].dtype)
+        vector, lane, bits = ir.VectorType(real, n), ir.IntType(32), ir.IntType(n)
+
+        def spread(number: Any) -> Any:
+            if isinstance(number, float):
+                return ir.Constant(vector, [float(number)] * n)
+            undefined = ir.Constant(vector, ir.Undefined)
+            one = builder.insert_element(undefined, number, lane(0))
+            return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(lane, n), [0] * n))
+
+        def place(array: int) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, values[array]).data
+            return builder.bitcast(builder.gep(data, [values[array + 1]]), vector.as_pointer())
+
+        def rounded(number: float) -> float:
+            return float(np.float32(number)) if is_single else number
+
+        def add(a: Any, b: Any) -> Any:
+            return builder.fadd(a, b)
+
+        def mul(a: Any, b: Any) -> Any:
+            return builder.fmul(a, b)
+
+        def greater(a: Any, b: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+        def less(a: Any, b: Any) -> Any:
+            return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+        def is_any(mask: Any) -> Any:
+            return builder.icmp_unsigned("!=", builder.bitcast(mask, bits), bits(0))
+
+        def rational(x: Any) -> Any:
+            one, two, limit = spread(1.0), spread(2.0), spread(12.0)
+            y = mul(less(greater(x, spread(-12.0)), limit), spread(0.25))
+            s = mul(y, y)
+            p = mul(y, add(one, mul(s, add(spread(rounded(P_1)), mul(s, spread(rounded(P_2)))))))
+            q = add(one, mul(s, add(spread(rounded(Q_1)), mul(s, spread(rounded(Q_2))))))
+            p, q = mul(mul(two, p), q), add(mul(p, p), mul(q, q))
+            return builder.fdiv(mul(mul(two, p), q), add(mul(p, p), mul(q, q)))
+
+        at_v, at_hebb = place(0), place(5)
+        old = builder.load(at_hebb, align=size)
+        row = builder.load(place(3), align=size)
+        alpha, threshold, inverse, step, high = (spread(values[k]) for k in range(9, 14))
+        u = add(mul(builder.load(at_v, align=size), spread(values[2])), add(row, mul(alpha, old)))
+        builder.store(u, at_v, align=size)
+        is_above = is_any(builder.fcmp_ordered(">", u, threshold))
+        y = builder.fsub(mul(u, inverse), builder.load(place(7), align=size))
+        if is_single:
+            s = mul(y, y)
+            p = spread(rounded(SMALL[6]))
+            for number in SMALL[5::-1]:
+                p = add(mul(p, s), spread(rounded(number)))
+            small = add(y, mul(y, mul(s, p)))
+            is_wide = builder.fcmp_ordered(">", s, spread(SMALL_SQUARE))
+            before = builder.block
+            with builder.if_then(is_any(is_wide), likely=False):
+                both = builder.select(is_wide, rational(y), small)
+                inside = builder.block
+            z = builder.phi(vector)
+            z.add_incoming(small, before)
+            z.add_incoming(both, inside)
+        else:
+            z = rational(y)
+        new = add(old, mul(step, z))
+        low = builder.fsub(spread(-0.0), high)
+        builder.store(less(greater(new, low), high), at_hebb, align=size)
+        return is_above
+
+    def learn(
+        typing: Any, v: Any, j: Any, factor: Any, weight: Any, at: Any, hebb: Any, at_hebb: Any, sliding: Any,
+        at_sliding: Any, alpha: Any, threshold: Any, inverse: Any, step: Any, high: Any,
+    ) -> Any:  # fmt: skip
+        real, place = v.dtype, types.int64
+        numbers = (real,) * 5
+        return types.boolean(v, place, real, weight, place, hebb, place, sliding, place, *numbers), emit
+
+    return intrinsic(learn)
+
+
+if _config.DISABLE_JIT:
+    learn_64, learn_16 = _plain(64), _plain(16)
+else:
+    learn_64, learn_16 = _vector(64), _vector(16)
