@@ -20,13 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chip.core import AXON_VALUES, SYNAPSE_MATRIX
-from chip.grid import COUNT_DTYPE, DONE, GridState, clear, new_state, run_phases, spike_room
+from chip.grid import COUNT_DTYPE, DONE, GridState, clear, give_input, new_state, run_phases, spike_room
 from chip.program import GridProgram
 from stream.errors import CapacityError, ConfigError
 from stream.jit import kernel
 from stream.packet import PHASE_DTYPE, SPIKE_DTYPE
 
 __all__ = ["Board", "Region", "Report", "regions_of"]
+
+GIVEN_DTYPE = np.dtype([("unit", "<i4"), ("value", "<i4")])
+"""What waits on an input line: how many spikes met there."""
 
 AHEAD = 32  # phases that are given to the workers before the first one's report is read
 SUMS = (
@@ -160,7 +163,7 @@ class Region:
         Parameters
         ----------
         incoming
-            SPIKE_DTYPE: input of the phase, each line once; the same for every region.
+            GIVEN_DTYPE: input of the phase, each line once; the same for every region.
         parcels
             Of each region, in their order, what it sent here; its own place is empty. None at all in the first phase.
 
@@ -173,8 +176,10 @@ class Region:
         state, program = self._state, self._program
         progress = np.zeros(3, np.int64)
         end_us = int(state.clock["end_us"][0])
-        incoming = incoming[self._has_lines[incoming["unit"]]]
-        status = run_phases(program, state, incoming, end_us, False, self._spikes, self._rows, progress)
+        mine = incoming[self._has_lines[incoming["unit"]]]
+        give_input(state, mine["unit"].copy(), mine["value"].copy())
+        nothing = np.zeros(0, SPIKE_DTYPE)
+        status = run_phases(program, state, nothing, end_us, False, self._spikes, self._rows, progress)
         if status != DONE or int(state.clock["end_us"][0]) == end_us:
             raise CapacityError(f"board: region {self.number}: phase that ends at {end_us} us: status {status}")
         self._rest()
@@ -370,8 +375,10 @@ class Board:
         while self._end_us <= until_us:
             last = int(np.searchsorted(incoming["t"], self._end_us))
             # spikes that meet on an input line merge before it leads anywhere; so no region sees, or counts, the second
-            _, first = np.unique(incoming["unit"][taken:last], return_index=True)
-            given = incoming[taken:last][np.sort(first)]
+            unit, first, count = np.unique(incoming["unit"][taken:last], return_index=True, return_counts=True)
+            order = np.argsort(first)
+            given = np.zeros(len(unit), GIVEN_DTYPE)
+            given["unit"], given["value"] = unit[order], count[order]
             under_way.append((self._end_us, last - taken - len(given), self._start(given)))
             taken = last
             self._end_us += self._phase_us
