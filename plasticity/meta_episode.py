@@ -210,7 +210,7 @@ class EpisodeNetwork:
             _Piece(
                 label,
                 d_scores,
-                Standing(*(array.copy() for array in self.window._start)),
+                Standing._make(array.copy() for array in self.window._start),
                 state.tape[:n].copy(),
                 state.taped[:n].copy(),
                 int(state.book[ANCHOR_US]),

@@ -51,7 +51,8 @@ def oriented_filters(n_orientations: int, seed: int, strength: float) -> NDArray
         narrow, wide = (np.exp(-0.5 * (across / a) ** 2 - 0.5 * (along / 2.0) ** 2) for a in (0.8, 1.8))
         weight[:, :, k // n_orientations, k] = narrow / narrow.sum() - 0.9 * wide / wide.sum()
     weight += rng.normal(0.0, 0.003, weight.shape)
-    return strength * weight / np.abs(weight).max()
+    weight *= strength / np.abs(weight).max()
+    return weight
 
 
 def episode_graph(
