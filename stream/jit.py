@@ -27,6 +27,7 @@ import filelock
 import numba
 import numpy as np
 import platformdirs
+from numba.core.caching import IndexDataCacheFile
 
 __all__ = ["cache_root", "inline_kernel", "inner_kernel", "kernel", "kernels"]
 
@@ -116,6 +117,11 @@ def _keep_on_disk(dispatcher: Any, module: str, path: Path) -> None:
     finally:
         _config.CACHE_DIR = before  # a user's own kernels keep their place
     cache = dispatcher._cache
+    # Numba keeps files apart by the path and the date of their source. Here the folder says what the code was made of,
+    # so a fresh checkout, another environment or a new installation finds what is there.
+    cache._cache_path = str(folder)
+    index: Any = IndexDataCacheFile
+    cache._cache_file = index(str(folder), cache._impl.filename_base, source_stamp=folder.name)
     lock = filelock.FileLock(folder / "lock")
     for name in ("load_overload", "save_overload"):
         unlocked = getattr(cache, name)

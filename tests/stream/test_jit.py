@@ -1,6 +1,7 @@
 """The kernel cache: never stale, safe when two processes compile at once, and never in the way."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_editing_a_helper_in_another_file_recompiles_its_caller(project: Path) -
     helper = HELPER.format(expression="FACTOR * x + 8").replace("FACTOR = 2", "FACTOR = 5")
     (project / "probe" / "helper.py").write_text(helper)
     assert call(project) == "14.0 0"
+
+
+def test_the_same_sources_elsewhere_find_what_was_compiled(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert call(project) == "3.0 0"
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(project / "probe", other / "probe", ignore=shutil.ignore_patterns("__pycache__"))
+    assert call(other, HEBBSTREAM_CACHE=str(project / "cache")) == "3.0 1"
 
 
 def test_processes_that_compile_at_once_do_not_disturb_each_other(project: Path) -> None:
