@@ -8,6 +8,7 @@ networks do all of a row for each event, convolutions only what lies around it.
 """
 
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.evaluation import read_results, write_results
+from stream.evaluation import On, each, read_results, write_results
 from stream.train import bar, dense_layers, labelled, size_of
 
 __all__ = ["accuracy", "simulate"]
@@ -60,6 +61,7 @@ def accuracy(
     limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
     quick: Annotated[bool, typer.Option(help="One seed, one epoch.")] = False,
+    on: On = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train on recordings, ask about others, count synaptic operations."""
@@ -78,29 +80,38 @@ def accuracy(
     out.mkdir(parents=True, exist_ok=True)
     found = read_results(out / "results.json", settings)
     module = importlib.import_module("plasticity.train")
-    for seed in range(1, seeds + 1):
-        for name in wanted:
-            if any((row["net"], row["seed"]) == (name, seed) for row in found):
-                continue
-            shape = (height, width, 2)
-            graph = dense_layers(hidden, shape, labels, seed)
-            if name == "conv":
-                graph = _convolutions(channels, shape, labels, seed)
-            trainer = module.Trainer(
-                graph, readout="scores", threads=threads or os.cpu_count() or 1, learn=("weights", "times")
+
+    def study(job: tuple[int, str]) -> list[dict[str, Any]]:
+        seed, name = job
+        shape = (height, width, 2)
+        graph = dense_layers(hidden, shape, labels, seed)
+        if name == "conv":
+            graph = _convolutions(channels, shape, labels, seed)
+        trainer = module.Trainer(
+            graph,
+            readout="scores",
+            threads=threads or (1 if on else os.cpu_count()) or 1,
+            learn=("weights", "times"),
+        )
+        with bar() as show:
+            module.train(
+                trainer,
+                recordings,
+                folder=out / f"{name}-{seed}",
+                epochs=epochs,
+                batch=batch,
+                seed=seed,
+                progress=show,
             )
-            with bar() as show:
-                module.train(
-                    trainer,
-                    recordings,
-                    folder=out / f"{name}-{seed}",
-                    epochs=epochs,
-                    batch=batch,
-                    seed=seed,
-                    progress=show,
-                )
-            found.append({"net": name, "seed": seed, **_asked(trainer, asked)})
-            write_results(out / "results.json", settings, found)
+        return [{"net": name, "seed": seed, **_asked(trainer, asked)}]
+
+    def keep(job: tuple[int, str], rows: list[dict[str, Any]]) -> None:
+        print(f"{job[1]}, seed {job[0]}: trained and asked", file=sys.stderr, flush=True)
+        found.extend(rows)
+        write_results(out / "results.json", settings, found)
+
+    done = {(row["seed"], row["net"]) for row in found}
+    each([job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on)
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))
         return

@@ -24,6 +24,7 @@ Everything found so far is in ``OUT/results.json``; the same command goes on whe
 
 import functools
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -33,7 +34,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.evaluation import read_results, write_results
+from stream.evaluation import On, each, read_results, write_results
 from stream.train import bar, dense_layers, labelled, size_of
 
 __all__ = ["COLORS", "METHODS", "ask", "damages", "fault_tolerance", "trainer_of"]
@@ -76,6 +77,7 @@ def fault_tolerance(
     threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
     damaged: Annotated[bool, typer.Option(help="Learn from damaged recordings too.")] = False,
     quick: Annotated[bool, typer.Option(help="One seed, two epochs, the middle level of each damage.")] = False,
+    on: On = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train by several methods, then ask about damaged recordings."""
@@ -94,38 +96,43 @@ def fault_tolerance(
         settings["damaged"] = True
     out.mkdir(parents=True, exist_ok=True)
     found = read_results(out / "results.json", settings)
-    for seed in range(1, seeds + 1):
-        for method in wanted:
-            if any(row["seed"] == seed and row["method"] == method for row in found):
-                continue
-            lessons = _damaged(recordings, width, height, seed) if damaged else recordings
-            graph = dense_layers(hidden, (height, width, 2), labels, seed)
-            trainer = trainer_of(graph, method, threads or os.cpu_count() or 1)
-            with bar() as show:
-                importlib.import_module("plasticity.train").train(
-                    trainer,
-                    lessons,
-                    folder=out / f"{method}-{seed}",
-                    epochs=max(1, epochs * len(recordings) // len(lessons)),  # as many recordings are seen as without
-                    batch=batch,
-                    seed=seed,
-                    progress=show,
-                )
-            print(f"{method}, seed {seed}: trained", file=sys.stderr, flush=True)
-            for carried in (False, True):
-                for name, level, operator in damages(width, height, seed, quick):
-                    right = ask(trainer.lanes[0], trainer.correction.readout, asked, operator, carried, seed)
-                    found.append(
-                        {
-                            "seed": seed,
-                            "method": method,
-                            "carried": carried,
-                            "damage": name,
-                            "level": level,
-                            "right": right,
-                        }
-                    )
-            write_results(out / "results.json", settings, found)
+
+    def study(job: tuple[int, str]) -> list[dict[str, Any]]:
+        seed, method = job
+        lessons = _damaged(recordings, width, height, seed) if damaged else recordings
+        graph = dense_layers(hidden, (height, width, 2), labels, seed)
+        trainer = trainer_of(graph, method, threads or (1 if on else os.cpu_count()) or 1)
+        with bar() as show:
+            importlib.import_module("plasticity.train").train(
+                trainer,
+                lessons,
+                folder=out / f"{method}-{seed}",
+                epochs=max(1, epochs * len(recordings) // len(lessons)),  # as many recordings are seen as without
+                batch=batch,
+                seed=seed,
+                progress=show,
+            )
+        network, readout = trainer.lanes[0], trainer.correction.readout
+        return [
+            {
+                "seed": seed,
+                "method": method,
+                "carried": carried,
+                "damage": name,
+                "level": level,
+                "right": ask(network, readout, asked, operator, carried, seed),
+            }
+            for carried in (False, True)
+            for name, level, operator in damages(width, height, seed, quick)
+        ]
+
+    def keep(job: tuple[int, str], rows: list[dict[str, Any]]) -> None:
+        print(f"{job[1]}, seed {job[0]}: trained and asked", file=sys.stderr, flush=True)
+        found.extend(rows)
+        write_results(out / "results.json", settings, found)
+
+    done = {(row["seed"], row["method"]) for row in found}
+    each([job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on)
     _draw(out / "results.png", found, wanted)
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))

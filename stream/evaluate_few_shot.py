@@ -21,6 +21,7 @@ where it was interrupted, with the same bits.
 """
 
 import importlib
+import itertools
 import json
 import math
 import sys
@@ -31,7 +32,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from stream.evaluation import read_results, write_results
+from stream.evaluation import On, each, read_results, write_results
 from stream.train import bar
 
 __all__ = ["few_shot"]
@@ -74,6 +75,7 @@ def few_shot(
     ways: Annotated[int, typer.Option(min=2, help="Classes of a lesson.")] = 20,
     turned: Annotated[bool, typer.Option(help="Learn from characters turned by 90, 180, 270 degrees too.")] = True,
     quick: Annotated[bool, typer.Option(help="One seed, 20 rounds, a tenth of the questions.")] = False,
+    on: On = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Meta-learn on some characters, then teach others by a show or a few."""
@@ -93,17 +95,28 @@ def few_shot(
     settings = {"characters": len(training), "test_characters": len(test), "turned": turned, "rounds": rounds}
     settings |= {"ways": ways, "quick": quick}
     found = read_results(out / "results.json", settings)
-    for seed in range(1, seeds + 1):
-        for method in wanted:
-            if any(row["seed"] == seed and row["method"] == method for row in found):
-                continue
-            pupil = _trained(method, seed, shows, training, ways, rounds, out)
-            for task in tasks:
-                right = _examine(pupil, method, task, shows, test, seed)
-                found.append({"seed": seed, "method": method, "task": task.name, "right": right})
-            write_results(out / "results.json", settings, found)
-            words = ", ".join(f"{row['task']} {100 * row['right']:.1f} %" for row in found[-len(tasks) :])
-            print(f"{method}, seed {seed}: {words}", file=sys.stderr, flush=True)
+
+    def study(job: tuple[int, str]) -> list[dict[str, Any]]:
+        seed, method = job
+        pupil = _trained(method, seed, shows, training, ways, rounds, out)
+        return [
+            {
+                "seed": seed,
+                "method": method,
+                "task": task.name,
+                "right": _examine(pupil, method, task, shows, test, seed),
+            }
+            for task in tasks
+        ]
+
+    def keep(job: tuple[int, str], rows: list[dict[str, Any]]) -> None:
+        found.extend(rows)
+        write_results(out / "results.json", settings, found)
+        words = ", ".join(f"{row['task']} {100 * row['right']:.1f} %" for row in rows)
+        print(f"{job[1]}, seed {job[0]}: {words}", file=sys.stderr, flush=True)
+
+    done = {(row["seed"], row["method"]) for row in found}
+    each([job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on)
     _draw(out / "results.png", found, tasks)
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))

@@ -8,6 +8,7 @@ gradient becomes a step, while local rules run at every event. At last recording
 """
 
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from stream.evaluate_faults import COLORS, METHODS, ask, trainer_of
-from stream.evaluation import read_results, write_results
+from stream.evaluation import On, each, read_results, write_results
 from stream.train import bar, dense_layers, labelled, size_of
 
 __all__ = ["sensor"]
@@ -43,6 +44,7 @@ def sensor(
     limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
     quick: Annotated[bool, typer.Option(help="One seed, one epoch.")] = False,
+    on: On = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Learn from simulation, then from a sensor's stream while it runs."""
@@ -69,37 +71,42 @@ def sensor(
     }
     out.mkdir(parents=True, exist_ok=True)
     found = read_results(out / "results.json", settings)
-    for seed in range(1, seeds + 1):
-        for method in wanted:
-            if any(row["seed"] == seed and row["method"] == method for row in found):
-                continue
-            graph = dense_layers(hidden, (height, width, 2), max(classes, more, most), seed)
-            trainer = trainer_of(graph, method, threads or os.cpu_count() or 1)
-            with bar() as show:
-                importlib.import_module("plasticity.train").train(
-                    trainer,
-                    simulated,
-                    folder=out / f"{method}-{seed}",
-                    epochs=epochs,
-                    batch=batch,
-                    seed=seed,
-                    progress=show,
-                )
-            print(f"{method}, seed {seed}: trained", file=sys.stderr, flush=True)
-            first, readout = trainer.lanes[0], trainer.correction.readout
-            mine = [
-                {"stage": "before", "at": 0, "right": ask(first, readout, real, None, False, seed)},
-                {"stage": "held back", "at": 0, "right": ask(first, readout, asked, None, False, seed)},
-            ]
-            trainer.correction._rates = rate, trainer.correction._rates[1] * rate / trainer.correction._rates[0]
-            right = _streamed(trainer, real, every, seed)
-            mine += [
-                {"stage": "stream", "at": k, "right": sum(right[k : k + SPAN]) / len(right[k : k + SPAN])}
-                for k in range(0, len(right), SPAN)
-            ]
-            mine.append({"stage": "after", "at": len(real), "right": ask(first, readout, asked, None, False, seed)})
-            found += [{"seed": seed, "method": method, **row} for row in mine]
-            write_results(out / "results.json", settings, found)
+
+    def study(job: tuple[int, str]) -> list[dict[str, Any]]:
+        seed, method = job
+        graph = dense_layers(hidden, (height, width, 2), max(classes, more, most), seed)
+        trainer = trainer_of(graph, method, threads or (1 if on else os.cpu_count()) or 1)
+        with bar() as show:
+            importlib.import_module("plasticity.train").train(
+                trainer,
+                simulated,
+                folder=out / f"{method}-{seed}",
+                epochs=epochs,
+                batch=batch,
+                seed=seed,
+                progress=show,
+            )
+        first, readout = trainer.lanes[0], trainer.correction.readout
+        mine = [
+            {"stage": "before", "at": 0, "right": ask(first, readout, real, None, False, seed)},
+            {"stage": "held back", "at": 0, "right": ask(first, readout, asked, None, False, seed)},
+        ]
+        trainer.correction._rates = rate, trainer.correction._rates[1] * rate / trainer.correction._rates[0]
+        right = _streamed(trainer, real, every, seed)
+        mine += [
+            {"stage": "stream", "at": k, "right": sum(right[k : k + SPAN]) / len(right[k : k + SPAN])}
+            for k in range(0, len(right), SPAN)
+        ]
+        mine.append({"stage": "after", "at": len(real), "right": ask(first, readout, asked, None, False, seed)})
+        return [{"seed": seed, "method": method, **row} for row in mine]
+
+    def keep(job: tuple[int, str], rows: list[dict[str, Any]]) -> None:
+        print(f"{job[1]}, seed {job[0]}: trained, streamed and asked", file=sys.stderr, flush=True)
+        found.extend(rows)
+        write_results(out / "results.json", settings, found)
+
+    done = {(row["seed"], row["method"]) for row in found}
+    each([job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on)
     _draw(out / "results.png", found, wanted, len(real))
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))

@@ -1,13 +1,52 @@
 """What the commands of ``hebbstream eval`` share: results that are kept, and gone on from.
 
 ``OUT/results.json`` holds ``settings``, which must be the same to go on, and ``results``, one object for each figure.
+
+A study is a list of *jobs*, a training and an examination each, that do not know of each other: :func:`each` does them
+one after the other, or all at once on the workers of a cluster (``stream.cluster``), to the same results. There ``OUT``
+and the recordings have to lie where all machines find them.
 """
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-__all__ = ["read_results", "write_results"]
+import typer
+
+__all__ = ["On", "each", "read_results", "write_results"]
+
+Job = TypeVar("Job")
+Rows: TypeAlias = list[dict[str, Any]]
+On: TypeAlias = Annotated[
+    str, typer.Option("--on", help="Spread the study over a cluster: 'ray', 'ray://HEAD' (extra 'cluster').")
+]
+
+
+def each(jobs: Sequence[Job], work: Callable[[Job], Rows], keep: Callable[[Job, Rows], None], *, on: str = "") -> None:
+    """Do all jobs; what comes of them is kept in their order.
+
+    Parameters
+    ----------
+    jobs
+        What is not done yet.
+    work
+        Does one job; on a cluster in another process, and again elsewhere if its machine is lost.
+    keep
+        Takes a job and what came of it, here.
+    on
+        As for ``stream.cluster.join``; "" does them here, one after the other.
+    """
+    if not on:
+        for job in jobs:
+            keep(job, work(job))
+        return
+    from stream.cluster import join
+
+    ray = join(on)
+    done = [ray.remote(num_cpus=1, max_retries=4)(work).remote(job) for job in jobs]
+    for job, rows in zip(jobs, done, strict=True):
+        keep(job, ray.get(rows))
 
 
 def read_results(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:

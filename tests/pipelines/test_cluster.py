@@ -303,3 +303,24 @@ def test_a_board_split_over_workers_is_the_board(machines: Machines) -> None:
     assert len(whole[0]) > 100
     for one, other in zip(whole, split, strict=True):
         assert np.array_equal(one, other)
+
+
+def test_a_study_spread_over_workers_is_the_study(machines: Machines, tmp_path: Path) -> None:
+    """Jobs are done anywhere, one of them loses its process once, and what comes of them is kept in their order."""
+    from stream.evaluation import each
+
+    def work(job: int) -> list[dict[str, Any]]:
+        mark = tmp_path / "lost"
+        if job == 2 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [{"job": job, "right": job / 4}, {"job": job, "process": job >= 0}]
+
+    found: dict[str, list[Any]] = {"": [], "ray": []}
+    for on, kept in found.items():
+        (tmp_path / "lost").unlink(missing_ok=True)
+        if not on:
+            (tmp_path / "lost").touch()
+        each(range(4), work, lambda job, rows, kept=kept: kept.append((job, rows)), on=on)  # type: ignore[misc]
+    assert (tmp_path / "lost").exists()
+    assert found["ray"] == found[""]
