@@ -334,6 +334,17 @@ def _row_of(program: Program, table: Table, q: int, pre: int, at: int) -> Any:
     return table.place[q, FIRST_ROW] + pre
 
 
+@inner_kernel
+def _set_row_times(program: Program, table: Table, times_us: Any, q: int, pre: int, t_us: Any) -> None:
+    """Set the time of the rows of hebb that an input reaches, when all pieces of them are through, not before.
+
+    Synapses of a sparse row are pieces of one row.
+    """
+    for piece in range(_n_pieces(program, q, pre)):
+        _, _, at = _piece(program, q, pre, typed(piece))
+        times_us[_row_of(program, table, q, pre, at)] = t_us
+
+
 @inline_kernel
 def _touches_at(program: Program, options: Options, p: int, t_us: int) -> Any:
     """Return the time that units of a population have when something reaches them at ``t_us``."""
@@ -669,17 +680,16 @@ def _deliver_again(
         if len(rows.w) > 0:
             for j in range(n):
                 rows.w[at_row + j] = here.w[first + j]
-        if is_hebbian and _has_phases(program, p):
-            here.fast_us[which] = now_us
-        elif is_hebbian:
+        if is_hebbian and not _has_phases(program, p):
             _post_term(program, table, q, first, unit, n, here.v, first, scratch)
             rate, most = real(amplitude * np.float64(table.local_rate[i])), real(number[FAST_MAX])
             z = scratch[0, :n]
             for j in range(n):
                 h = fast[j] + rate * z[j]
                 fast[j] = min(max(h, -most), most)
-            here.fast_us[which] = t_us
         at_row += n
+    if is_hebbian:
+        _set_row_times(program, table, here.fast_us, q, pre, now_us if _has_phases(program, p) else t_us)
     return at_row
 
 
@@ -714,7 +724,6 @@ def _write_again(
         at_fast = place[FIRST_FAST] + at - way[WEIGHT]
         which = _row_of(program, table, q, pre, at)
         left = real(_hebb_factor(here.fast_us[which], t_us, number[TAU_FAST]))
-        here.fast_us[which] = t_us
         fast = here.fast[at_fast : at_fast + n]
         for j in range(n):
             h = fast[j] * left
@@ -729,6 +738,7 @@ def _write_again(
         for j in range(n):
             h = fast[j] + rate * z[j]
             fast[j] = min(max(h, -most), most)
+    _set_row_times(program, table, here.fast_us, q, pre, t_us)
     here.owed[i] = 0.0
     here.is_late[i] = 0
 
@@ -1127,6 +1137,8 @@ def _through_change(
 ) -> float:
     """Take a piece back through the change of a row of hebb at ``t_us``, to right before it.
 
+    Whoever calls this sets the row's time when all pieces of it are through (``_set_row_times``).
+
     Parameters
     ----------
     hebb
@@ -1153,7 +1165,6 @@ def _through_change(
     _post_term(program, table, q, first, unit, n, u, at_u, walk.scratch)
     dt_us = np.float64(walk.mu_us[which] - t_us)
     left = real(_hebb_factor(t_us, walk.mu_us[which], number[TAU_FAST]))
-    walk.mu_us[which] = t_us
     for j in range(n):
         mu[j] *= left
     for j in range(n):
@@ -1240,6 +1251,11 @@ def _late_back(
                 )
                 walk.due[i] += np.float64(table.local_rate[i]) * by_passed
             at_row += n
+        for piece in range(_n_pieces(program, q, pre)):
+            unit, n, at = _piece(program, q, pre, typed(piece))
+            which = _row_of(program, table, q, pre, at)
+            if walk.is_live[which]:
+                walk.mu_us[which] = t_us
 
 
 @inline_kernel
@@ -1287,8 +1303,6 @@ def _through_rule(
             mu[j] *= left
             product[j] = mu[j] * hebb[j]
         gradients.tau_fast[q] += lane_sum(product) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
-    walk.is_live[which] = True
-    walk.mu_us[which] = now_us
     into = walk.lam_w[first : first + n] if row[MODEL] == CURRENT_LIF else walk.lam[first : first + n]
     for j in range(n):
         taken[j] = into[j]
@@ -1564,6 +1578,11 @@ def _delivery_back(
         if row[MODEL] == THRESHOLD and program.phase_us == 0:
             for j in range(row[FIRST] + unit, row[FIRST] + unit + n):
                 walk.lam[j] = walk.lam.dtype.type(0.0)
+    if place[RULE] == HEBBIAN:
+        _set_row_times(program, table, walk.mu_us, q, pre, now_us)
+        for piece in range(n_pieces):
+            unit, n, at = _piece(program, q, pre, typed(piece))
+            walk.is_live[_row_of(program, table, q, pre, at)] = True
     if place[RULE] == HEBBIAN and _has_phases(program, p):
         by_amplitude += walk.due[place[FIRST_PRE] + pre]
     if has_terminal:

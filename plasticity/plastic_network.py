@@ -840,6 +840,7 @@ class PlasticNetwork(Network):
         for p in range(len(self._names)):  # what stood there before counts for nothing
             for name in ("log_us", "log_unit", "value"):
                 notes[name][p, n_log[p] :] = 0
+        notes["value"][notes["log_unit"] >= 0] = 0  # a spike has none
         for q, n in enumerate(self._memory.consumed):
             notes["note"][q, :, n:] = 0
         late = self._memory.late.copy()

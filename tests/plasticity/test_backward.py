@@ -469,6 +469,9 @@ def _case(name: str, rng: Any) -> Case:
     if form == "convolution":
         topology, inputs, shape, form = Convolution(rng.normal(0.3, 0.3, (2, 2, 1, 2))), (3, 3, 1), (2, 2, 2), "add"
         to_scores = Projection("hidden", "scores", dense(8, 3))
+    if form == "sparse":  # several synapses share a row of hebb, and its time
+        unit = np.concatenate([np.sort(rng.choice(6, 4, replace=False)) for _ in range(5)])
+        topology, form = Sparse(np.arange(0, 21, 4), unit, rng.normal(0.5, 0.5, 20)), "add"
     numbers = {
         "local_rate": rng.normal(0.0, 0.3, n_units(inputs)),
         "sliding_threshold": rng.normal(0, 0.3, n_units(shape)),
@@ -515,6 +518,8 @@ NAMES = [
     "hebbian add softmax phase",
     "hebbian blend phase",
     "hebbian convolution phase",
+    "hebbian sparse",
+    "hebbian sparse phase",
 ]
 
 
