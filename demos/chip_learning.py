@@ -24,7 +24,7 @@ from plasticity.deployment import rule_arrays
 from plasticity.train import Recording, Trainer, train
 from sources.recordings import make_recordings
 from stream.evaluate_faults import damages, trainer_of
-from stream.packet import Deploy, Message, Packet, Reset
+from stream.packet import Deploy, Label, Message, Packet, Reset
 from stream.train import bar, dense_layers, labelled, size_of
 
 METHODS = ("GP", "STP", "HP", "HP+STP")
@@ -63,6 +63,7 @@ def seen(recording: Recording, operator: Any, t_us: int) -> tuple[np.ndarray, in
     if operator is None:
         return events, end_us
     operator.on_packet("events", Packet(events, t_us, end_us), take)
+    operator.on_mark("events", Label(end_us, 0, t_us), take)  # what it still holds back comes before a mark
     return np.concatenate(kept), end_us
 
 
