@@ -21,7 +21,8 @@ phases, and a layer's taps see only those by construction.
 What can be folded
 ------------------
 Layers without memory (artificial units, ``ThresholdUnits``), for a potential belongs to one place of a map. Padding
-along y in the first layer only: rows of zeros between two frames; further on, what is outside of a map is not zero.
+along y in the first layer only, and less than its windows are high: rows of zeros between two frames; further on, what
+is outside of a map is not zero.
 """
 
 from typing import NamedTuple
@@ -112,6 +113,11 @@ def fold(network: QuantisedNetwork) -> Folded:
             )
         if layer.bias.any() and np.any(layer.bias.reshape(n_rows, -1) != layer.bias.reshape(n_rows, -1)[0]):
             raise ConfigError(f"{layer.name}: its bias differs from row to row; semi-folded, all rows share one")
+        if pad >= len(taps):
+            raise ConfigError(
+                f"{layer.name}: padding of {pad} along y and windows {len(taps)} high: semi-folded, its first row "
+                f"would be out before the first frame; wanted less padding than the windows are high"
+            )
         period = max(period, network.inputs[0] + (pad if is_input else 0))
         layers.append(layer._replace(shape=own, bias=layer.bias.reshape(n_rows, -1)[0].copy()))
         for ky, tap in enumerate(taps):

@@ -52,7 +52,7 @@ def random_maps(seed):
     for k in range(int(rng.integers(1, 3))):
         size = tuple(int(rng.integers(1, min(3, side) + 1)) for side in shape[:2])
         stride = tuple(int(n) for n in rng.integers(1, 3, 2))
-        padding = (int(rng.integers(0, 2)) if k == 0 else 0, int(rng.integers(0, 2)))
+        padding = (min(int(rng.integers(0, 2)), size[0] - 1) if k == 0 else 0, int(rng.integers(0, 2)))
         sides = [(shape[i] + 2 * padding[i] - size[i]) // stride[i] + 1 for i in (0, 1)]
         if rng.random() < 0.3:
             topology, shape = Pooling(size, stride, padding, int(rng.integers(1, 40))), (*sides, shape[2])
@@ -119,3 +119,7 @@ def test_what_cannot_be_folded_is_named():
     )
     with pytest.raises(ConfigError, match="deeper: padding of 1 along y"):
         fold(again)
+    flat = Layer("flat", (8, 4, 1), wide.soma, np.zeros(32, np.int32), table=wide.table)
+    low = Convolution(np.ones((1, 3, 1, 1), np.int8), (1, 1), (1, 1))
+    with pytest.raises(ConfigError, match="flat: padding of 1 along y and windows 1 high"):
+        fold(QuantisedNetwork((6, 4, 1), [flat], [Link(INPUT_LAYER, 0, low)]))
