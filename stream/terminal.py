@@ -165,7 +165,7 @@ class StatusView:
 
 
 def _phase_words(phase: str) -> str:
-    words = {"compiling": "compiling kernels (the first run takes about a minute, later ones a second)"}
+    words = {"compiling": "compiling kernels (the first run takes a few minutes, later ones a second)"}
     return words.get(phase, phase)
 
 
