@@ -23,7 +23,7 @@ from neurons.graph import INPUT
 from plasticity.deployment import rule_arrays
 from plasticity.train import Recording, Trainer, train
 from sources.recordings import make_recordings
-from stream.evaluate_faults import damages, trainer_of
+from stream.evaluate_faults import damages, trainer_of, usual_rate_hz
 from stream.packet import Deploy, Label, Message, Packet, Reset
 from stream.train import bar, dense_layers, labelled, size_of
 
@@ -188,7 +188,7 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     for method in methods:
         graph = dense_layers(given.hidden, (height, width, 2), labels, given.seed)
-        trainer = trainer_of(graph, method, given.threads)
+        trainer = trainer_of(graph, method, given.threads, usual_rate_hz(recordings))
         folder = given.out / f"{method}-{given.seed}"
         with bar() as progress:
             train(trainer, recordings, folder=folder, epochs=given.epochs, batch=16, seed=given.seed, progress=progress)

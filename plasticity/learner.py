@@ -142,6 +142,7 @@ class OnlineLearner(NetworkLearner):
             "float32",
             {} if mode == "GP" else {(INPUT, "hidden"): rule},
             {},
+            {},
             hebb_reset,
             None,
             correction_period_us,

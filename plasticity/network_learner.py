@@ -53,8 +53,19 @@ from plasticity.correction import N_BACK, Form, GlobalCorrection, Learned, Loss,
 from plasticity.deployment import rule_arrays
 from plasticity.hebbian import Hebbian
 from plasticity.plastic_network import PlasticNetwork, Rule, read_rules
-from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, FIRST_ROW, HAS_SHORT_TERM, MIXING, N_PRE, TAU_FAST
+from plasticity.rules import (
+    FIRST_FAST,
+    FIRST_POST,
+    FIRST_PRE,
+    FIRST_ROW,
+    HAS_SHORT_TERM,
+    HAS_SURROUND,
+    MIXING,
+    N_PRE,
+    TAU_FAST,
+)
 from plasticity.short_term import ShortTerm
+from plasticity.surround import Surround
 from plasticity.teaching import (
     IN_FORCE,
     LESSON_OF,
@@ -190,13 +201,14 @@ class NetworkLearner(PlasticNetwork):
         bind: float = 10.0,
     ) -> None:
         graph = load_graph(Path(path))
-        learning, terminals = read_rules(rules or [])
+        learning, terminals, surrounds = read_rules(rules or [])
         self._assemble(
             bare(graph, readout) if teach else graph,
             readout,
             precision,
             learning,
             terminals,
+            surrounds,
             reset_local,
             Teaching(most_classes, teach_rate, teach_gain, bind) if teach else None,
             correction_period_us,
@@ -231,6 +243,7 @@ class NetworkLearner(PlasticNetwork):
         precision: Precision,
         rules: dict[tuple[str, str], Rule],
         terminals: dict[tuple[str, str], ShortTerm],
+        surrounds: dict[tuple[str, str], Surround],
         reset_local: bool,
         teaching: Teaching | None,
         correction_period_us: int,
@@ -261,6 +274,7 @@ class NetworkLearner(PlasticNetwork):
             precision,
             rules,
             terminals,
+            surrounds,
             reset_local,
             teaching,
             correction_period_us,
@@ -275,7 +289,7 @@ class NetworkLearner(PlasticNetwork):
         taught = {}
         if teaching is not None:
             taught = {check_teaching(teaching, graph, readout, rules): taught_rule(teaching.rate)}
-        self._set_up_rules(rules | taught, terminals, reset_local)
+        self._set_up_rules(rules | taught, terminals, reset_local, surrounds=surrounds)
         self._period_us, self._deploy_every = int(correction_period_us), int(deploy_every)
         self._every_events = int(correction_events)
         self._deploy_rules = deploy_rules
@@ -296,6 +310,7 @@ class NetworkLearner(PlasticNetwork):
                 graph,
                 rules=rules,
                 terminals=terminals,
+                surrounds=surrounds,
                 readout=readout,
                 precision=precision,
                 reset_local=reset_local,
@@ -562,10 +577,11 @@ class NetworkLearner(PlasticNetwork):
                 or not isinstance(self.graph.projections[ways[0]].topology, Dense)
                 or not isinstance(model, LIFUnits | LeakyIntegratorUnits)
                 or (self._table.place[ways[0], HAS_SHORT_TERM] > 0 and not (self._deploy_rules and not chain))
+                or self._table.place[ways[0], HAS_SURROUND] > 0
             ):
                 raise ConfigError(
                     f"deploy_every: what follows '{source}' is not one dense layer of leaky units; a chain of these, "
-                    f"up to the readout, can be deployed, and with deploy_rules the first one's tired terminals"
+                    f"up to the readout, can be deployed, its tired terminals with deploy_rules, no surround"
                 )
             chain.append(ways[0])
             source = ends

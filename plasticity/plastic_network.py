@@ -12,10 +12,11 @@
     learned = network.learned()  # a Graph, to be saved
 
 Rules stand in files of their own: ``hebbian``, ``pair_stdp``, ``triplet_stdp``, ``oja``, ``bcm``, ``reward_stdp``,
-``error_modulated``, ``decolle``; tired terminals in ``short_term``; what keeps units at their rates, beside any of
-these, in ``synaptic_scaling`` (by projection) and ``homeostasis`` (by population). Any projection of the kinds dense,
-sparse, one-to-one (with a weight for each) and convolution (one group) may have a rule, several at once, delays and
-recurrence included, between events or in phases. How rules are carried out, and in which order: ``plasticity.rules``.
+``error_modulated``, ``decolle``; tired terminals in ``short_term``, what is around them in ``surround``; what keeps
+units at their rates, beside any of these, in ``synaptic_scaling`` (by projection) and ``homeostasis`` (by population).
+Any projection of the kinds dense, sparse, one-to-one (with a weight for each) and convolution (one group) may have a
+rule, several at once, delays and recurrence included, between events or in phases. How rules are carried out, and in
+which order: ``plasticity.rules``.
 """
 
 import math
@@ -73,9 +74,11 @@ from plasticity.rules import (
     FIRST_PRE,
     FIRST_ROW,
     FIRST_SIGNAL,
+    FIRST_SITE,
     FORM,
     HAS_SCALING,
     HAS_SHORT_TERM,
+    HAS_SURROUND,
     HEBBIAN,
     MIXING,
     N_NUMBER_COLUMNS,
@@ -93,6 +96,9 @@ from plasticity.rules import (
     SCALED_MAX,
     SCALED_MIN,
     SHARE,
+    SITE_CHANNELS,
+    SITES_X,
+    SITES_Y,
     STATIC,
     TAU_FAST,
     TAU_X,
@@ -109,6 +115,7 @@ from plasticity.rules import (
     renew,
 )
 from plasticity.short_term import ShortTerm
+from plasticity.surround import Surround
 from plasticity.synaptic_scaling import SynapticScaling, scaling_factors
 from plasticity.triplet_stdp import TripletSTDP
 from stream.errors import ConfigError, StreamError
@@ -117,7 +124,7 @@ from stream.operator import Snapshot
 __all__ = ["PlasticNetwork", "Rule", "read_rules"]
 
 Rule: TypeAlias = Hebbian | PairSTDP | TripletSTDP | Oja | BCM | RewardSTDP | ErrorModulated | Decolle
-Beside: TypeAlias = ShortTerm | SynapticScaling  # what a projection may have beside its rule
+Beside: TypeAlias = ShortTerm | Surround | SynapticScaling  # what a projection may have beside its rule
 Ends: TypeAlias = tuple[str, str]
 
 NUMBERS = {Hebbian: HEBBIAN, PairSTDP: PAIR_STDP, TripletSTDP: TRIPLET_STDP, Oja: OJA, BCM: BCM_RULE}
@@ -128,6 +135,7 @@ ROOM = 4096  # notes of a log; it grows
 SIGNALS = 64  # that may wait; then all logs begin anew
 NOTHING = np.zeros(0)
 NO_SCALING: Mapping[Ends, SynapticScaling] = MappingProxyType({})
+NO_SURROUNDS: Mapping[Ends, Surround] = MappingProxyType({})
 NO_THRESHOLDS: Mapping[str, Homeostasis] = MappingProxyType({})
 
 
@@ -175,7 +183,7 @@ class Cycle(NamedTuple):
 
 def _read_rule(table: dict[str, Any]) -> tuple[Ends, Rule | Beside | Homeostasis]:
     """Make a rule of a table of a pipeline file."""
-    known: dict[str, Any] = {it.__name__: it for it in (*NUMBERS, ShortTerm, SynapticScaling, Homeostasis)}
+    known: dict[str, Any] = {it.__name__: it for it in (*NUMBERS, ShortTerm, Surround, SynapticScaling, Homeostasis)}
     if table.get("rule") == "Homeostasis":
         table.setdefault("source", table.get("target", ""))  # it belongs to a population
     ends = table.pop("source", ""), table.pop("target", "")
@@ -192,30 +200,39 @@ def _read_rule(table: dict[str, Any]) -> tuple[Ends, Rule | Beside | Homeostasis
     return ends, known[name](**table)
 
 
-Tables: TypeAlias = tuple[dict[Ends, Rule], dict[Ends, ShortTerm], dict[Ends, SynapticScaling], dict[Ends, Homeostasis]]
+class Tables(NamedTuple):
+    """What the tables of a pipeline file say."""
+
+    rules: dict[Ends, Rule]
+    terminals: dict[Ends, ShortTerm]
+    surrounds: dict[Ends, Surround]
+    scaling: dict[Ends, SynapticScaling]
+    homeostasis: dict[Ends, Homeostasis]
 
 
 def _read_all(tables: list[dict[str, Any]]) -> Tables:
-    """Make rules, terminals, scaling and homeostasis of the tables of a pipeline file."""
-    found: tuple[dict[Ends, Any], ...] = ({}, {}, {}, {})
-    kinds: dict[type, int] = {ShortTerm: 1, SynapticScaling: 2, Homeostasis: 3}
+    """Sort the tables of a pipeline file by what they are."""
+    found: tuple[dict[Ends, Any], ...] = ({}, {}, {}, {}, {})
+    kinds: dict[type, int] = {ShortTerm: 1, Surround: 2, SynapticScaling: 3, Homeostasis: 4}
     for table in tables:
         ends, rule = _read_rule(dict(table))
         kind = found[kinds.get(type(rule), 0)]
         if ends in kind:
             raise ConfigError(f"rule of {ends[0]} > {ends[1]}: got two of a kind, wanted one")
         kind[ends] = rule
-    return found[0], found[1], found[2], found[3]
+    return Tables(*found)
 
 
-def read_rules(tables: list[dict[str, Any]]) -> tuple[dict[Ends, Rule], dict[Ends, ShortTerm]]:
-    """Make rules and terminals of the tables of a pipeline file; ConfigError if they are not in order, or others."""
-    learning, terminals, scaling, thresholds = _read_all(tables)
-    for (source, target), rule in [*scaling.items(), *thresholds.items()]:
+def read_rules(
+    tables: list[dict[str, Any]],
+) -> tuple[dict[Ends, Rule], dict[Ends, ShortTerm], dict[Ends, Surround]]:
+    """Make rules, terminals and surrounds of the tables of a pipeline file; ConfigError if they are no such tables."""
+    found = _read_all(tables)
+    for (source, target), rule in [*found.scaling.items(), *found.homeostasis.items()]:
         raise ConfigError(
             f"{type(rule).__name__} of {source} > {target}: no gradient leads through it; take a PlasticNetwork"
         )
-    return learning, terminals
+    return found.rules, found.terminals, found.surrounds
 
 
 def _check_rule(ends: Ends, rule: Rule | Beside | Homeostasis) -> None:
@@ -232,6 +249,11 @@ def _check_rule(ends: Ends, rule: Rule | Beside | Homeostasis) -> None:
             raise ConfigError(f"{subject}: target_hz is {rule.target_hz}, wanted a rate above 0")
     if isinstance(rule, Decolle) and rule.n_classes < 1:
         raise ConfigError(f"{subject}: n_classes is {rule.n_classes}, wanted 1 or more")
+    if isinstance(rule, Surround):
+        bounds = {"support_half": (0, math.inf), "support_floor": (0, 1), "reach": (1, 1000), "rate_hz": (0, math.inf)}
+        for name, (low, high) in (bounds | {"gain_exponent": (0, 10), "gain_max": (1, math.inf)}).items():
+            if not low <= getattr(rule, name) <= high:
+                raise ConfigError(f"{subject}: {name} is {getattr(rule, name)}, wanted {low} to {high}")
     if isinstance(rule, BCM) and rule.tau_post_us == 2 * rule.tau_theta_us:
         raise ConfigError(
             f"{subject}: tau_post_us is twice tau_theta_us, for which there is no formula; move one a bit"
@@ -260,12 +282,12 @@ class PlasticNetwork(Network):
         A network file, written by ``neurons.graph_file.save_graph``. From Python: :meth:`of`.
     rules
         One table for each plastic projection: ``source``, ``target``, ``rule`` (a rule's name, such as ``PairSTDP``;
-        beside it ``ShortTerm`` and ``SynapticScaling``), and that rule's parameters. ``Homeostasis`` belongs to a
-        population: ``target`` alone.
+        beside it ``ShortTerm``, ``Surround`` and ``SynapticScaling``), and that rule's parameters. ``Homeostasis``
+        belongs to a population: ``target`` alone.
     readout, precision
         As for ``neurons.network.Network``.
     reset_local
-        Whether a ``Reset`` clears fast changes and tired terminals; False carries them along the stream.
+        Whether a ``Reset`` clears fast changes, tired terminals and surrounds; False carries them along the stream.
 
     Raises
     ------
@@ -288,9 +310,16 @@ class PlasticNetwork(Network):
         reset_local: bool = True,
     ) -> None:
         super().__init__(path=path, readout=readout, precision=precision)
-        learning, terminals, scaling, homeostasis = _read_all(rules)
-        thresholds = {target: rule for (_, target), rule in homeostasis.items()}
-        self._set_up_rules(learning, terminals, reset_local, scaling=scaling, thresholds=thresholds)
+        found = _read_all(rules)
+        thresholds = {target: rule for (_, target), rule in found.homeostasis.items()}
+        self._set_up_rules(
+            found.rules,
+            found.terminals,
+            reset_local,
+            surrounds=found.surrounds,
+            scaling=found.scaling,
+            thresholds=thresholds,
+        )
 
     @classmethod
     def of(
@@ -299,6 +328,7 @@ class PlasticNetwork(Network):
         *,
         rules: Mapping[Ends, Rule] | None = None,
         terminals: Mapping[Ends, ShortTerm] | None = None,
+        surrounds: Mapping[Ends, Surround] | None = None,
         scaling: Mapping[Ends, SynapticScaling] | None = None,
         thresholds: Mapping[str, Homeostasis] | None = None,
         discipline: Discipline = "event",
@@ -314,7 +344,7 @@ class PlasticNetwork(Network):
         ----------
         graph
             The network; its weights are where learning begins.
-        rules, terminals, scaling
+        rules, terminals, surrounds, scaling
             By (source, target).
         thresholds
             By population.
@@ -333,7 +363,13 @@ class PlasticNetwork(Network):
         network = cls.__new__(cls)
         network._set_up(graph, discipline, phase_us, readout, precision)
         network._set_up_rules(
-            dict(rules or {}), dict(terminals or {}), reset_local, graded, dict(scaling or {}), dict(thresholds or {})
+            dict(rules or {}),
+            dict(terminals or {}),
+            reset_local,
+            graded,
+            dict(surrounds or {}),
+            dict(scaling or {}),
+            dict(thresholds or {}),
         )
         return network
 
@@ -345,6 +381,7 @@ class PlasticNetwork(Network):
         terminals: dict[Ends, ShortTerm],
         reset_local: bool,
         graded: bool = False,
+        surrounds: Mapping[Ends, Surround] = NO_SURROUNDS,
         scaling: Mapping[Ends, SynapticScaling] = NO_SCALING,
         thresholds: Mapping[str, Homeostasis] = NO_THRESHOLDS,
     ) -> None:
@@ -354,7 +391,8 @@ class PlasticNetwork(Network):
         scaled = {(it.source, it.target): None for it in projections if it.fade or (graded and it.source == INPUT)}
         if any(it.source == INPUT and it.delay_us for it in projections) and graded:
             raise ConfigError("graded: amplitudes do not wait; give projections from the input no delay")
-        for ends, wanted in [*rules.items(), *terminals.items(), *scaling.items(), *scaled.items()]:
+        beside: list[tuple[Ends, Any]] = [*terminals.items(), *surrounds.items(), *scaling.items(), *scaled.items()]
+        for ends, wanted in [*rules.items(), *beside]:
             found = [q for q, it in enumerate(projections) if (it.source, it.target) == ends]
             if len(found) != 1:
                 raise ConfigError(f"rule of {ends[0]} > {ends[1]}: got {len(found)} such projections, wanted one")
@@ -362,11 +400,17 @@ class PlasticNetwork(Network):
                 _check_rule(ends, wanted)
             ways[ends] = found[0]
             self._check_topology(ends, projections[found[0]], rules.get(ends))
+            if ends in surrounds and (ends[0] != INPUT or len(self.graph.inputs) != 3):
+                raise ConfigError(
+                    f"Surround of {ends[0]} > {ends[1]}: got a source of shape {shape_of(self.graph, ends[0])}, wanted "
+                    f"the input, and that with sites: (height, width, channels)"
+                )
         n_ways, n_populations = len(projections), len(self._names)
         place = np.full((n_ways, N_PLACE_COLUMNS), -1, np.int64)
         number = np.zeros((n_ways, N_NUMBER_COLUMNS))
         parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("rate", "sliding", "terminal", "share")}
-        n_pre_all = n_post_all = n_fast = n_rows = 0
+        surround = np.zeros((n_ways, len(Surround._fields)))
+        n_pre_all = n_post_all = n_fast = n_rows = n_sites = 0
         for ends, q in sorted(ways.items(), key=lambda item: item[1]):
             rule, terminal = rules.get(ends), terminals.get(ends)
             projection = projections[q]
@@ -385,6 +429,12 @@ class PlasticNetwork(Network):
             place[q, [RULE, N_PRE]] = NUMBERS[type(rule)] if rule is not None else STATIC, n_pre
             place[q, HAS_SHORT_TERM] = terminal is not None
             place[q, HAS_SCALING] = ends in scaling
+            if ends in surrounds:
+                height, width, channels = shape_of(self.graph, ends[0])
+                surround[q] = surrounds[ends]
+                place[q, HAS_SURROUND] = 1
+                place[q, [FIRST_SITE, SITES_Y, SITES_X, SITE_CHANNELS]] = n_sites, height, width, channels
+                n_sites += height * width
             number[q, [SCALED_MIN, SCALED_MAX]] = low, high
             if ends in scaling:
                 number[q, SCALED_MIN] = max(low, scaling[ends].w_min)
@@ -444,6 +494,7 @@ class PlasticNetwork(Network):
             joined("sliding", (0,)).astype(real),
             joined("share", (0,)).astype(real),
             np.ascontiguousarray(joined("terminal", (0, 5))),
+            surround,
         )
         n_all = len(self.state.v)
         longest = int(max(self._program.population[:, UNITS]))
@@ -459,6 +510,9 @@ class PlasticNetwork(Network):
             fast=np.zeros(n_fast, real),
             fast_us=np.zeros(n_rows, np.int64),
             fatigue=np.ones((n_pre_all, 2)),
+            support=np.zeros(n_sites),
+            surround_us=np.zeros((n_ways, 2), np.int64),
+            pool=np.zeros(n_ways),
             signal=np.zeros((SIGNALS, n_all), real),
             late=np.zeros((n_pre_all, 2), np.int64),
             owed=np.zeros(n_pre_all),
@@ -696,6 +750,10 @@ class PlasticNetwork(Network):
             memory.x_us.fill(t_us)  # a tired terminal recovers from its last spike on
             memory.fatigue[:, 0] = 1.0
             memory.fatigue[:, 1] = self._table.terminal[:, 2]
+            memory.support.fill(0)
+            memory.surround_us.fill(t_us)
+            rate_hz, tau_pool_us = self._table.surround[:, 4], self._table.surround[:, 5]
+            memory.pool[:] = rate_hz * tau_pool_us * 1e-6
 
     def _start(self, t_us: int) -> None:
         for p in range(len(self._names)):  # what is noted has happened
@@ -816,7 +874,10 @@ class PlasticNetwork(Network):
     def _kept(self) -> Snapshot:
         kept = super()._kept()
         memory = self._memory
-        names = ("x", "x_us", "seen", "y", "y_us", "consumed", "fast", "fast_us", "fatigue", "late", "owed", "is_late")
+        names = (
+            *("x", "x_us", "seen", "y", "y_us", "consumed", "fast", "fast_us", "fatigue", "late", "owed", "is_late"),
+            *("support", "surround_us", "pool"),
+        )
         cycles = {} if not self._cycles else {
             "due_us": self._due_us, "targets": self._targets, "rates": self._rates, "fired": self._fired,
             "theta": self._program.theta, "down": self._program.down,

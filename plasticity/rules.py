@@ -131,16 +131,18 @@ from plasticity.oja import oja_post
 from plasticity.pair_stdp import pair_stdp_front, pair_stdp_notes, pair_stdp_post, pair_stdp_pre
 from plasticity.reward_stdp import reward_stdp_reward
 from plasticity.short_term import short_term_amplitude
+from plasticity.surround import surround_amplitude
 from plasticity.synaptic_scaling import scale_weights
 from plasticity.taped_front import may_run_taped, run_taped
 from stream.jit import inline_kernel, inner_kernel, kernel
 
-# rules; STATIC: weights stay (the projection has tired terminals only)
+# rules; STATIC: weights stay (the projection has tired terminals or a surround only)
 STATIC, HEBBIAN, PAIR_STDP, TRIPLET_STDP, OJA, BCM_RULE, REWARD_STDP, ERROR_MODULATED = range(8)
 
 # columns of Table.place
 RULE, FIRST_PRE, FIRST_POST, FIRST_FAST, FIRST_ROW, N_PRE, FORM, POST_TERM, HAS_SHORT_TERM, HAS_SCALING = range(10)
-N_PLACE_COLUMNS = 10
+HAS_SURROUND, FIRST_SITE, SITES_Y, SITES_X, SITE_CHANNELS = range(10, 15)
+N_PLACE_COLUMNS = 15
 
 # columns of Table.number
 (
@@ -183,13 +185,14 @@ REBASE_AFTER_TAUS = 20.0  # of the shortest postsynaptic trace
 class Table(NamedTuple):
     """What the rules of a network are; one row for each projection."""
 
-    place: NDArray[np.int64]  # int64, shape (n_projections, 10)
+    place: NDArray[np.int64]  # int64, shape (n_projections, 15)
     number: NDArray[np.float64]  # float64, shape (n_projections, 18)
     renew_us: NDArray[np.int64]  # int64, shape (n_populations,): age at which a log begins anew
     local_rate: NDArray[Any]  # real, shape (n_all_pre,)
     sliding: NDArray[Any]  # real, shape (n_all_post,)
     share: NDArray[Any]  # real, shape (n_fast,) or (0,): mixing or mask, for each synapse
     terminal: NDArray[np.float64]  # float64, shape (n_all_pre, 5): ``plasticity.short_term``
+    surround: NDArray[np.float64]  # float64, shape (n_projections, 8): ``plasticity.surround``
 
 
 class Memory(NamedTuple):
@@ -206,6 +209,9 @@ class Memory(NamedTuple):
     fast: NDArray[Any]  # real, shape (n_fast,): hebb, eligibility
     fast_us: NDArray[np.int64]  # int64, shape (n_rows,): for when a row of ``fast`` stands as it does
     fatigue: NDArray[np.float64]  # float64, shape (n_all_pre, 2): terminals
+    support: NDArray[np.float64]  # float64, shape (n_all_sites,): surrounds; sums as they would be at the base time
+    surround_us: NDArray[np.int64]  # int64, shape (n_projections, 2): base time; last spike
+    pool: NDArray[np.float64]  # float64, shape (n_projections,): spikes of late
     signal: NDArray[Any]  # real, shape (room, n_all_units): learning signals times psi
     late: NDArray[np.int64]  # int64, shape (n_all_pre, 2): projections and units whose rows change when the phase ends
     owed: NDArray[np.float64]  # float64, shape (n_all_pre,): the sums of their amplitudes
@@ -765,6 +771,19 @@ def _deliver(
     target = program.population[p]
     rouse(program, state, q, pre, t_us)
     strength *= fade_of(program, state, q, t_us)
+    if place[HAS_SURROUND]:
+        strength *= surround_amplitude(
+            memory.support,
+            memory.surround_us,
+            memory.pool,
+            q,
+            place[FIRST_SITE],
+            place[SITES_Y],
+            place[SITES_X],
+            pre // place[SITE_CHANNELS],
+            table.surround[q],
+            t_us,
+        )
     if len(state.tape) > 0:
         state.taped[state.book[N_TAPE] - 1] = strength
     n_log = state.progress[p, N_LOG]
@@ -844,6 +863,7 @@ def _fast_kind(program: Program, table: Table, q: int, strength: Any) -> Any:
         and is_dense
         and is_plain
         and not place[HAS_SHORT_TERM]
+        and not place[HAS_SURROUND]
         and not place[HAS_SCALING]
         and len(strength) == 0
     ):

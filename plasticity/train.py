@@ -25,6 +25,7 @@ from plasticity.correction import GlobalCorrection
 from plasticity.eligibility import Eligibility
 from plasticity.plastic_network import PlasticNetwork, Rule
 from plasticity.short_term import ShortTerm
+from plasticity.surround import Surround
 from plasticity.window import TapedWindow
 from stream.errors import ConfigError
 from stream.snapshot import Manifest, Part, read_snapshot, write_manifest, write_snapshot
@@ -56,7 +57,7 @@ class Trainer:
 
     Parameters
     ----------
-    graph, rules, terminals, readout
+    graph, rules, terminals, surrounds, readout
         As for ``plasticity.plastic_network.PlasticNetwork``.
     lanes
         Copies that gradients are added up in. Each takes one table of gradients.
@@ -75,6 +76,7 @@ class Trainer:
         readout: str,
         rules: Mapping[tuple[str, str], Rule] | None = None,
         terminals: Mapping[tuple[str, str], ShortTerm] | None = None,
+        surrounds: Mapping[tuple[str, str], Surround] | None = None,
         lanes: int = 8,
         threads: int = 1,
         tail_us: int = 0,
@@ -84,7 +86,7 @@ class Trainer:
             raise ConfigError(f"training: got {lanes} lanes and {threads} threads, wanted 1 or more of each")
 
         def network() -> PlasticNetwork:
-            return PlasticNetwork.of(graph, rules=rules, terminals=terminals, readout=readout)
+            return PlasticNetwork.of(graph, rules=rules, terminals=terminals, surrounds=surrounds, readout=readout)
 
         first = network()
         self.correction = GlobalCorrection(first, **correction)

@@ -86,7 +86,7 @@ from plasticity.backward import (
     walk_back,
 )
 from plasticity.plastic_network import PlasticNetwork
-from plasticity.rules import FIRST_FAST, FIRST_ROW, HAS_SHORT_TERM, HEBBIAN, N_PRE, RULE, STATIC, TAU_FAST
+from plasticity.rules import FIRST_FAST, FIRST_ROW, HAS_SHORT_TERM, HAS_SURROUND, HEBBIAN, N_PRE, RULE, STATIC, TAU_FAST
 from stream.errors import ConfigError
 
 __all__ = ["Piece", "Surrogate", "TapedWindow"]
@@ -182,6 +182,7 @@ class TapedWindow:
         whole = block[program.projection[:, TARGET]] == targets[:, UNITS]
         self._is_plain = passive & alike & whole & (program.projection[:, TOPOLOGY] == DENSE)
         self._is_plain &= not self._has_rows and program.phase_us == 0 and not network._is_graded
+        self._is_plain &= table.place[:, HAS_SURROUND] <= 0  # there all amplitudes are 1
         self.n_cut = 0
         n_all, n_pre = len(network.state.v), len(table.local_rate)
         n_fast, n_rows = len(network._memory.fast), len(network._memory.fast_us)

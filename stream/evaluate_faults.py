@@ -13,6 +13,8 @@ LP        the Hebbian rule at every event; of the rest only the readout is train
 HP        both, and the rule's own parameters
 STP       as GP, and short-term plasticity of the terminals (depression, facilitation), its parameters trained
 HP+STP    all of it
+SUR       as STP, but terminals only tire, and a spike counts by what is around it (``plasticity.surround``)
+HP+SUR    SUR and the Hebbian rule
 ========  ======================================================================================================
 
 With ``--damaged`` every method learns from damaged recordings too: four passes over each, of which one is clean, one
@@ -37,19 +39,23 @@ import typer
 from stream.evaluation import On, each, read_results, write_results
 from stream.train import bar, dense_layers, labelled, size_of
 
-__all__ = ["COLORS", "METHODS", "ask", "damages", "fault_tolerance", "trainer_of"]
+__all__ = ["COLORS", "METHODS", "ask", "damages", "fault_tolerance", "trainer_of", "usual_rate_hz"]
 
-METHODS = ("GP", "LP", "HP", "STP", "HP+STP")
-COLORS = dict(zip(METHODS, ("C0", "C1", "C2", "C4", "C3"), strict=True))
+METHODS = ("GP", "LP", "HP", "STP", "HP+STP", "SUR", "HP+SUR")
+COLORS = dict(zip(METHODS, ("C0", "C1", "C2", "C4", "C3", "C5", "C6"), strict=True))
 NOISE, DAMAGE = "sources.added_noise.AddedNoise", "sources.filter_damage.Damage"
 JITTER = "sources.filter_jitter.TimeJitter"
 # Where terminals begin: resources that outlast a recording, and a release that wakes at the second event of a burst.
 TERMINAL = {"depletion": 0.2, "tau_rec_us": 300_000.0, "f_rest": 0.25, "f_step": 0.5, "tau_fac_us": 10_000.0}
+TIRED = {"depletion": 0.2, "tau_rec_us": 300_000.0}  # beside a surround, which wakes by neighbours instead
+SURROUND = {"support_floor": 0.1, "tau_pool_us": 200_000.0, "gain_exponent": 1.2}  # set by hand, on simulated lessons
+# how much larger weights begin where terminals weaken spikes: one over the mean amplitude in a simulated digit
+STRONGER = {"STP": 3.9, "SUR": 2.4}
 # what is done to the stream: name, unit of its level, levels, operator, name of the parameter that the level is
 DAMAGES: tuple[tuple[str, str, tuple[float, ...], str, dict[str, Any], str], ...] = (
     ("background noise", "events/s", (13e3, 26e3, 52e3), NOISE, {}, "rate_hz"),
     ("hot pixels", "of 1 kHz", (5, 20, 50), NOISE, {"rate_hz": 0.0}, "n_hot"),
-    ("events lost", "share", (0.5, 0.8, 0.9), DAMAGE, {"kind": "loss"}, "level"),
+    ("events lost", "share", (0.5, 0.8, 0.9, 0.95), DAMAGE, {"kind": "loss"}, "level"),
     ("dead area", "pixels a side", (6, 10, 14), DAMAGE, {"kind": "dead area"}, "level"),
     ("bar", "pixels", (4, 8, 12), DAMAGE, {"kind": "bar"}, "level"),
     ("mismatch", "share", (0.25, 0.5), DAMAGE, {"kind": "mismatch"}, "level"),
@@ -66,7 +72,7 @@ def fault_tolerance(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for networks and results; go on from what it holds.")
     ],
-    methods: Annotated[str, typer.Option(help="Some of GP, LP, HP, STP, HP+STP.")] = ",".join(METHODS),
+    methods: Annotated[str, typer.Option(help=f"Some of {', '.join(METHODS)}.")] = ",".join(METHODS),
     seeds: Annotated[int, typer.Option(min=1, help="How many times, each with other weights and other chance.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every recording is seen.")] = 8,
     batch: Annotated[int, typer.Option(min=1, help="Recordings between two steps.")] = 16,
@@ -91,6 +97,7 @@ def fault_tolerance(
     asked, _ = labelled(test, ask_limit or limit, width, height)
     if quick:
         seeds, epochs = 1, min(epochs, 2)
+    rate_hz = usual_rate_hz(recordings)
     settings = {"recordings": len(recordings), "asked": len(asked), "epochs": epochs, "batch": batch, "hidden": hidden}
     if damaged:
         settings["damaged"] = True
@@ -101,7 +108,7 @@ def fault_tolerance(
         seed, method = job
         lessons = _damaged(recordings, width, height, seed) if damaged else recordings
         graph = dense_layers(hidden, (height, width, 2), labels, seed)
-        trainer = trainer_of(graph, method, threads or (1 if on else os.cpu_count()) or 1)
+        trainer = trainer_of(graph, method, threads or (1 if on else os.cpu_count()) or 1, rate_hz)
         with bar() as show:
             importlib.import_module("plasticity.train").train(
                 trainer,
@@ -141,17 +148,37 @@ def fault_tolerance(
     print(f"results in {out / 'results.json'}, picture in {out / 'results.png'}")
 
 
-def trainer_of(graph: Any, method: str, threads: int) -> Any:
-    """Make what trains a network by a method."""
+def usual_rate_hz(recordings: list[Any]) -> float:
+    """Return the events a second of ordinary recordings, the mean over the first hundred."""
+    n_events, span_us = 0, 0
+    for it in recordings[:100]:
+        events = it.read()
+        if len(events):
+            n_events, span_us = n_events + len(events), span_us + int(events["t"][-1] - events["t"][0])
+    return 1e6 * n_events / max(span_us, 1)
+
+
+def trainer_of(graph: Any, method: str, threads: int, rate_hz: float) -> Any:
+    """Make what trains a network by a method; ``rate_hz``: of an ordinary stream."""
     first = next((it.source, it.target) for it in graph.projections)
     learn: tuple[str, ...] = ("weights", "times") if method == "GP" else ("weights", "rules", "times")
     more: dict[str, Any] = {"learn": learn}
-    if method in ("LP", "HP", "HP+STP"):
+    if method == "LP" or method.startswith("HP"):
         more["rules"] = {first: importlib.import_module("plasticity.hebbian").Hebbian()}
-    if method in ("STP", "HP+STP"):
-        more["terminals"] = {first: importlib.import_module("plasticity.short_term").ShortTerm(**TERMINAL)}
+    if method.endswith(("STP", "SUR")):
+        numbers = TERMINAL if method.endswith("STP") else TIRED
+        more["terminals"] = {first: importlib.import_module("plasticity.short_term").ShortTerm(**numbers)}
+    if method.endswith("SUR"):
+        surround = importlib.import_module("plasticity.surround").Surround
+        more["surrounds"] = {first: surround(rate_hz=rate_hz, **SURROUND)}
     if method == "LP":
         more["held"] = tuple(it.name for it in graph.populations if it.name != "scores")
+    if stronger := STRONGER.get(method[-3:]):
+        ways = list(graph.projections)
+        for k, it in enumerate(ways):
+            if (it.source, it.target) == first:
+                ways[k] = it._replace(topology=it.topology._replace(weight=stronger * it.topology.weight))
+        graph = graph._replace(projections=ways)
     return importlib.import_module("plasticity.train").Trainer(graph, readout="scores", threads=threads, **more)
 
 

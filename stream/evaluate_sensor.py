@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.evaluate_faults import COLORS, METHODS, ask, trainer_of
+from stream.evaluate_faults import COLORS, METHODS, ask, trainer_of, usual_rate_hz
 from stream.evaluation import On, each, read_results, write_results
 from stream.train import bar, dense_layers, labelled, size_of
 
@@ -33,7 +33,7 @@ def sensor(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for networks and results; go on from what it holds.")
     ],
-    methods: Annotated[str, typer.Option(help="Some of GP, LP, HP, STP, HP+STP.")] = ",".join(METHODS),
+    methods: Annotated[str, typer.Option(help=f"Some of {', '.join(METHODS)}.")] = ",".join(METHODS),
     seeds: Annotated[int, typer.Option(min=1, help="How many times, each with other weights and another order.")] = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every simulated recording is seen.")] = 3,
     batch: Annotated[int, typer.Option(min=1, help="Simulated recordings between two steps.")] = 16,
@@ -75,7 +75,7 @@ def sensor(
     def study(job: tuple[int, str]) -> list[dict[str, Any]]:
         seed, method = job
         graph = dense_layers(hidden, (height, width, 2), max(classes, more, most), seed)
-        trainer = trainer_of(graph, method, threads or (1 if on else os.cpu_count()) or 1)
+        trainer = trainer_of(graph, method, threads or (1 if on else os.cpu_count()) or 1, usual_rate_hz(simulated))
         with bar() as show:
             importlib.import_module("plasticity.train").train(
                 trainer,

@@ -38,6 +38,7 @@ from plasticity.pair_stdp import PairSTDP
 from plasticity.plastic_network import PlasticNetwork, Rule
 from plasticity.reward_stdp import RewardSTDP
 from plasticity.short_term import ShortTerm
+from plasticity.surround import Surround
 from plasticity.synaptic_scaling import SynapticScaling
 from plasticity.triplet_stdp import TripletSTDP
 from sources.added_noise import AddedNoise
@@ -196,6 +197,7 @@ def plastic(rule: Rule) -> PlasticNetwork:
         learning_graph(),
         rules=dict.fromkeys(ways, rule),
         terminals={(INPUT, "map"): ShortTerm()},
+        surrounds={(INPUT, "map"): Surround(rate_hz=5000.0)},
         readout="scores",
     )
 
@@ -223,6 +225,7 @@ def network_learner(folder: Path, *, plastic: bool | str = False, **more: Any) -
         ways = ways[:2] if plastic == "but the readout" else ways
         rules = [{"source": a, "target": b, "rule": "Hebbian"} for a, b in ways]
         rules.append({"source": "input", "target": "map", "rule": "ShortTerm"})
+        rules.append({"source": "input", "target": "map", "rule": "Surround", "rate_hz": 5000.0})
     return NetworkLearner(path=str(path), readout="scores", rules=rules, weight_rate=0.05, **more)
 
 

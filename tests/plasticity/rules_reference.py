@@ -17,11 +17,22 @@ class Way:
     """One projection."""
 
     def __init__(
-        self, source, target, synapses, weights, rule=None, terminal=None, delay_us=0, chunk_of=None, fade=None
+        self,
+        source,
+        target,
+        synapses,
+        weights,
+        rule=None,
+        terminal=None,
+        delay_us=0,
+        chunk_of=None,
+        fade=None,
+        surround=None,
     ):
         self.source, self.target, self.delay_us = source, target, delay_us
         self.weights = dict(weights)
         self.rule, self.terminal, self.fade = rule, terminal, fade
+        self.surround, self.seen = surround, []  # (width, channels, Surround); (time, row, column)
         self.by_pre, self.by_post = {}, {}
         for pre, post, key in synapses:
             self.by_pre.setdefault(pre, []).append((post, key))
@@ -116,6 +127,19 @@ class Net:
                     for unit in list(fired.get(way.source, [])):
                         mine += self.deliver(way, unit, t, strength if way.source == "input" else 1.0)
 
+    def backing(self, way, pre, t):
+        width, channels, it = way.surround
+        row, column = divmod(pre // channels, width)
+        p = 1.0 + sum(math.exp(-(t - s) / it.tau_pool_us) for s, _, _ in way.seen)
+        usual = it.rate_hz * it.tau_pool_us * 1e-6
+        begin = way.seen[0][0] if way.seen else t
+        busy = (p + usual * math.exp(-(t - begin) / it.tau_pool_us)) / usual if it.rate_hz else 1.0
+        near = [s for s, y, x in way.seen if 0 < max(abs(y - row), abs(x - column)) <= it.reach]
+        x = sum(math.exp(-(t - s) / it.tau_support_us) for s in near)
+        way.seen.append((t, row, column))
+        backed = it.support_floor + (1 - it.support_floor) * x / (x + it.support_half * busy) if it.support_half else 1
+        return backed * min(it.gain_max, max(1.0, 1 / busy) ** it.gain_exponent)
+
     def amplitude(self, way, pre, t):
         if way.terminal is None:
             return 1.0
@@ -134,7 +158,7 @@ class Net:
     def deliver(self, way, pre, t, strength=1.0):
         p, rule, v = way.target, way.rule, self.v[way.target]
         now = self.end_us - self.phase_us if self.phase_us else t
-        amplitude = strength * self.amplitude(way, pre, t)
+        amplitude = strength * self.amplitude(way, pre, t) * (self.backing(way, pre, t) if way.surround else 1.0)
         if way.fade is not None:
             amplitude *= math.exp(-max(now - self.begin_us - way.fade.onset_us, 0) / way.fade.tau_us)
         name = type(rule).__name__

@@ -31,6 +31,7 @@ from neurons.threshold import ThresholdUnits
 from plasticity.hebbian import Hebbian
 from plasticity.plastic_network import PlasticNetwork
 from plasticity.short_term import ShortTerm
+from plasticity.surround import Surround
 from plasticity.window import TapedWindow
 from stream.packet import EVENT_DTYPE, SPIKE_DTYPE
 
@@ -114,6 +115,7 @@ class Parameters(NamedTuple):
 class Rules(NamedTuple):
     rules: Any
     terminals: Any
+    graded: Any  # ends of projections whose amplitudes stand on the tape
 
 
 def _forward(
@@ -306,7 +308,7 @@ def _forward(
             q, it = place, graph.projections[place]
             now = touched_at(p, t_us)
             flow(p, now)
-            s = taped[k] if (it.source, it.target) in rules.rules else 1.0
+            s = taped[k] if (it.source, it.target) in rules.graded else 1.0
             if it.source != INPUT:
                 s = fired[waiting[q].pop(0)]
             amplitude = s
@@ -398,6 +400,7 @@ class Case(NamedTuple):
     terminals: Any = MappingProxyType({})
     phase_us: int = 0
     surrogates: Any = ("spikes", "rectangle", "fast sigmoid")
+    surrounds: Any = MappingProxyType({})
 
 
 def _case(name: str, rng: Any) -> Case:
@@ -411,6 +414,10 @@ def _case(name: str, rng: Any) -> Case:
         populations = [Population("first", lif, (7,)), Population("hidden", LIFUnits(tau_mem_us=5_000.0), (6,)), scores]
         ways = [Projection(INPUT, "first", dense(5, 7)), Projection("first", "hidden", dense(7, 6)), to_scores]
         return Case(Graph((5,), populations, ways))
+    if name == "surround":
+        ways = [Projection(INPUT, "hidden", dense(32, 6)), to_scores]
+        surrounds = {(INPUT, "hidden"): Surround(0.5, 0.3, 3_000.0, rate_hz=3_000.0)}
+        return Case(Graph((4, 4, 2), [Population("hidden", lif, (6,)), scores], ways), surrounds=surrounds)
     if name == "hard, refractory":
         model = LIFUnits(tau_mem_us=8_000.0, reset="hard", v_reset=-0.2, refractory_us=700)
         ways = [Projection(INPUT, "hidden", dense(5, 6)), to_scores]
@@ -495,7 +502,8 @@ def _case(name: str, rng: Any) -> Case:
         second = {("hidden", "scores"): ShortTerm(depletion=0.3, tau_rec_us=15_000.0)}
     graph = Graph(inputs, [Population("hidden", lif, shape), scores], ways)
     rules = {(INPUT, "hidden"): Hebbian(**numbers)}
-    return Case(graph, rules, {(INPUT, "hidden"): terminal, **second}, phase_us, ("spikes",))
+    surrounds = {(INPUT, "hidden"): Surround(0.5, 0.3, 3_000.0)} if "convolution" in name else {}
+    return Case(graph, rules, {(INPUT, "hidden"): terminal, **second}, phase_us, ("spikes",), surrounds)
 
 
 NAMES = [
@@ -520,6 +528,7 @@ NAMES = [
     "hebbian convolution phase",
     "hebbian sparse",
     "hebbian sparse phase",
+    "surround",
 ]
 
 
@@ -578,6 +587,7 @@ def test_all_gradients(name: str, surrogate: Any) -> None:
         case.graph,
         rules=case.rules,
         terminals=case.terminals,
+        surrounds=case.surrounds,
         precision="float64",
         discipline="phase" if case.phase_us else "event",
         phase_us=case.phase_us or 1000,
@@ -612,7 +622,14 @@ def test_all_gradients(name: str, surrogate: Any) -> None:
     def loss(weight: Any, tau: Any, rule: Any, terminal: Any) -> Any:
         x = Parameters(weight, tau, rule, terminal)
         averages, potentials, fired = _forward(
-            case.graph, Rules(case.rules, case.terminals), x, tape, taped, psi, end_us, case.phase_us
+            case.graph,
+            Rules(case.rules, case.terminals, {*case.rules, *case.surrounds}),
+            x,
+            tape,
+            taped,
+            psi,
+            end_us,
+            case.phase_us,
         )
         total = anp.sum(anp.exp(averages["scores"]) * wanted) + anp.sum(potentials["hidden"] * by_potential)
         p = [it.name for it in case.graph.populations].index("hidden")
@@ -623,7 +640,14 @@ def test_all_gradients(name: str, surrogate: Any) -> None:
 
     x = _parameters(case)
     averages, potentials, _ = _forward(
-        case.graph, Rules(case.rules, case.terminals), x, tape, taped, psi, end_us, case.phase_us
+        case.graph,
+        Rules(case.rules, case.terminals, {*case.rules, *case.surrounds}),
+        x,
+        tape,
+        taped,
+        psi,
+        end_us,
+        case.phase_us,
     )
     np.testing.assert_allclose(network.averages("scores"), averages["scores"], rtol=1e-7, atol=1e-12)
     if not case.phase_us:

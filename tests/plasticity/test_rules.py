@@ -25,6 +25,7 @@ from plasticity.pair_stdp import PairSTDP
 from plasticity.plastic_network import PlasticNetwork
 from plasticity.reward_stdp import RewardSTDP
 from plasticity.short_term import ShortTerm
+from plasticity.surround import Surround
 from plasticity.synaptic_scaling import SynapticScaling
 from plasticity.triplet_stdp import TripletSTDP
 from stream.errors import ConfigError
@@ -100,7 +101,7 @@ def inputs(rng, n, span_us=90_000, busy=12):
     return items
 
 
-def both(seed, topology, name, terminal=None, phase_us=0):
+def both(seed, topology, name, terminal=None, phase_us=0, surround=None):
     """Build a network with a plastic projection from the input and a recurrent one with a delay, twice."""
     rules_reference = pytest.importorskip("rules_reference")
     rule, fade = RULES[name], FADE if phase_us else None
@@ -113,7 +114,7 @@ def both(seed, topology, name, terminal=None, phase_us=0):
     rules = {(INPUT, "a"): rule, ("a", "a"): rule} if rule is not None else {}
     terminals = {(INPUT, "a"): terminal} if terminal is not None else {}
     graph = Graph(
-        (N_INPUTS,) if topology != "convolution" else (SIDE, SIDE, CHANNELS),
+        (N_INPUTS,) if topology != "convolution" and surround is None else (SIDE, SIDE, CHANNELS),
         [Population("a", LIFUnits(tau_mem_us=3000.0, v_threshold=threshold), shape)],
         [Projection(INPUT, "a", described, fade=fade), Projection("a", "a", Dense(back), 137)],
     )
@@ -121,6 +122,7 @@ def both(seed, topology, name, terminal=None, phase_us=0):
         graph,
         rules=rules,
         terminals=terminals,
+        surrounds={(INPUT, "a"): surround} if surround is not None else {},
         scaling={(INPUT, "a"): SCALING} if name == "pair scaled" else {},
         thresholds={"a": HOMEOSTASIS} if name == "homeostatic" else {},
         precision="float64",
@@ -131,7 +133,10 @@ def both(seed, topology, name, terminal=None, phase_us=0):
     # a map's sites have times of their own; a dense row into it goes site by site
     whole = chunk_of if topology == "convolution" else lambda post: post if topology in ("sparse", "one to one") else 0
     ways = [
-        rules_reference.Way(INPUT, "a", synapses, weights, rule, terminal, 0, chunk_of, fade),
+        rules_reference.Way(
+            *(INPUT, "a", synapses, weights, rule, terminal, 0, chunk_of, fade),
+            surround=(SIDE, CHANNELS, surround) if surround is not None else None,
+        ),
         rules_reference.Way(
             "a",
             "a",
@@ -210,6 +215,76 @@ def test_rules_do_what_plain_python_does(topology, rule, phase_us):
         np.testing.assert_allclose(ours.thresholds("a").reshape(-1), slow.theta["a"], atol=1e-9, rtol=0)
         assert np.ptp(slow.theta["a"]) > 1e-3
         np.testing.assert_array_equal(ours.learned().populations[0].model.v_threshold, ours.thresholds("a"))
+
+
+SURROUNDS = {
+    "support": Surround(0.5, 0.3, 900.0, 1, 0.0),
+    "all": Surround(0.5, 0.3, 700.0, 2, 6000.0, 9000.0, 1.2, 2.5),
+    "gain": Surround(0.0, 0.0, 1.0, 1, 6000.0, 9000.0, 0.7, 3.0),
+}
+"""The base time of sums moves every 18 and 14 ms; streams last 90 ms, at 4400 spikes a second."""
+
+
+@pytest.mark.parametrize("phase_us", [0, 1500])
+@pytest.mark.parametrize("kind", SURROUNDS)
+@pytest.mark.parametrize("topology", ["dense", "convolution", "sparse"])
+@pytest.mark.parametrize("rule", ["none", "hebbian", "pair"])
+def test_surrounds_do_what_plain_python_does(rule, topology, kind, phase_us):
+    terminal = ShortTerm(0.3, 8000.0, 0.5, 0.2, 5000.0) if kind == "all" else None
+    ours, slow, rng = both(5, topology, rule, terminal, phase_us, SURROUNDS[kind])
+    items = inputs(rng, 400, busy=30)
+    found = []
+    for part in np.array_split(items, 5):
+        t, strength = int(part["t"][-1]), np.full(len(part), 1.5)
+        found.append(ours.run(fed(part, "convolution"), t, strength if phase_us else None)["a"])
+        slow.run([(int(t), int(u)) for t, u in part.tolist()], t, strength if phase_us else [])
+    found = np.concatenate(found)
+    assert [(int(t), int(u)) for t, u in found.tolist()] == [(t, u) for t, _, u in slow.spikes]
+    assert len(found) > 10
+    if rule == "pair":
+        got = ours.weights(INPUT, "a")
+        np.testing.assert_allclose(got, as_array(slow.ways[0], got), atol=1e-9, rtol=0)
+
+
+@settings(max_examples=10)
+@given(data=st.data())
+def test_where_the_stream_is_cut_changes_no_bit_of_surrounds(data):
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    whole, cut = (both(seed, "dense", "hebbian", None, 0, SURROUNDS["all"])[0] for _ in range(2))
+    items = fed(inputs(np.random.default_rng(seed), 200, busy=30), "convolution")
+    expected = whole.run(items)["a"]
+    found = []
+    for part in np.split(items, sorted(data.draw(st.lists(st.integers(0, 200), max_size=6)))):
+        if len(part) and data.draw(st.booleans()):  # quiet until then
+            cut.run(part[:0], int(part["t"][0]))
+        found.append(cut.run(part)["a"])
+        if data.draw(st.booleans()):
+            cut.restore({name: array.copy() for name, array in cut.snapshot().items()})
+    np.testing.assert_array_equal(np.concatenate(found), expected)
+    for ours, theirs in zip(outcome(cut), outcome(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for name in ("support", "surround_us", "pool"):
+        np.testing.assert_array_equal(getattr(cut._memory, name), getattr(whole._memory, name))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"support_floor": 1.5}, "support_floor is 1.5"),
+        ({"tau_pool_us": 0.0}, "tau_pool_us"),
+        ({"reach": 0}, "reach is 0"),
+        ({"gain_max": 0.5}, "gain_max is 0.5"),
+    ],
+)
+def test_surrounds_that_are_not_in_order(wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        both(1, "dense", "none", None, 0, Surround(**wrong))
+
+
+def test_surrounds_want_a_sensor():
+    graph = Graph((9,), [Population("a", LIFUnits(), (2,))], [Projection(INPUT, "a", Dense(np.ones((9, 2))))])
+    with pytest.raises(ConfigError, match="wanted the input, and that with sites"):
+        PlasticNetwork.of(graph, surrounds={(INPUT, "a"): Surround()})
 
 
 def outcome(network):

@@ -1,0 +1,125 @@
+"""What happens around a terminal: a spike that no neighbour backs is weak, and a quiet stream is turned up.
+
+Noise comes alone, what a camera sees comes in company: an edge that moves makes neighbours fire within milliseconds.
+So the terminals of a sensor's lines are eased by the spikes of their neighbours, measured against how busy the stream
+is as a whole; and where the whole stream is thin, because most of it is lost, each spike that is left counts more.
+
+Equations
+---------
+At a spike of a line at site s (all channels of a pixel are one site), t after the last one of the projection::
+
+    p   <- p exp(-t / tau_pool_us) + 1              all spikes of the projection
+    rho  = p / (rate_hz tau_pool)                   how busy the stream is; 1 at rest; with rate_hz = 0 always 1
+    x   <- x exp(-t / tau_support_us)               spikes of the sites within ``reach`` of s, its own left out
+    a    = (floor + (1 - floor) x / (x + half rho)) min(gain_max, max(1, 1 / rho)^gain_exponent)
+
+with half and floor for ``support_half`` and ``support_floor``; then x of each site within reach grows by 1. With half =
+0 there is no question of support: the first factor is 1. The amplitude a multiplies that of the terminal itself
+(``plasticity.short_term``).
+
+Heterosynaptic facilitation and gain control, in the simplest form that costs one exponential for all neighbours
+together: sums x are kept as they would be at a common base time, which is moved when it is 20 time constants old. It
+moves with the events alone, so that where a stream is cut changes nothing.
+
+What is set here is not learned by the global correction: the amplitudes that come of it are written on the tape, and
+gradients of all else lead through them as through given numbers, which is exact, since inputs owe nothing to weights.
+So only projections from the input may have it.
+
+Source: the equations are this project's own. That noise lacks company is what background activity filters rest on (T.
+Delbruck, Intl. Symp. on Secure-Life Electronics, 2008); here it is graded, and part of the synapse.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from stream.jit import inner_kernel
+
+__all__ = ["REBASE_AFTER_TAUS", "Surround", "surround_amplitude"]
+
+REBASE_AFTER_TAUS = 20.0
+TINY = 1e-200  # sums below are nothing
+
+
+class Surround(NamedTuple):
+    """What lies around the terminals of a projection from the input.
+
+    Attributes
+    ----------
+    support_half
+        Neighbours' spikes within ``tau_support_us`` that make half of full strength, in a stream as busy as
+        ``rate_hz``; 0: none are wanted.
+    support_floor
+        Strength of a spike that has no support, 0 to 1.
+    tau_support_us
+        How long a neighbour's spike counts, us.
+    reach
+        Sites in each direction, that is 1 for the eight neighbours.
+    rate_hz
+        Spikes a second of the whole projection in an ordinary stream; 0: not asked.
+    tau_pool_us
+        How far back the present rate is asked, us.
+    gain_exponent
+        How much a thin stream is turned up: 0 not at all, 1 to where the sum of amplitudes stays.
+    gain_max
+        At most so much.
+    """
+
+    support_half: float = 1.0
+    support_floor: float = 0.05
+    tau_support_us: float = 5_000.0
+    reach: int = 1
+    rate_hz: float = 0.0
+    tau_pool_us: float = 100_000.0
+    gain_exponent: float = 1.0
+    gain_max: float = 20.0
+
+
+@inner_kernel
+def surround_amplitude(
+    support: Any, clock_us: Any, pool: Any, q: int, first: int, n_y: int, n_x: int, site: int, number: Any, t_us: int
+) -> Any:
+    """Return the amplitude of a spike, and leave its surround as it is afterwards.
+
+    Parameters
+    ----------
+    support
+        float64, shape (n_all_sites,): sums x, as they would be at the base time. Written to.
+    clock_us
+        int64, shape (n_projections, 2): base time; last spike. Written to.
+    pool
+        float64, shape (n_projections,): p. Written to.
+    q, first, n_y, n_x, site
+        Projection; its first site in ``support``; rows and columns of sites; the spike's site among them.
+    number
+        float64, shape (8,): fields of :class:`Surround`, in their order.
+    t_us
+        Now.
+    """
+    half, floor, tau_us, reach = number[0], number[1], number[2], int(number[3])
+    amplitude, busy = 1.0, 1.0
+    if number[4] > 0.0:
+        pool[q] = pool[q] * math.exp(-float(t_us - clock_us[q, 1]) / number[5]) + 1.0
+        busy = pool[q] / (number[4] * number[5] * 1e-6)
+        if busy < 1.0:
+            amplitude = min(number[7], (1.0 / busy) ** number[6])
+    clock_us[q, 1] = t_us
+    if half <= 0.0:
+        return amplitude
+    age_us = float(t_us - clock_us[q, 0])
+    if age_us > REBASE_AFTER_TAUS * tau_us:
+        left = math.exp(-age_us / tau_us)
+        for s in range(first, first + n_y * n_x):
+            moved = support[s] * left
+            support[s] = moved if moved > TINY else 0.0
+        clock_us[q, 0] = t_us
+        age_us = 0.0
+    grown = math.exp(age_us / tau_us)
+    x = support[first + site] / grown
+    row, column = site // n_x, site % n_x
+    own = support[first + site]
+    for other in range(max(row - reach, 0), min(row + reach + 1, n_y)):
+        begin = first + other * n_x
+        for s in range(begin + max(column - reach, 0), begin + min(column + reach + 1, n_x)):
+            support[s] += grown
+    support[first + site] = own
+    return amplitude * (floor + (1.0 - floor) * x / (x + half * busy))
