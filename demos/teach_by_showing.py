@@ -1,24 +1,32 @@
-"""Teach new things by showing each a few times, then ask. A script plays the person, from Python, without a pipeline.
+"""Teach new things by showing each a few times, then ask. A script plays the person, whose lesson is kept and replayed.
 
-``python demos/teach_by_showing.py``. To do it by hand: ``hebbstream run demos/teach.toml --view``, type a name, hold
-the button while you show the thing. The features are as they were drawn: nothing has been learned before.
+``python demos/teach_by_showing.py``; ``--view`` shows it in a browser while it runs. To do it by hand: ``hebbstream run
+demos/teach.toml --view``, type a name, hold the button while you show the thing. The features are as they were drawn:
+nothing has been learned before.
+
+Two learners hear the same lesson. What a show binds fades in both. In "alone" it is lost with that; in "corrected" each
+label of a show is a global correction too, which moves half of what was bound into the weights.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
+from look import play
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from neurons.graph_file import save_graph
-from plasticity.network_learner import NetworkLearner
+from plasticity.teaching import LEAST_LEFT
 from sources.simulated import SimulatedCamera
-from stream.packet import ANSWER_DTYPE, End, Label, Message, Packet
+from stream.packet import End, Label, Message, Packet
+from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec
+from stream.record import Recorder, read_recording
 from stream.teach import NOTHING, Teach
 from stream.train import dense_layers
 
 SIDE, NAMES = 34, ("triangle", "square", "circle", "star")  # pixels; labels 0 to 3 of the scene
+LEARNERS = {"alone": 0.0, "corrected": 0.5}  # share of what was bound that a correction moves into the weights
 
 
 def camera(n_objects: int, seed: int) -> SimulatedCamera:
@@ -35,13 +43,37 @@ def shown_when(n_objects: int, seed: int) -> list[Label]:
     return found
 
 
+def keep_lesson(path: Path, source: Teach, objects: list[Label], lessons: set[int]) -> None:
+    """Play the person: hold the key during some objects. What the camera then says, marks included, goes to a file."""
+    recorder = Recorder(path=str(path), ports={"events": "events"})
+
+    def emit(port: str, message: Message) -> None:
+        """Hear nothing: a recorder is silent."""
+
+    while not isinstance(message := source.poll(256), End):
+        if message is None:  # not with this camera, which never lets one wait
+            continue
+        if isinstance(message, Packet):
+            recorder.on_packet("events", message, emit)
+        else:
+            recorder.on_mark("events", message, emit)
+        now_us = message.end_us if isinstance(message, Packet) else message.t_us
+        held = [k for k in lessons if objects[k].start_us <= now_us < objects[k].t_us]
+        wanted = objects[held[0]].label if held else NOTHING
+        if wanted != source.shown:
+            source.show(wanted)
+    recorder.close()
+
+
 def main() -> None:
     """Teach, ask, draw."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--shows", type=int, default=3, help="of each shape")
     options.add_argument("--objects", type=int, default=100, help="that pass the camera in all")
     options.add_argument("--hidden", type=int, default=1000)
+    options.add_argument("--fade", type=float, default=2.5, help="time constant of what was bound, s")
     options.add_argument("--seed", type=int, default=5)
+    options.add_argument("--view", action="store_true", help="show it in a browser while it runs")
     options.add_argument("--out", type=Path, default=Path("runs/teach"))
     given = options.parse_args()
     objects = shown_when(given.objects, given.seed)
@@ -49,52 +81,73 @@ def main() -> None:
     for shape in range(len(NAMES)):
         lessons |= set([k for k, it in enumerate(objects) if it.label == shape][: given.shows])
 
+    last_us = max(objects[k].t_us for k in lessons)
+    lost_us = last_us + given.fade * 1e6 * np.log(1 / LEAST_LEFT)
+    asked = [it for it in objects if it.start_us > last_us]
     given.out.mkdir(parents=True, exist_ok=True)
-    path = given.out / "features.safetensors"
-    save_graph(path, dense_layers(str(given.hidden), (SIDE, SIDE, 2), len(NAMES), given.seed))
-    source = Teach(camera(given.objects, given.seed), period_us=100_000)
-    learner = NetworkLearner(path=str(path), readout="scores", teach=True, learn=())
-    answers: list[np.ndarray] = []
+    lesson, network = given.out / "lesson.hbs", given.out / "features.safetensors"
+    teacher = Teach(camera(given.objects, given.seed), period_us=100_000)
+    keep_lesson(lesson, teacher, objects, lessons)
+    save_graph(network, dense_layers(str(given.hidden), (SIDE, SIDE, 2), len(NAMES), given.seed))
+    taught = {"path": str(network), "readout": "scores", "teach": True, "learn": [], "teach_tau_us": given.fade * 1e6}
+    recorder = {"path": str(given.out / "answers.hbs"), "ports": dict.fromkeys(LEARNERS, "answers")}
+    pipeline = Pipeline(
+        name="teach-by-showing",
+        source=[
+            SourceSpec(
+                name="camera",
+                kind="sources.recorded.RecordedStream",
+                params={"path": str(lesson), "width": SIDE, "height": SIDE},
+                speed=1.0 if given.view else "max",
+            )
+        ],
+        operator=[
+            *(
+                OperatorSpec(
+                    name=name,
+                    kind="plasticity.network_learner.NetworkLearner",
+                    params=taught | {"consolidate": share},
+                )
+                for name, share in LEARNERS.items()
+            ),
+            OperatorSpec(name="recorder", kind="stream.record.Recorder", params=recorder),
+        ],
+        edge=[
+            *(EdgeSpec(source="camera.events", target=f"{name}.events") for name in LEARNERS),
+            *(EdgeSpec(source=f"{name}.answers", target=f"recorder.{name}") for name in LEARNERS),
+        ],
+    )
+    play(pipeline, view=given.view)
 
-    def emit(port: str, message: Message) -> None:
-        if port == "answers" and isinstance(message, Packet):
-            answers.append(message.items.copy())
-
-    while not isinstance(message := source.poll(256), End):
-        now_us = message.end_us if isinstance(message, Packet) else message.t_us  # type: ignore[union-attr]
-        held = [k for k in lessons if objects[k].start_us <= now_us < objects[k].t_us]
-        wanted = objects[held[0]].label if held else NOTHING
-        if wanted != source.shown:
-            source.show(wanted)
-        if isinstance(message, Packet):
-            learner.on_packet("events", message, emit)
-        elif message is not None:
-            learner.on_mark("events", message, emit)
-
-    told = np.concatenate(answers) if answers else np.zeros(0, ANSWER_DTYPE)
-    last_lesson_us = max(objects[k].t_us for k in lessons)
-    # the answer to an object is the last one within it
-    rows = []
-    for it in objects:
-        within = told[(told["start"] >= it.start_us) & (told["t"] <= it.t_us)]
-        if it.start_us > last_lesson_us and len(within):
-            rows.append((it.t_us / 1e6, it.label, int(within["answer"][-1])))
-    right = sum(label == answer for _, label, answer in rows)
-
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    recording = read_recording(given.out / "answers.hbs")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for n, k in enumerate(sorted(lessons)):
-        it = objects[k]
-        words = "a show" if n == 0 else None
-        axes.plot([it.start_us / 1e6, it.t_us / 1e6], [it.label] * 2, lw=9, c="#007a57", alpha=0.6, label=words)
-    axes.plot([t for t, _, _ in rows], [label for _, label, _ in rows], "o", mfc="none", ms=11, c="0.4", label="asked")
-    axes.plot([t for t, _, _ in rows], [answer for *_, answer in rows], "x", c="#d55e00", label="answer")
-    axes.set(xlabel="stream time (s)", yticks=range(len(NAMES)), yticklabels=NAMES, ylim=(-0.6, 3.6))
-    axes.set_title(f"{given.shows} shows of each shape; then {right} of {len(rows)} right")
-    axes.legend(loc="upper center", ncols=3, bbox_to_anchor=(0.5, -0.2), frameon=False)
+    for axes, name in zip(figure.subplots(2, 1, sharex=True), LEARNERS, strict=True):
+        told = recording.items(name)
+        # the answer to an object is the last one within it
+        within = [told["answer"][(told["start"] >= it.start_us) & (told["t"] <= it.t_us)] for it in asked]
+        answers = [int(them[-1]) if len(them) else NOTHING for them in within]
+        right: dict[bool, list[bool]] = {False: [], True: []}  # by whether the trace of the last lesson is lost
+        for it, answer in zip(asked, answers, strict=True):
+            right[it.start_us > lost_us].append(it.label == answer)
+        words = ", ".join(
+            f"{sum(them)} of {len(them)} right {'when all traces are lost' if is_lost else 'before'}"
+            for is_lost, them in right.items()
+        )
+        for k in lessons:
+            it = objects[k]
+            axes.plot([it.start_us / 1e6, it.t_us / 1e6], [it.label] * 2, lw=9, c="#007a57", alpha=0.6)
+        axes.plot([], [], lw=9, c="#007a57", alpha=0.6, label="a show")
+        seconds = [it.t_us / 1e6 for it in asked]
+        axes.plot(seconds, [it.label for it in asked], "o", mfc="none", ms=11, c="0.4", label="asked")
+        axes.plot(seconds, answers, "x", c="#d55e00", label="answer")
+        axes.axvline(lost_us / 1e6, c="0.5", ls=":", label="the last trace is lost")
+        axes.set(yticks=range(len(NAMES)), yticklabels=NAMES, ylim=(-0.6, 3.6), title=f"{name}: {words}")
+        print(f"{name}: {words}")
+    axes.set(xlabel="stream time (s)")
+    axes.legend(loc="upper center", ncols=4, bbox_to_anchor=(0.5, -0.25), frameon=False)
     figure.savefig(given.out / "teach.png", dpi=120)
-    print(f"{given.shows} shows each, then {right} of {len(rows)} right; picture: {given.out / 'teach.png'}")
+    print(f"{given.shows} shows each; what they bind fades with {given.fade:g} s; picture: {given.out / 'teach.png'}")
 
 
 if __name__ == "__main__":

@@ -365,16 +365,23 @@ class GlobalCorrection:
 
     def clear_columns(self, q: int, unit: int) -> None:
         """Make 0 what leads to a unit through a dense projection, and what was on its way there."""
-        weight = self.network._program.weight
         shape = np.shape(self.network._weights(q))
         first = int(self.network._program.projection[q, WEIGHT])
         here = slice(first, first + shape[0] * shape[1])
-        weight[here].reshape(shape)[:, unit] = 0.0
+        for weight in (self.network._program.weight, self.weight):
+            weight[here].reshape(shape)[:, unit] = 0.0
         self.window.gradients.weight[here].reshape(shape)[:, unit] = 0.0
         for span, moments in zip(self._spans, self._moments, strict=True):
             if span.start == first:
                 for moment in moments:
                     moment.reshape(shape)[:, unit] = 0.0
+
+    def add_columns(self, q: int, change: NDArray[np.float64]) -> None:
+        """Add to the weights of a dense projection; shape (n_pre, n_post)."""
+        first = int(self.network._program.projection[q, WEIGHT])
+        weight = self.weight[first : first + change.size].reshape(change.shape)
+        weight += change.astype(weight.dtype)
+        self._lay(self.weight)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 

@@ -28,8 +28,9 @@ slow weights go out by themselves, and with them the first layer's local rule, f
 
 With ``teach`` the readout begins with one class, of which nothing is known, and is taught by ``Show`` marks, at every
 event; ``Forget``, ``Correct`` and loaded prototypes act on it as ``plasticity.teaching`` has them. A class that is new
-makes the readout grow by a column. What was taught is deployed where a lesson ends. Label marks may correct the same
-network globally; ``learn = []`` leaves that out.
+makes the readout grow by a column. What was taught is deployed where a lesson ends. It fades with ``teach_tau_us``,
+unless corrections, at label marks as above, ``consolidate`` it: they move it into the weights. They may learn by
+gradients beside that; ``learn = []`` leaves those out.
 """
 
 from collections import deque
@@ -68,10 +69,14 @@ from plasticity.short_term import ShortTerm
 from plasticity.surround import Surround
 from plasticity.teaching import (
     IN_FORCE,
+    KEPT,
+    LAID_US,
+    LEFT,
     LESSON_OF,
     PROTOTYPE,
     bare,
     check_readout,
+    fade,
     fitted,
     new_lessons,
     scaled,
@@ -99,6 +104,8 @@ class Teaching(NamedTuple):
     rate: float
     gain: float
     bind: float
+    tau_us: float
+    consolidate: float
 
 
 def check_teaching(
@@ -108,6 +115,11 @@ def check_teaching(
     if teaching.most_classes < 1 or not teaching.rate > 0 or not teaching.gain > 0 or not 0 <= teaching.bind < 80:
         raise ConfigError(
             f"teach: got {teaching}; wanted most_classes of 1 or more, rate and gain above 0, bind from 0 to 80"
+        )
+    if not teaching.tau_us > 0 or not 0 <= teaching.consolidate <= 1:
+        raise ConfigError(
+            f"teach: got teach_tau_us of {teaching.tau_us:g}, consolidate of {teaching.consolidate:g}; wanted a time "
+            f"above 0, in us, and a share from 0 to 1"
         )
     ends = check_readout(graph, readout)
     if ends in rules:
@@ -156,6 +168,10 @@ class NetworkLearner(PlasticNetwork):
         Length of a column.
     bind
         What showing a class adds to its postsynaptic term.
+    teach_tau_us
+        How long what was taught lasts by itself: the time constant of its trace, us. inf: for ever.
+    consolidate
+        Share of the trace that each correction moves into the weights, where it lasts; 0: none.
 
     Raises
     ------
@@ -199,6 +215,8 @@ class NetworkLearner(PlasticNetwork):
         teach_rate: float = 0.002,
         teach_gain: float = 1.0,
         bind: float = 10.0,
+        teach_tau_us: float = np.inf,
+        consolidate: float = 0.0,
     ) -> None:
         graph = load_graph(Path(path))
         learning, terminals, surrounds = read_rules(rules or [])
@@ -210,7 +228,7 @@ class NetworkLearner(PlasticNetwork):
             terminals,
             surrounds,
             reset_local,
-            Teaching(most_classes, teach_rate, teach_gain, bind) if teach else None,
+            Teaching(most_classes, teach_rate, teach_gain, bind, teach_tau_us, consolidate) if teach else None,
             correction_period_us,
             correction_events,
             deploy_every,
@@ -268,6 +286,10 @@ class NetworkLearner(PlasticNetwork):
                 "teach, beside_us: a taught readout changes at marks that steps on their way would not know; correct "
                 "at the label (beside_us = -1), or not at all (learn = [])"
             )
+        if teaching is not None and teaching.consolidate and options["margin"] < np.inf:
+            raise ConfigError(
+                "consolidate, margin: what was moved into the weights does not go back to its best; leave one of them"
+            )
         self._is_taught = False  # nothing is, while it is set up
         self._parts = (
             readout,
@@ -288,7 +310,7 @@ class NetworkLearner(PlasticNetwork):
         self._set_up(graph, "event", 1000, readout, precision)
         taught = {}
         if teaching is not None:
-            taught = {check_teaching(teaching, graph, readout, rules): taught_rule(teaching.rate)}
+            taught = {check_teaching(teaching, graph, readout, rules): taught_rule(teaching.rate, teaching.tau_us)}
         self._set_up_rules(rules | taught, terminals, reset_local, surrounds=surrounds)
         self._period_us, self._deploy_every = int(correction_period_us), int(deploy_every)
         self._every_events = int(correction_events)
@@ -344,7 +366,8 @@ class NetworkLearner(PlasticNetwork):
     def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
         """Pass a packet on, and run it; StreamError, and nothing passed on, if an event does not fit."""
         super().on_packet(port, packet, emit)
-        self._counts[HAS_DRIFTED] |= not self._resets_local and bool(len(packet.items)) and bool(self._ways)
+        drifts = not self._resets_local or (self._is_taught and self._teaching.tau_us < np.inf)
+        self._counts[HAS_DRIFTED] |= drifts and bool(len(packet.items)) and bool(self._ways)
 
     def _pass_on(self, packet: Packet, emit: Emit) -> None:
         if self._deploy_every:
@@ -380,6 +403,8 @@ class NetworkLearner(PlasticNetwork):
                     self._beside.step(mark.t_us + self._beside_us)
                 else:
                     self.correction.step()
+                    if self._is_taught and self._teaching.consolidate:
+                        self._consolidate()
                     self._has_stepped(mark)
             self.correction.window.begin()
 
@@ -411,7 +436,8 @@ class NetworkLearner(PlasticNetwork):
         self._counts[N_LABELS] += 1
 
     def _is_due(self, mark: Label) -> bool:
-        if not (mark.teach and self._counts[IS_TEACHING]) or not self.correction.learns:
+        has_work = self.correction.learns or (self._is_taught and self._teaching.consolidate > 0)
+        if not (mark.teach and self._counts[IS_TEACHING]) or not has_work:
             return False
         if not self._period_us and not self._every_events:
             return not self._is_held_back
@@ -445,32 +471,60 @@ class NetworkLearner(PlasticNetwork):
             sliding[label] = -self._teaching.bind
         self._lessons.book[IN_FORCE] = label
 
-    def _gather(self) -> None:
-        """Take what the rule has written into the prototypes, and scale the columns."""
+    def _gather(self, t_us: int) -> None:
+        """Take what the rule has written into the prototypes, and see at a mark what is left of the columns."""
         lessons, columns = self._lessons, self._columns()
+        tau_us, age_us = self._teaching.tau_us, t_us - int(lessons.book[LAID_US])
         shown = int(lessons.book[IN_FORCE])
         if shown >= 0:
-            laid = self._laid()[:, shown].astype(np.float64)
-            gained = (columns[:, shown].astype(np.float64) - laid) / self._teaching.rate
+            laid = np.exp(-max(0, age_us) / tau_us) * self._laid()[:, shown].astype(np.float64)
+            # a row that has nearly faded was brought to a time of its own
+            of_row = np.exp(-np.maximum(0, t_us - self._rows_us()) / tau_us)
+            gained = (of_row * columns[:, shown].astype(np.float64) - laid) / self._teaching.rate
             lessons.prototype[:, shown] += gained
             lessons.lesson[:] += gained
-        columns[...] = self._laid()
+        lessons.left[:] = fade(lessons.left, age_us, tau_us)
+        if shown >= 0:
+            lessons.left[shown] = 1.0
+        self._lay_down(t_us)
 
     def _laid(self) -> NDArray[Any]:
-        """Return the columns as they are laid down at a mark."""
-        return scaled(self._lessons.prototype, self._teaching.gain).astype(self._program.weight.dtype)
+        """Return the columns of hebb as they are laid down at a mark: what the weights lack of those not yet lost."""
+        lessons = self._lessons
+        columns = scaled(lessons.prototype, self._teaching.gain) - lessons.kept
+        laid: NDArray[Any] = np.where(lessons.left > 0, columns, 0.0).astype(self._program.weight.dtype)
+        return laid
+
+    def _lay_down(self, t_us: int) -> None:
+        """Write the columns of hebb, as of now."""
+        self._columns()[...] = self._laid()
+        self._rows_us()[:] = t_us
+        self._lessons.book[LAID_US] = t_us
+
+    def _rows_us(self) -> NDArray[np.int64]:
+        """Return a view of the times at which the rows of hebb are as they are kept: int64, shape (n_features,)."""
+        first = int(self._table.place[self._taught, FIRST_ROW])
+        view: NDArray[np.int64] = self._memory.fast_us[first : first + len(self._lessons.prototype)]
+        return view
+
+    def _consolidate(self) -> None:
+        """Move a share of the columns, which were laid down at this mark, into the weights."""
+        moved = self._teaching.consolidate * self._laid().astype(np.float64)
+        self.correction.add_columns(self._taught, moved)
+        self._lessons.kept[...] += moved
+        self._lay_down(int(self._lessons.book[LAID_US]))
 
     def _rest_at(self, t_us: int) -> None:
         """Put everything to rest; what was taught stays."""
         if getattr(self, "_is_taught", False):
-            self._gather()
+            self._gather(t_us)
         super()._rest_at(t_us)
         if getattr(self, "_is_taught", False):
-            self._columns()[...] = self._laid()
+            self._lay_down(t_us)
 
     def _take_lesson(self, mark: Show | Forget | Correct | Label, emit: Emit) -> None:
         lessons = self._lessons
-        self._gather()
+        self._gather(mark.t_us)
         before = lessons.prototype.copy()
         match mark:
             case Show():
@@ -486,40 +540,60 @@ class NetworkLearner(PlasticNetwork):
                     lessons.book[LESSON_OF] = -1
             case Forget():
                 if mark.label < self._n_classes():
-                    lessons.prototype[:, mark.label] = 0.0
-                    self.correction.clear_columns(self._taught, mark.label)
+                    self._empty(mark.label)
                     if lessons.book[LESSON_OF] == mark.label:
                         lessons.book[LESSON_OF] = -1
             case Correct():
                 wrong = int(lessons.book[LESSON_OF])
                 if wrong >= 0:
                     lessons.prototype[:, wrong] = np.maximum(lessons.prototype[:, wrong] - lessons.lesson, 0.0)
+                    lessons.left[wrong] = 1.0
+                    if not lessons.prototype[:, wrong].any():
+                        self._empty(wrong)
                 lessons.prototype[:, mark.label] += lessons.lesson
+                lessons.left[mark.label] = 1.0
                 lessons.book[LESSON_OF] = mark.label
-        self._columns()[...] = self._laid()
+        self._lay_down(mark.t_us)
         self.correction.window.begin()
         has_changed = not np.array_equal(before, lessons.prototype) or (isinstance(mark, Show) and mark.label < 0)
         if has_changed and not isinstance(mark, Label):
             self._deploy_now(mark, emit)
 
+    def _empty(self, label: int) -> None:
+        """Let nothing be known of a class."""
+        for array in (self._lessons.prototype, self._lessons.kept, self._lessons.left):
+            array[..., label] = 0.0
+        self.correction.clear_columns(self._taught, label)
+
     def _load(self, mark: Deploy, emit: Emit) -> None:
         """Let what was learned elsewhere take the place of what is known."""
-        prototype = np.asarray(mark.arrays[PROTOTYPE], np.float64)
         if not self._is_taught:
             raise StreamError(f"{type(self).__name__}: got prototypes at {mark.t_us} us, but its readout is not taught")
-        if prototype.ndim != 2 or len(prototype) != len(self._lessons.prototype) or not np.isfinite(prototype).all():
-            raise StreamError(
-                f"{type(self).__name__}: got prototypes of shape {prototype.shape} at {mark.t_us} us, wanted finite "
-                f"ones of {len(self._lessons.prototype)} features; load what was learned with the same network"
-            )
-        if prototype.shape[1] > self._n_classes():
-            self._grow(prototype.shape[1], mark.t_us)
+        given = {
+            name: np.asarray(mark.arrays[name], np.float64) for name in (PROTOTYPE, KEPT, LEFT) if name in mark.arrays
+        }
+        shape = len(self._lessons.prototype), *given[PROTOTYPE].shape[1:2]
+        for name, array in given.items():
+            wanted = shape[1:] if name == LEFT else shape
+            if len(shape) < 2 or array.shape != wanted or not np.isfinite(array).all():
+                raise StreamError(
+                    f"{type(self).__name__}: got {name} of shape {array.shape} at {mark.t_us} us, wanted finite "
+                    f"ones of {shape[0]} features; load what was learned with the same network"
+                )
+        n_given = shape[1]
+        if n_given > self._n_classes():
+            self._grow(n_given, mark.t_us)
         self._until(mark, emit)
-        self._gather()
-        self._lessons.prototype[...] = 0.0
-        self._lessons.prototype[:, : prototype.shape[1]] = prototype
-        self._lessons.book[LESSON_OF] = -1
-        self._columns()[...] = self._laid()
+        self._gather(mark.t_us)
+        lessons = self._lessons
+        for label in range(self._n_classes()):
+            self._empty(label)
+        lessons.prototype[:, :n_given] = given[PROTOTYPE]
+        lessons.kept[:, :n_given] = given.get(KEPT, 0.0)
+        lessons.left[:n_given] = given.get(LEFT, 1.0)
+        self.correction.add_columns(self._taught, lessons.kept)
+        lessons.book[LESSON_OF] = -1
+        self._lay_down(mark.t_us)
         self.correction.window.begin()
         self._deploy_now(mark, emit)
 
@@ -557,9 +631,17 @@ class NetworkLearner(PlasticNetwork):
         Returns
         -------
         dict of str to array
-            ``taught.prototype`` float32, shape (n_features, n_classes); empty if the readout is not taught.
+            ``taught.prototype`` float32, shape (n_features, n_classes); empty if the readout is not taught. Beside it,
+            where it fades or is consolidated, ``taught.kept`` of the same shape and ``taught.left``, (n_classes,).
         """
-        return {} if not self._is_taught else {PROTOTYPE: self._lessons.prototype.astype(np.float32)}
+        if not self._is_taught:
+            return {}
+        lessons, teaching = self._lessons, self._teaching
+        arrays = {PROTOTYPE: lessons.prototype}
+        if teaching.tau_us < np.inf or teaching.consolidate:
+            age_us = int(self._clock[DONE_US] - lessons.book[LAID_US])
+            arrays |= {KEPT: lessons.kept, LEFT: fade(lessons.left, age_us, teaching.tau_us)}
+        return {name: array.astype(np.float32) for name, array in arrays.items()}
 
     # -- deployment ----------------------------------------------------------------------------------------------------
 
@@ -795,7 +877,16 @@ class NetworkLearner(PlasticNetwork):
                 "windows cut": float(self.correction.window.n_cut),
             }
             | self._waits()
+            | self._kept_share()
         )
+
+    def _kept_share(self) -> dict[str, float]:
+        """Return how much of the columns is in the weights."""
+        if not self._is_taught or not self._teaching.consolidate:
+            return {}
+        lessons = self._lessons
+        kept = np.sqrt(np.sum(lessons.kept**2, axis=0))[lessons.prototype.any(axis=0)]
+        return {"consolidated": float(kept.mean() / self._teaching.gain) if len(kept) else 0.0}
 
     def _waits(self) -> dict[str, float]:
         if self._beside is None:

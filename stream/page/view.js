@@ -290,7 +290,7 @@ function drawScores() {
   let low = 0, high = 1e-6;
   for (let k = first; k < scores.length; k++) for (const value of scores[k]) { if (value < low) low = value; if (value > high) high = value; }
   const place = (value) => 4 + plotH - ((value - low) / (high - low)) * plotH;
-  axes(context, x, 4, plotW, plotH, [[(0 - low) / (high - low), "0"], [1 - 4 / plotH, high.toPrecision(2)]]);
+  axes(context, x, 4, plotW, plotH, [[(0 - low) / (high - low), "0"], [1 - 4 / plotH, String(Number(high.toPrecision(2)))]]);
   const n = scores[0].length, last = scores.at(-1);
   const best = last.indexOf(Math.max(...last));
   const labels = [];

@@ -12,7 +12,7 @@ from neurons.graph_file import save_graph
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from plasticity.network_learner import NetworkLearner
-from plasticity.teaching import PROTOTYPE
+from plasticity.teaching import KEPT, PROTOTYPE
 from plasticity.train import Recording
 from stream.errors import ConfigError, StreamError
 from stream.evaluate_teach import ask
@@ -169,7 +169,88 @@ LESSON: list[Message] = [
     *shows([1, 9], seed=7, start_us=500_000),
     *shows([0, 1], seed=8, start_us=700_000, taught=False),
 ]
-VARIANTS: list[dict[str, Any]] = [{}, {"learn": ("weights",), "deploy_every": 2}]
+FADES: dict[str, Any] = {"teach_tau_us": 200_000.0}
+JOINED: dict[str, Any] = FADES | {"consolidate": 0.5}
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"learn": ("weights",), "deploy_every": 2},
+    JOINED,
+    JOINED | {"learn": ("weights",), "held": ("scores",), "correction_period_us": 70_000, "deploy_every": 2},
+]
+
+
+def cut(messages: list[Message], seed: int) -> list[Message]:
+    """Cut packets into pieces anywhere, some of them empty."""
+    rng = np.random.default_rng(seed)
+    pieces: list[Message] = []
+    for message in messages:
+        if not isinstance(message, Packet):
+            pieces.append(message)
+            continue
+        start_us, items = message.start_us, message.items
+        for stop_us in [*np.sort(rng.integers(message.start_us, message.end_us, 4)).tolist(), message.end_us]:
+            k = int(np.searchsorted(items["t"], stop_us))
+            pieces.append(Packet(items[:k], start_us, stop_us))
+            start_us, items = stop_us, items[k:]
+    return pieces
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_lesson_cut_anywhere_gives_the_same_bits(variant: dict[str, Any], tmp_path: Path) -> None:
+    whole = Heard(learner(tmp_path, **variant)).feed(LESSON)
+    for seed in range(3):
+        other = Heard(learner(tmp_path, **variant)).feed(cut(LESSON, seed))
+        assert other.answers == whole.answers
+        for name, array in whole.learner.snapshot().items():
+            assert array.tobytes() == other.learner.snapshot()[name].tobytes(), (seed, name)
+
+
+def test_corrections_keep_what_would_fade(tmp_path: Path) -> None:
+    """Alone a class is gone after six time constants; corrected at the labels of two shows it is in the weights."""
+    found = {}
+    for name, options in (("alone", FADES), ("corrected", JOINED)):
+        heard = Heard(learner(tmp_path, **options | {"teach_tau_us": 5e6}))
+        heard.feed(shows([k % 8 for k in range(16)], seed=100))
+        heard.feed(shows(QUERIES, seed=500, start_us=800_000, taught=False))
+        soon = heard.right(QUERIES)
+        heard.feed(shows(QUERIES, seed=600, start_us=32_000_000, taught=False))
+        found[name] = soon, heard.right(QUERIES)
+        assert not heard.learner.hebb("features", "scores").any(), "the trace is gone"
+        known = heard.learner.weights("features", "scores").any(axis=0)
+        assert known.all() if name == "corrected" else not known.any()
+    assert found["alone"][0] > 0.9
+    assert found["alone"][1] < 0.3, "chance is 1 of 8"
+    assert min(found["corrected"]) > 0.9
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_to_consolidate_changes_no_answer_when_it_happens(share: float, tmp_path: Path) -> None:
+    lesson = [*shows(list(range(8)), seed=100), *shows(QUERIES, seed=500, start_us=10**6, taught=False)]
+    plain = Heard(learner(tmp_path)).feed(lesson)
+    joined = Heard(learner(tmp_path, consolidate=share)).feed(lesson)
+    assert [row[3] for row in joined.answers] == [row[3] for row in plain.answers]
+    of_weights, of_trace = joined.learner.weights("features", "scores"), joined.learner.hebb("features", "scores")
+    np.testing.assert_allclose(of_weights + of_trace, plain.learner.hebb("features", "scores"), atol=1e-5)
+    assert (np.linalg.norm(of_weights, axis=0) >= 0.99 * share).all()
+    # what was moved is forgotten and corrected like what was not
+    before = joined.learner.statistics()["consolidated"]
+    assert share - 1e-6 <= before <= 1.0
+    joined.feed([Forget(10**7, 3), *shows([6], seed=9, start_us=10**7), Correct(11 * 10**6, 8)])
+    assert not joined.learner.weights("features", "scores")[:, 3].any()
+    joined.feed(shows([8, 3], seed=10, start_us=12 * 10**6))
+    assert joined.learner.taught()[KEPT].shape == (N_FEATURES, 9)
+
+
+def test_what_was_consolidated_is_saved_and_loaded(tmp_path: Path) -> None:
+    first = Heard(learner(tmp_path, **JOINED)).feed(shows([k % 8 for k in range(16)], seed=100))
+    second = Heard(learner(tmp_path, **JOINED)).feed(shows([9], seed=1))  # is to be forgotten
+    second.feed([Deploy(800_000, 0, first.learner.taught())])
+    for one in (first, second):
+        one.answers.clear()
+        one.feed(shows(QUERIES, seed=500, start_us=6_000_000, taught=False))
+    assert [row[3] for row in first.answers] == [row[3] for row in second.answers]
+    assert second.right(QUERIES) > 0.9
+    assert not second.learner.weights("features", "scores")[:, 8:].any()
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
@@ -212,6 +293,10 @@ def test_faults_are_named(tmp_path: Path) -> None:
     assert all(np.array_equal(array, before[name]) for name, array in one.snapshot().items())
     with pytest.raises(ConfigError, match="above 0"):
         learner(tmp_path, teach_rate=0.0)
+    with pytest.raises(ConfigError, match="share from 0 to 1"):
+        learner(tmp_path, consolidate=1.5)
+    with pytest.raises(ConfigError, match="does not go back to its best"):
+        learner(tmp_path, consolidate=0.5, margin=0.1)
     with pytest.raises(ConfigError, match="steps on their way"):
         learner(tmp_path, beside_us=0)
     with pytest.raises(StreamError, match="its readout is not taught"):
