@@ -20,8 +20,9 @@ Steps are Adam's (D. P. Kingma and J. Ba, "Adam: a method for stochastic optimiz
 descent. Adam's rate for a meta-parameter is relative to its natural unit (for a time constant: what it began with).
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +30,19 @@ from numpy.typing import NDArray
 from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution
 from neurons.dense import Dense
-from neurons.engine import FIRST, SHIFT, TAU_2, TAU_MEM, UNIFORM, UNITS, WEIGHT
+from neurons.engine import FIRST, SHIFT, TAU_2, TAU_MEM, UNIFORM, UNITS, WEIGHT, WHEN
 from neurons.front import decay_table, flush_shift
 from neurons.graph import Graph
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
+from neurons.network import DONE_US
 from neurons.one_to_one import OneToOne
 from neurons.sparse import Sparse
 from plasticity.adam import AdamState, adam_step, new_adam
 from plasticity.backward import Gradients
 from plasticity.eligibility import Eligibility
 from plasticity.hebbian import Hebbian
-from plasticity.loss import cross_entropy, mse, rate
+from plasticity.loss import cross_entropy, first_spike, mse, rate, spike_count
 from plasticity.plastic_network import PlasticNetwork
 from plasticity.quantised import on_grid, scale_of
 from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, MIXING, N_PRE, TAU_FAST
@@ -53,8 +55,10 @@ __all__ = ["Form", "GlobalCorrection", "Learned", "Loss", "Optimiser"]
 
 Learned = Literal["weights", "rules", "times"]
 Optimiser = Literal["adam", "sgd"]
-Loss = Literal["cross_entropy", "mse"]
+Loss = Literal["cross_entropy", "mse", "spike_count", "first_spike"]
 Form = Literal["adjoint", "eligibility"]
+Judge: TypeAlias = Callable[[NDArray[np.float64], int], tuple[float, NDArray[np.float64]]]
+Scored: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 # natural unit, lowest and highest value of a meta-parameter; None: what it began with, or no bound
 BOUNDS: dict[str, tuple[float | None, float, float]] = {
@@ -101,7 +105,13 @@ class GlobalCorrection:
         Populations that stay as they are: their time constants, and weights and rules of what leads to them.
     loss
         ``cross_entropy`` with ``gain``, or ``mse`` of scores clipped at 1.1; or a function from scores (time averages
-        of the readout, shape (n_classes,)) and a label to the loss and its derivative by the scores.
+        of the readout, shape (n_classes,)) and a label to the loss and its derivative by the scores. ``spike_count``
+        and ``first_spike``: cross-entropy of what ``plasticity.loss`` makes of the spikes of ``output``.
+    output
+        Spiking population that answers, one unit for each class; for the two losses that want one. The network then
+        needs no readout.
+    tau_us
+        What difference in time matters to ``first_spike``.
     gain
         Slope of the softmax.
     form
@@ -139,7 +149,9 @@ class GlobalCorrection:
         held: tuple[str, ...] = (),
         untouched: tuple[tuple[str, str], ...] = (),
         apart: bool = False,
-        loss: Loss | Callable[[NDArray[np.float64], int], tuple[float, NDArray[np.float64]]] = "cross_entropy",
+        loss: Loss | Judge = "cross_entropy",
+        output: str = "",
+        tau_us: float = 10_000.0,
         gain: float = 1.0,
         form: Form = "adjoint",
         surrogate: Surrogate = "spikes",
@@ -160,7 +172,18 @@ class GlobalCorrection:
             raise ConfigError(f"weight_bits: got {weight_bits}, wanted 0 or 2 to 16")
         if not margin >= 0 or judge_labels < 1:
             raise ConfigError(f"margin, judge_labels: got {margin}, {judge_labels}; wanted 0 or more, 1 or more")
-        if network._readout < 0:
+        self._of_spikes = {"spike_count": self._counts, "first_spike": self._earliness}.get(str(loss))
+        if self._of_spikes and (output not in network.outputs or form != "adjoint" or window_pieces != 1):
+            raise ConfigError(
+                f"loss {loss!r}: got output = {output!r}, form {form!r}, {window_pieces} window_pieces; wanted one of "
+                f"the spiking populations {', '.join(network.outputs)}, the adjoint, and 1 piece"
+            )
+        if not tau_us > 0 or (output and not self._of_spikes):
+            raise ConfigError(
+                f"output, tau_us: got {output!r}, {tau_us}; wanted an output for spike_count and first_spike alone, "
+                f"and a time above 0"
+            )
+        if network._readout < 0 and not output:
             raise ConfigError("global correction: the network has no readout, whose answers could be judged; name one")
         if optimiser not in ("adam", "sgd"):
             raise ConfigError(f"optimiser: got {optimiser!r}, wanted 'adam' or 'sgd'")
@@ -178,11 +201,12 @@ class GlobalCorrection:
             window_events=window_events,
             window_pieces=window_pieces,
         )
-        losses = {"cross_entropy": lambda score, label: cross_entropy(score, label, gain), "mse": mse}
-        if isinstance(loss, str) and loss not in losses:
-            raise ConfigError(f"loss: got {loss!r}, wanted one of {', '.join(losses)}")
-        self.judge = losses[loss] if isinstance(loss, str) else loss
-        self.readout = network._names[network._readout]
+        if isinstance(loss, str) and loss not in get_args(Loss):
+            raise ConfigError(f"loss: got {loss!r}, wanted one of {', '.join(get_args(Loss))}")
+        sharp: Judge = functools.partial(cross_entropy, gain=gain)
+        self.judge: Judge = loss if callable(loss) else mse if loss == "mse" else sharp
+        self.readout = output or network._names[network._readout]
+        self._tau_us = float(tau_us)
         if form not in ("adjoint", "eligibility"):
             raise ConfigError(f"form: got {form!r}, wanted 'adjoint' or 'eligibility'")
         if form == "eligibility" and window_pieces != 1:
@@ -385,9 +409,23 @@ class GlobalCorrection:
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def scores(self) -> NDArray[np.float64]:
-        """Return what the readout says of this window so far: float64, shape (n_classes,)."""
-        return self.network.averages(self.readout).reshape(-1)
+    def scores(self, window: TapedWindow | None = None) -> NDArray[np.float64]:
+        """Return the scores of this window so far, or of one of a network like it: float64, shape (n_classes,)."""
+        window = window or self.window
+        network = window.network
+        if self._of_spikes is None:
+            return network.averages(self.readout).reshape(-1)
+        units, at = window.spikes(self.readout)
+        return self._of_spikes(network, units, network.state.tape[at, WHEN])[0]
+
+    def _n_classes(self, network: PlasticNetwork) -> int:
+        return int(network._program.population[network._names.index(self.readout), UNITS])
+
+    def _counts(self, network: PlasticNetwork, units: NDArray[np.int64], t_us: NDArray[np.int64]) -> Scored:
+        return spike_count(units, self._n_classes(network))
+
+    def _earliness(self, network: PlasticNetwork, units: NDArray[np.int64], t_us: NDArray[np.int64]) -> Scored:
+        return first_spike(units, t_us, self._n_classes(network), int(network._clock[DONE_US]), self._tau_us)
 
     def take(self, label: int) -> tuple[float, NDArray[np.float64]]:
         """Judge the window up to now, add its gradients, and begin the next one.
@@ -424,11 +462,20 @@ class GlobalCorrection:
         spiking = [name for name in network._names if name in network.outputs] if self._rate_strength else []
         span_us = max(int(network._clock[0]) - int(network._clock[2]), 1)
 
-        def held(n_units: int) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[Any]]:
-            return lambda units, _: rate(units, n_units, span_us, self._rate_hz, self._rate_strength)[1]
+        def worth(name: str, units: NDArray[np.int64], t_us: NDArray[np.int64]) -> NDArray[Any]:
+            each = np.zeros(len(units))
+            if name in spiking:
+                n = int(network._program.population[network._names.index(name), UNITS])
+                each += rate(units, n, span_us, self._rate_hz, self._rate_strength)[1]
+            if self._of_spikes is not None and name == self.readout:
+                each += d_scores[units] * self._of_spikes(network, units, t_us)[1]
+            return each
 
-        sizes = {name: int(network._program.population[network._names.index(name), UNITS]) for name in spiking}
-        window.walk_back({self.readout: d_scores}, d_spike={name: held(n) for name, n in sizes.items()})
+        if self._of_spikes is not None:
+            spiking_or_asked = {*spiking, self.readout}
+            window.walk_back(d_spike={name: functools.partial(worth, name) for name in sorted(spiking_or_asked)})
+            return
+        window.walk_back({self.readout: d_scores}, d_spike={name: functools.partial(worth, name) for name in spiking})
 
     def step(self) -> None:
         """Change what is learned along the mean of the gradients since the last step; nothing if there are none."""

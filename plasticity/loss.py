@@ -1,14 +1,15 @@
-"""What a network is taught by: losses, each with its derivative by what the network said.
+"""What a network is taught by: losses of scores, and what scores of spikes are.
 
-=================  ===========================================  ==============================================
-loss               by                                           derivative by
-=================  ===========================================  ==============================================
-cross_entropy      scores (time averages of integrators)        each score
+=================  ===========================================  =====================================================
+loss               of                                           derivative by
+=================  ===========================================  =====================================================
+cross_entropy      scores                                       each score
 mse                scores, clipped above                        each score
-spike_count        counts of an output population's spikes      each spike
-first_spike        times of its first spikes                    the first spike of each unit
 rate               rates of any population, added to the others each spike
-=================  ===========================================  ==============================================
+=================  ===========================================  =====================================================
+
+Scores are time averages of leaky integrators, or of the spikes of an output population, one unit for each class:
+``spike_count`` says how many, ``first_spike`` how early the first one was.
 
 *When* a spike happens counts as given on the walk back (``plasticity.backward``), so ``first_spike`` asks what a first
 spike is worth by its presence: without it, its unit would be last.
@@ -61,10 +62,8 @@ def mse(score: NDArray[Any], label: int, highest: float = 1.1) -> tuple[float, N
     return float(np.mean(distance**2)), 2.0 * distance * passed / len(score)
 
 
-def spike_count(
-    units: NDArray[np.int64], n_units: int, label: int, gain: float = 1.0
-) -> tuple[float, NDArray[np.float64]]:
-    """Compute the cross-entropy of softmax(gain * count).
+def spike_count(units: NDArray[np.int64], n_units: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Count the spikes of a population as scores.
 
     Parameters
     ----------
@@ -72,28 +71,25 @@ def spike_count(
         int64, shape (n_spikes,): who fired.
     n_units
         Units of the population; each is a class.
-    label, gain
-        As above.
 
     Returns
     -------
-    loss, d_spike
-        A number; float64, shape (n_spikes,).
+    score, worth
+        float64, shape (n_units,); float64, shape (n_spikes,): derivative of its unit's score by each spike.
     """
-    loss, d_count = cross_entropy(np.bincount(units, minlength=n_units), label, gain)
-    return loss, d_count[units]
+    return np.bincount(units, minlength=n_units).astype(np.float64), np.ones(len(units))
 
 
 def first_spike(
-    units: NDArray[np.int64], t_us: NDArray[np.int64], n_units: int, end_us: int, label: int, tau_us: float
-) -> tuple[float, NDArray[np.float64]]:
-    """Compute the cross-entropy of softmax(-first / tau_us); a silent unit's first spike counts as at ``end_us``.
+    units: NDArray[np.int64], t_us: NDArray[np.int64], n_units: int, end_us: int, tau_us: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Take as scores how long before the end each unit fired first, in units of ``tau_us``; 0 for the silent.
 
     Parameters
     ----------
     units, t_us
         int64, shape (n_spikes,): who fired when, in order.
-    n_units, label
+    n_units
         As above.
     end_us
         End of the window.
@@ -102,18 +98,17 @@ def first_spike(
 
     Returns
     -------
-    loss, d_spike
-        A number; float64, shape (n_spikes,), 0 for all but first spikes.
+    score, worth
+        As above; second and later spikes are worth 0.
     """
     first = np.full(n_units, len(units))
     np.minimum.at(first, units, np.arange(len(units)))
     early = np.zeros(n_units)
     has_fired = first < len(units)
     early[has_fired] = (end_us - t_us[first[has_fired]]) / tau_us
-    loss, d_early = cross_entropy(early, label)
-    d_spike = np.zeros(len(units))
-    d_spike[first[has_fired]] = (d_early * early)[has_fired]
-    return loss, d_spike
+    worth = np.zeros(len(units))
+    worth[first[has_fired]] = early[has_fired]
+    return early, worth
 
 
 def rate(
@@ -121,7 +116,19 @@ def rate(
 ) -> tuple[float, NDArray[np.float64]]:
     """Compute ``strength / 2`` times the mean squared distance of each unit's rate to a wanted one, in units of that.
 
-    Parameters and what is returned: as for ``spike_count``.
+    Parameters
+    ----------
+    units, n_units
+        As above.
+    span_us
+        Length of the window.
+    wanted_hz, strength
+        As said.
+
+    Returns
+    -------
+    loss, d_spike
+        A number; float64, shape (n_spikes,).
     """
     distance = np.bincount(units, minlength=n_units) / (span_us * 1e-6 * wanted_hz) - 1.0
     d_spike = strength * distance / (n_units * span_us * 1e-6 * wanted_hz)

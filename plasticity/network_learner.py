@@ -134,7 +134,9 @@ class NetworkLearner(PlasticNetwork):
     ----------
     path, rules, readout, precision, reset_local
         As for ``plasticity.plastic_network.PlasticNetwork``; a readout is needed.
-    learn, held, loss, gain, form, surrogate, width, optimiser, weight_rate, meta_rate, longest, window_events
+    learn, held, loss, output, tau_us, gain, form, surrogate, width, optimiser, weight_rate, meta_rate, longest
+        As for ``plasticity.correction.GlobalCorrection``.
+    window_events
         As for ``plasticity.correction.GlobalCorrection``.
     rate_hz, rate_strength, weight_bits
         As for ``plasticity.correction.GlobalCorrection``.
@@ -190,6 +192,8 @@ class NetworkLearner(PlasticNetwork):
         learn: tuple[Learned, ...] = ("weights", "rules"),
         held: tuple[str, ...] = (),
         loss: Loss = "cross_entropy",
+        output: str = "",
+        tau_us: float = 10_000.0,
         gain: float = 1.0,
         form: Form = "adjoint",
         surrogate: Surrogate = "spikes",
@@ -241,6 +245,8 @@ class NetworkLearner(PlasticNetwork):
             learn=tuple(learn),
             held=tuple(held),
             loss=loss,
+            output=output,
+            tau_us=tau_us,
             gain=gain,
             form=form,
             rate_hz=rate_hz,

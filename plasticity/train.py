@@ -118,7 +118,7 @@ class Trainer:
         start_us = int(items["t"][0]) if len(items) else 0
         network.begin(start_us)
         network.run(items, until_us=(int(items["t"][-1]) if len(items) else 0) + self._tail_us)
-        return network.averages(self.correction.readout).reshape(-1)
+        return self.correction.scores(self.windows[lane])
 
     def _learn(self, lane: int, recordings: Sequence[Recording]) -> list[tuple[float, bool]]:
         results = []

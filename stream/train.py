@@ -46,6 +46,10 @@ def train(
     weight_bits: Annotated[
         int, typer.Option(help="8: learn weights that the chip takes as they are; 0: whole ones.")
     ] = 0,
+    loss: Annotated[
+        str,
+        typer.Option(help="cross_entropy, or mse; of the readout's spikes: spike_count, first_spike."),
+    ] = "cross_entropy",
     threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
     on: Annotated[
         str, typer.Option(help="Spread it over a cluster: 'ray', 'ray://HEAD' (extra 'cluster'). Same result.")
@@ -63,10 +67,11 @@ def train(
     recordings, labels = labelled(folder, limit, width, height)
     held_back, _ = labelled(test, limit, width, height) if test is not None else ([], 0)
     correction = importlib.import_module("plasticity.train")
+    has_spikes = loss in ("spike_count", "first_spike")
     if net is not None:
         graph = importlib.import_module("stream.net").load_net(net)
     else:
-        graph = dense_layers(hidden, (height, width, 2), labels, seed, readout)
+        graph = dense_layers(hidden, (height, width, 2), labels, seed, readout, fires=has_spikes)
     first = ("input", next(it.target for it in graph.projections if it.source == "input"))
     rules, terminals = {}, {}
     if mode == "HP":
@@ -81,7 +86,9 @@ def train(
         make = functools.partial(importlib.import_module("plasticity.spread").SpreadTrainer, on=on, workers=workers)
     trainer = make(
         graph,
-        readout=readout,
+        readout="" if has_spikes else readout,
+        output=readout if has_spikes else "",
+        loss=loss,
         rules=rules,
         terminals=terminals,
         threads=threads or os.cpu_count() or 1,
@@ -144,8 +151,10 @@ def labelled(folder: Path, limit: int | None, width: int, height: int) -> tuple[
     return [make(it.label, reader(it.path)) for it in found], 1 + max(it.label for it in found)
 
 
-def dense_layers(hidden: str, inputs: tuple[int, int, int], classes: int, seed: int, readout: str = "scores") -> Any:
-    """Draw dense layers of leaky units with a readout of leaky integrators."""
+def dense_layers(
+    hidden: str, inputs: tuple[int, int, int], classes: int, seed: int, readout: str = "scores", fires: bool = False
+) -> Any:
+    """Draw dense layers of leaky units with a readout of leaky integrators, or of units that fire."""
     import numpy as np
 
     from stream.errors import ConfigError
@@ -164,8 +173,10 @@ def dense_layers(hidden: str, inputs: tuple[int, int, int], classes: int, seed: 
         populations.append(graph.Population(name, lif, (m,)))
         projections.append(graph.Projection(source, name, dense(rng.normal(0.0, spread, (n, m)))))
         source, n, spread = name, m, 2.0 / math.sqrt(m)  # spikes of a layer are fewer than events
-    populations.append(graph.Population(readout, integrator, (classes,)))
-    projections.append(graph.Projection(source, readout, dense(rng.normal(0.0, 1.0 / math.sqrt(n), (n, classes)))))
+    populations.append(graph.Population(readout, lif if fires else integrator, (classes,)))
+    projections.append(
+        graph.Projection(source, readout, dense(rng.normal(0.0, (2.0 if fires else 1.0) / math.sqrt(n), (n, classes))))
+    )
     return graph.Graph(inputs, populations, projections)
 
 

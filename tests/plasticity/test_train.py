@@ -90,19 +90,13 @@ def test_derivatives_of_losses(name: str) -> None:
 
 def test_losses_on_spikes() -> None:
     units, t_us = np.array([1, 0, 1, 2]), np.array([100, 250, 300, 900])
-    loss, d_spike = spike_count(units, 4, 1)
-    share = np.exp([1.0, 2.0, 1.0, 0.0])
-    share /= share.sum()
-    assert loss == pytest.approx(-np.log(share[1]))
-    np.testing.assert_allclose(d_spike, (share - np.eye(4)[1])[units])
-    loss, d_spike = first_spike(units, t_us, 4, 1000, 2, tau_us=500.0)
-    early = np.array([750.0, 900.0, 100.0, 0.0]) / 500.0
-    share = np.exp(early) / np.exp(early).sum()
-    assert loss == pytest.approx(-np.log(share[2]))
-    assert d_spike[2] == 0, "a second spike does not count"
-    assert d_spike[3] < 0 < d_spike[0], "the right unit's first spike helps, the others' harm"
-    # by what the loss would be without them, to first order
-    np.testing.assert_allclose(d_spike[[0, 1, 3]], ((share - np.eye(4)[2]) * early)[[1, 0, 2]])
+    score, worth = spike_count(units, 4)
+    np.testing.assert_array_equal(score, [1.0, 2.0, 1.0, 0.0])
+    np.testing.assert_array_equal(worth, np.ones(4))
+    score, worth = first_spike(units, t_us, 4, 1000, tau_us=500.0)
+    np.testing.assert_allclose(score, np.array([750.0, 900.0, 100.0, 0.0]) / 500.0)
+    # by what the score would be without them; a second spike does not count
+    np.testing.assert_allclose(worth, [score[1], score[0], 0.0, score[2]])
     _, d_spike = rate(units, 4, 1_000_000, wanted_hz=1.5, strength=2.0)
     assert d_spike[0] == d_spike[2] > 0 > d_spike[1], "who fires too often is held back, who fires too little is not"
 
@@ -138,6 +132,38 @@ def test_networks_learn(optimiser: Any, mode: str, tmp_path: Path) -> None:
             network.run(recording.read())
             right += int(np.argmax(network.averages("scores"))) == recording.label
         assert right / 90 == best.held_back
+
+
+@pytest.mark.parametrize("loss", ["spike_count", "first_spike"])
+def test_networks_learn_by_what_their_spikes_say(loss: Any, tmp_path: Path) -> None:
+    fires = [it._replace(model=LIFUnits(tau_mem_us=10_000.0)) for it in graph().populations]
+    ways = [it._replace(topology=Dense(3.0 * it.topology.weight)) for it in graph().projections[1:]]
+    spiking = graph()._replace(populations=fires, projections=[graph().projections[0], *ways])
+    options: dict[str, Any] = {"loss": loss, "output": "scores", "lanes": 2, "weight_rate": 0.01}
+    trainer = Trainer(spiking, readout="", tau_us=20_000.0, rate_strength=0.01, learn=("weights",), **options)
+    done = train(trainer, recordings(120, 1), recordings(90, 2), folder=tmp_path, epochs=6, batch=12)
+    assert done[-1].loss < 0.7 * done[0].loss
+    assert max(epoch.held_back for epoch in done) > 0.75, done
+    network, recording = trainer.lanes[0], recordings(1, 5)[0]
+    trainer._see(0, recording)
+    spikes = network.run(recording.read()[:0])  # nothing more: the tape holds the recording's
+    assert not len(spikes["scores"])
+    scores = trainer.correction.scores()
+    units, at = trainer.correction.window.spikes("scores")
+    if loss == "spike_count":
+        np.testing.assert_array_equal(scores, np.bincount(units, minlength=N_CLASSES))
+    else:
+        end_us, t_us = int(network._clock[0]), network.state.tape[at, 0]
+        wanted = [(end_us - t_us[units == k].min()) / 20_000.0 if (units == k).any() else 0.0 for k in range(N_CLASSES)]
+        np.testing.assert_allclose(scores, wanted)
+
+
+def test_losses_of_spikes_want_an_output() -> None:
+    for options in ({"loss": "spike_count"}, {"loss": "first_spike", "output": "hidden", "form": "eligibility"}):
+        with pytest.raises(ConfigError, match="wanted one of the spiking populations"):
+            Trainer(graph(), readout="scores", learn=("weights",), **options)
+    with pytest.raises(ConfigError, match="wanted an output for spike_count"):
+        Trainer(graph(), readout="scores", output="hidden")
 
 
 def test_threads_change_no_bit(tmp_path: Path) -> None:
