@@ -16,14 +16,11 @@ Arrays: ``layer.0.bias`` int32, ``layer.0.table`` int32, ``link.0.weight`` int8 
 ``measured.core_ops``, ``measured.core_packets``, ``measured.link_total``, ``measured.answers`` (int64).
 """
 
-import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from chip.compiler import Program, compile_network
@@ -32,6 +29,7 @@ from chip.profile import Profile, check_profile
 from chip.run import TOTALS, Measured
 from chip.soma import Soma
 from neurons.graph import Topology
+from stream.array_file import apart, read_arrays, together, write_arrays
 from stream.errors import FormatError
 
 __all__ = ["Expected", "Saved", "load_program", "save_program"]
@@ -117,12 +115,7 @@ def save_program(
         links_of = (layer.scale, layer.sent_scale, layer.value_bits, layer.value_kind)
         layers.append(_Layer(layer.name, shape, soma, *links_of))
     for k, link in enumerate(network.links):
-        values: dict[str, int | list[int]] = {}
-        for name, value in link.topology._asdict().items():
-            if np.ndim(value) and isinstance(value, np.ndarray):
-                arrays[f"link.{k}.{name}"] = np.ascontiguousarray(value)
-            else:
-                values[name] = [int(n) for n in value] if isinstance(value, tuple) else int(value)
+        values: Any = apart(f"link.{k}", link.topology, arrays)  # whole numbers, for weights are
         links.append(_Link(link.source, link.target, link.delay, type(link.topology).__name__, values))
     taken = None
     if measured is not None:
@@ -130,14 +123,7 @@ def save_program(
         arrays |= {f"measured.{name}": getattr(measured, name) for name in MEASURED}
     inputs = [int(side) for side in network.inputs]
     head = _Program(1, network.phase_us, inputs, program.multicast, program.profile, layers, links, taken)
-    data = safetensors.numpy.save(arrays, {KEY: msgspec.json.encode(head).decode()})
-    path = Path(path).expanduser()
-    side_file = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with side_file.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    side_file.replace(path)
+    write_arrays(path, KEY, head, arrays)
 
 
 def load_program(path: str | Path) -> Saved:
@@ -151,22 +137,7 @@ def load_program(path: str | Path) -> Saved:
         If what it holds does not fit the chip that it names.
     """
     path = Path(path).expanduser()
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise FormatError(f"program {path}: not there") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise FormatError(f"program {path}: damaged, or not a safetensors file: {error}") from None
-    if KEY not in metadata:
-        raise FormatError(
-            f"program {path}: no '{KEY}' in its metadata; wanted a file written by `hebbstream chip compile`"
-        )
-    try:
-        head = msgspec.json.decode(metadata[KEY], type=_Program)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise FormatError(f"program {path}: {error}") from None
+    head, arrays = read_arrays(path, KEY, _Program, "program", "`hebbstream chip compile`")
     check_profile(path.name, head.profile)
 
     def array(name: str, kind: Any, n_dims: int) -> NDArray[Any]:
@@ -195,14 +166,9 @@ def load_program(path: str | Path) -> Saved:
     if len({layer.name for layer in layers}) != len(layers) or not layers:
         raise FormatError(f"program {path}: wanted layers, each with a name of its own")
     for k, link in enumerate(head.links):
-        kind = TOPOLOGIES.get(link.topology)
-        own = {name.split(".", 2)[2]: a for name, a in arrays.items() if name.startswith(f"link.{k}.")}
-        given = {name: tuple(v) if isinstance(v, list) else v for name, v in link.values.items()} | own
-        if kind is None or set(given) != set(kind._fields):
-            raise FormatError(f"program {path}: link {k} is a {link.topology} of {', '.join(given)}, wanted a topology")
+        topology = together(f"program {path}", TOPOLOGIES, link.topology, f"link.{k}", link.values, arrays)
         if not (-1 <= link.source < len(layers) and 0 <= link.target < len(layers) and 0 <= link.delay < 2**16):
             raise FormatError(f"program {path}: link {k} from {link.source} to {link.target}, delay {link.delay}")
-        topology: Any = kind(**given)
         weight = weight_of(topology)
         is_whole = -127 <= weight <= 127 if np.ndim(weight) == 0 else np.asarray(weight).dtype == np.int8
         if not is_whole:

@@ -11,16 +11,15 @@ A value that is an array stands under its place, ``population.0.tau_mem_us`` or 
 JSON.
 """
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
-import numpy as np
-import safetensors
-import safetensors.numpy
+from numpy.typing import NDArray
 
 from neurons.graph import Fade, Graph, Model, Population, Projection, Topology, check_graph
+from stream.array_file import Value, apart, read_arrays, together, write_arrays
 from stream.errors import FormatError
 
 __all__ = ["load_graph", "save_graph"]
@@ -28,8 +27,6 @@ __all__ = ["load_graph", "save_graph"]
 KEY = "hebbstream-graph"
 MODELS = {kind.__name__: kind for kind in get_args(Model)}
 TOPOLOGIES = {kind.__name__: kind for kind in get_args(Topology)}
-
-Value = float | int | str | list[int]
 
 
 class _Population(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,21 +57,6 @@ class _Graph(msgspec.Struct, forbid_unknown_fields=True):
     projections: list[_Projection]
 
 
-def _values(place: str, item: Any, arrays: dict[str, Any]) -> dict[str, Value]:
-    """Split what a model or topology holds: arrays go to ``arrays``, the rest is returned."""
-    values: dict[str, Value] = {}
-    for name, value in item._asdict().items():
-        if isinstance(value, np.ndarray) and value.ndim:
-            arrays[f"{place}.{name}"] = np.ascontiguousarray(value)
-        elif isinstance(value, str):
-            values[name] = value
-        elif isinstance(value, tuple | list):
-            values[name] = [int(number) for number in value]
-        else:
-            values[name] = int(value) if isinstance(value, int | np.integer) else float(value)
-    return values
-
-
 def save_graph(path: str | Path, graph: Graph) -> None:
     """Write a network to a file, whole or not at all.
 
@@ -84,7 +66,7 @@ def save_graph(path: str | Path, graph: Graph) -> None:
         If the network is not in order; nothing is written then.
     """
     check_graph(graph)
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     description = _Graph(
         1,
         [int(side) for side in graph.inputs],
@@ -93,7 +75,7 @@ def save_graph(path: str | Path, graph: Graph) -> None:
                 p.name,
                 type(p.model).__name__,
                 [int(side) for side in p.shape],
-                _values(f"population.{k}", p.model, arrays),
+                apart(f"population.{k}", p.model, arrays),
             )
             for k, p in enumerate(graph.populations)
         ],
@@ -103,20 +85,13 @@ def save_graph(path: str | Path, graph: Graph) -> None:
                 q.target,
                 type(q.topology).__name__,
                 int(q.delay_us),
-                _values(f"projection.{k}", q.topology, arrays),
+                apart(f"projection.{k}", q.topology, arrays),
                 None if q.fade is None else _Fade(float(q.fade.tau_us), int(q.fade.onset_us)),
             )
             for k, q in enumerate(graph.projections)
         ],
     )
-    data = safetensors.numpy.save(arrays, {KEY: msgspec.json.encode(description).decode()})
-    path = Path(path).expanduser()
-    side = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with side.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    side.replace(path)
+    write_arrays(path, KEY, description, arrays)
 
 
 def load_graph(path: str | Path) -> Graph:
@@ -129,33 +104,11 @@ def load_graph(path: str | Path) -> Graph:
     ConfigError
         If the network in it is not in order.
     """
-    path = Path(path).expanduser()
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise FormatError(f"network {path}: not there") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise FormatError(f"network {path}: damaged, or not a safetensors file: {error}") from None
-    if KEY not in metadata:
-        raise FormatError(f"network {path}: no '{KEY}' in its metadata; wanted a file written by save_graph")
-    try:
-        description = msgspec.json.decode(metadata[KEY], type=_Graph)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise FormatError(f"network {path}: {error}") from None
+    subject = f"network {Path(path).expanduser()}"
+    description, arrays = read_arrays(path, KEY, _Graph, "network", "save_graph")
 
-    def build(kinds: dict[str, Any], kind: str, place: str, values: dict[str, Value]) -> Any:
-        if kind not in kinds:
-            raise FormatError(f"network {path}: {place} is a {kind}, wanted one of {', '.join(kinds)}")
-        own = {name.removeprefix(f"{place}."): array for name, array in arrays.items() if name.startswith(f"{place}.")}
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()} | own
-        fields = kinds[kind]._fields
-        if set(given) != set(fields):
-            raise FormatError(
-                f"network {path}: {place} has {', '.join(given) or 'nothing'}, wanted {', '.join(fields)}"
-            )
-        return kinds[kind](**given)
+    def build(kinds: Mapping[str, Any], kind: str, place: str, values: Mapping[str, Value]) -> Any:
+        return together(subject, kinds, kind, place, values, arrays)
 
     graph = Graph(
         tuple(description.inputs),
@@ -177,5 +130,5 @@ def load_graph(path: str | Path) -> Graph:
     try:
         check_graph(graph)
     except (TypeError, ValueError) as error:  # a number where an array belongs, and the like
-        raise FormatError(f"network {path}: {error}") from None
+        raise FormatError(f"{subject}: {error}") from None
     return graph

@@ -102,7 +102,7 @@ def test_damaged_files_are_refused_or_harmless(saved, tmp_path_factory, data):
         ({"inputs": [6, 6, 3]}, "link input -> map"),
         ({"inputs": [2**20, 2**20, 2]}, "wanted \\(n,\\) or"),
         ({"links.0.source": 7}, "link 0 from 7"),
-        ({"links.0.topology": "Magic"}, "link 0 is a Magic"),
+        ({"links.0.topology": "Magic"}, "link.0 is a Magic"),
         ({"links.3.values": {"weight": 300}}, "weights that are not int8"),
         ({"layers.0.soma.refractory_phases": 99}, "refractory phases 99"),
         ({"layers.1.name": "map"}, "each with a name of its own"),
