@@ -37,6 +37,7 @@ from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import DONE_US
 from neurons.one_to_one import OneToOne
+from neurons.quantised_dense import QuantisedDense
 from neurons.sparse import Sparse
 from plasticity.adam import AdamState, adam_step, new_adam
 from plasticity.backward import Gradients
@@ -86,6 +87,11 @@ class Meta(NamedTuple):
     highest: float
     gather: Callable[[Gradients], NDArray[np.float64]]
     put: Callable[[NDArray[np.float64]], None]
+
+
+def _is_learnable(topology: Any) -> bool:
+    """Tell whether a topology has weights of its own that are real numbers."""
+    return not isinstance(topology, QuantisedDense) and np.ndim(getattr(topology, "weight", 0.0)) > 0
 
 
 class GlobalCorrection:
@@ -138,7 +144,8 @@ class GlobalCorrection:
     Raises
     ------
     ConfigError
-        If the network has no readout, or something no gradient leads through.
+        If the network has no readout, something no gradient leads through, or weights of 8 bits that were to be
+        learned.
     """
 
     def __init__(
@@ -251,6 +258,12 @@ class GlobalCorrection:
             topology = it.topology
             if it.target in self._held:
                 continue
+            if isinstance(topology, QuantisedDense):
+                raise ConfigError(
+                    f"projection {it.source} -> {it.target}: its weights are whole numbers of 8 bits, which no step "
+                    f"can move; learn neurons.graph.dequantised(graph), with weight_bits = 8 if they are to be so "
+                    f"again, or let them be with held = ['{it.target}']"
+                )
             if isinstance(topology, Dense | Convolution | Sparse) or (
                 isinstance(topology, OneToOne) and np.ndim(topology.weight)
             ):
@@ -519,7 +532,7 @@ class GlobalCorrection:
         ways: dict[str, list[slice]] = {}
         for q, it in enumerate(self.network.graph.projections):
             topology: Any = it.topology
-            if hasattr(topology, "weight") and np.ndim(topology.weight):
+            if _is_learnable(topology):
                 first = int(self.network._program.projection[q, WEIGHT])
                 ways.setdefault(it.target, []).append(slice(first, first + np.size(topology.weight)))
         for spans in ways.values():
@@ -594,7 +607,7 @@ class GlobalCorrection:
         projections = list(graph.projections)
         for q, it in enumerate(graph.projections):
             topology: Any = it.topology
-            if hasattr(topology, "weight") and np.ndim(topology.weight):
+            if _is_learnable(topology):
                 shape = np.shape(topology.weight)
                 first = int(network._program.projection[q, WEIGHT])
                 weight = network._program.weight[first : first + np.size(topology.weight)].reshape(shape).copy()

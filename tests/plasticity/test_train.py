@@ -19,11 +19,12 @@ from chip.profile import load_profile
 from chip.quantise import FloatLayer, quantise
 from neurons.dense import Dense
 from neurons.engine import WEIGHT
-from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.graph import INPUT, Graph, Population, Projection, dequantised
 from neurons.graph_file import load_graph, save_graph
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
+from neurons.quantised_dense import QuantisedDense, quantised
 from neurons.sparse import sparse_of
 from plasticity.correction import GlobalCorrection
 from plasticity.hebbian import Hebbian
@@ -238,6 +239,23 @@ def test_weights_are_learned_on_the_grid_of_the_chip() -> None:
     one = trainer.correction.snapshot()
     trainer.correction.restore(one)
     assert len(np.unique(network._program.weight)) <= 30
+
+
+def test_weights_of_8_bits_are_not_learned_in_silence() -> None:
+    """Whole numbers are no weights that a step could move: refused by name, unless they are to stay as they are."""
+    made = graph()
+    first = made.projections[0]
+    made = made._replace(projections=[first._replace(topology=quantised(first.topology)), made.projections[1]])
+    with pytest.raises(ConfigError, match="projection input -> hidden: its weights are whole numbers of 8 bits"):
+        Trainer(made, readout="scores", lanes=1, learn=("weights",))
+    trainer = Trainer(made, readout="scores", lanes=1, learn=("weights",), held=("hidden",))
+    with ThreadPoolExecutor(1) as pool:
+        trainer.learn(recordings(12, 1), pool)
+    kept, learned = (it.topology for it in trainer.learned().projections)
+    assert isinstance(kept, QuantisedDense)
+    np.testing.assert_array_equal(kept.weight, made.projections[0].topology.weight)
+    assert np.any(learned.weight != made.projections[1].topology.weight)
+    Trainer(dequantised(made), readout="scores", lanes=1, weight_bits=8, learn=("weights",))
 
 
 def test_rates_are_held() -> None:
