@@ -30,6 +30,7 @@ from chip.core import (
     SYNAPSE_VECTOR_ADD,
     Core,
 )
+from chip.fold import Folded, check_rows, fold, rows_per_phase
 from chip.mesh import PORT
 from chip.network import (
     INPUT_LAYER,
@@ -52,7 +53,7 @@ from neurons.graph import Shape, n_units
 from neurons.one_to_one import OneToOne
 from stream.errors import CapacityError, ConfigError
 
-__all__ = ["Program", "compile_network", "count_cores", "program_bytes", "reweigh"]
+__all__ = ["Program", "compile_network", "count_cores", "fits", "latencies", "program_bytes", "reweigh"]
 
 SOMA_BYTES = 16  # a parameter block of four words
 SPIKES_PER_PHASE = 0.02  # of a unit, where nobody measured: 20 Hz in phases of 1 ms
@@ -76,6 +77,12 @@ class Program(NamedTuple):
     outputs: dict[str, slice]  # layers whose values leave, and on which lines
     watched: dict[str, slice]  # layers whose spikes are reported, and by which numbers
     multicast: bool
+    folded: Folded | None = None  # semi-folded: ``network`` is that of rows, and :mod:`chip.frames` runs it
+
+    @property
+    def whole(self) -> QuantisedNetwork:
+        """The network that was to be brought onto the chip; its phase is a step of the float network."""
+        return self.network if self.folded is None else self.folded.whole
 
 
 def _relay(layer_name: str, source: Layer | None, shape: Shape, number: int) -> Layer:
@@ -135,6 +142,11 @@ def _reached(network: QuantisedNetwork, number: int) -> set[int]:
         found |= more
         left += more
     return found
+
+
+def _is_end(network: QuantisedNetwork, number: int) -> bool:
+    """Tell whether a layer leads to nothing but what leads back to it: whoever listens, listens here."""
+    return all(number in _reached(network, other) for other in _reached(network, number))
 
 
 def _weave(network: QuantisedNetwork, plans: list[LayerPlan], offsets: list[int], profile: Profile) -> QuantisedNetwork:
@@ -358,6 +370,25 @@ def _cut(network: QuantisedNetwork, profile: Profile) -> tuple[QuantisedNetwork,
     return woven, offsets, parts
 
 
+def latencies(program: Program) -> list[int]:
+    """Count the phases from an event to what each woven layer first says of it, that of the event included.
+
+    Semi-folded: from the first row of a frame to the last row of each layer of the network.
+    """
+    if program.folded is not None:
+        rows = zip(program.folded.rows, program.offsets, strict=False)
+        return [it.first + late + (it.n - 1) * it.every + 1 for it, late in rows]
+    links, never = program.woven.links, 1 << 30
+    late = [never] * len(program.woven.layers)
+    for _ in late:
+        for link in links:
+            # of woven layers: a phase each, and one where sums are made elsewhere
+            split = any(not part.holds_neurons and part.layer == link.target for part in program.parts)
+            before = 0 if link.source == INPUT_LAYER else late[link.source]
+            late[link.target] = min(late[link.target], before + 1 + split)
+    return [1 if phases == never else phases for phases in late]
+
+
 def count_cores(network: QuantisedNetwork, profile: Profile) -> int:
     """Count the cores that a network would take, however many there are."""
     return len(_cut(network, profile)[2])
@@ -372,6 +403,7 @@ def compile_network(
     seed: int = 1,
     spikes: dict[str, NDArray[np.float64]] | None = None,
     multicast: bool = True,
+    folded: bool = False,
 ) -> Program:
     """Cut a network into cores, place them and lay the routes.
 
@@ -390,15 +422,25 @@ def compile_network(
         default: all units alike.
     multicast
         Let packets that go to cores in a straight line share the way.
+    folded
+        Semi-fold it (:mod:`chip.fold`): fewer cores, and a phase for each row of a frame.
 
     Raises
     ------
     CapacityError
         Naming layer or core and the limit.
     ConfigError
-        If a topology does not fit its layers.
+        If a topology does not fit its layers, or a layer cannot be folded.
     """
     check_links(network)
+    if folded:
+        made = fold(network)
+        check_rows(made, profile)
+        rates = None if spikes is None else rows_per_phase(made, spikes)
+        program = compile_network(
+            made.network, profile, positions, placement=placement, seed=seed, spikes=rates, multicast=multicast
+        )
+        return program._replace(folded=made)
     for layer in network.layers:
         terms = sum(
             n_units(sender_shape(network, link.source))
@@ -427,7 +469,7 @@ def compile_network(
     n_watched = 0
     last = {link.source for link in network.links if link.target in outputs}
     for number, layer in enumerate(network.layers):
-        if is_spiking(layer) and (number in last or number not in sources):
+        if is_spiking(layer) and (number in last or _is_end(network, number)):
             watched[number] = n_watched
             n_watched += n_units(layer.shape)
 
@@ -503,6 +545,26 @@ def _core_name(network: QuantisedNetwork, part: Part) -> str:
     return f"{network.layers[part.layer].name} {came} to {part.post.min()}:{part.post.max() + 1}"
 
 
+def fits(program: Program, network: QuantisedNetwork) -> bool:
+    """Tell whether a network has the structure of the one compiled, so that :func:`reweigh` can write it."""
+    old = program.network
+    return (
+        program.folded is None
+        and network.input_values == old.input_values
+        and len(network.layers) == len(old.layers)
+        and len(network.links) == len(old.links)
+        and all(
+            (n_units(new.shape), new.soma.fire_type) == (n_units(was.shape), was.soma.fire_type)
+            for new, was in zip(network.layers, old.layers, strict=True)
+        )
+        and all(
+            (new.source, new.target, new.delay, type(new.topology), np.shape(weight_of(new.topology)))
+            == (was.source, was.target, was.delay, type(was.topology), np.shape(weight_of(was.topology)))
+            for new, was in zip(network.links, old.links, strict=True)
+        )
+    )
+
+
 def reweigh(program: Program, network: QuantisedNetwork) -> int:
     """Write new weights, thresholds, leaks and biases into a program, in place; no route changes.
 
@@ -517,20 +579,7 @@ def reweigh(program: Program, network: QuantisedNetwork) -> int:
         If the network has another structure than the one compiled.
     """
     old = program.network
-    fits = (
-        len(network.layers) == len(old.layers)
-        and len(network.links) == len(old.links)
-        and all(
-            (new.shape, new.soma.fire_type) == (was.shape, was.soma.fire_type)
-            for new, was in zip(network.layers, old.layers, strict=True)
-        )
-        and all(
-            (new.source, new.target, type(new.topology), np.shape(weight_of(new.topology)))
-            == (was.source, was.target, type(was.topology), np.shape(weight_of(was.topology)))
-            for new, was in zip(network.links, old.links, strict=True)
-        )
-    )
-    if not fits:
+    if not fits(program, network):
         raise ConfigError(
             f"new weights of shapes {[np.shape(weight_of(link.topology)) for link in network.links]}, wanted "
             f"{[np.shape(weight_of(link.topology)) for link in old.links]}; compile the network anew"

@@ -23,6 +23,9 @@ What can be folded
 Layers without memory (artificial units, ``ThresholdUnits``), for a potential belongs to one place of a map. Padding
 along y in the first layer only, and less than its windows are high: rows of zeros between two frames; further on, what
 is outside of a map is not zero.
+
+A readout that nobody reads may remember: the cores send its sums, and the host leaks them once a frame
+(:mod:`chip.frames`), with the integers of the soma.
 """
 
 from typing import NamedTuple
@@ -31,18 +34,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chip.network import INPUT_LAYER, Layer, Link, QuantisedNetwork, incoming
-from chip.soma import FIRE_TABLE
+from chip.profile import Profile
+from chip.soma import FIRE_MEMBRANE_AFTER_LEAK, FIRE_MEMBRANE_BEFORE_RESET, FIRE_TABLE, RESET_NONE, Soma
 from neurons.convolution import Convolution
 from neurons.dense import Dense
 from neurons.graph import Topology, n_units
 from neurons.pooling import Pooling
-from stream.errors import ConfigError
+from stream.errors import CapacityError, ConfigError
 
-__all__ = ["Folded", "Rows", "fold", "in_rows"]
+__all__ = ["Folded", "Rows", "check_rows", "fold", "in_rows", "rows_per_phase"]
 
 
 class Rows(NamedTuple):
-    """When rows of a layer are out, in phases of a network of whole layers, from the first row of a frame on."""
+    """When rows of a layer are out, in phases, from the first row of a frame on; splits make all later by offsets."""
 
     n: int  # rows of the map; 1 for a line
     first: int
@@ -52,9 +56,18 @@ class Rows(NamedTuple):
 class Folded(NamedTuple):
     """A semi-folded network."""
 
-    network: QuantisedNetwork  # of rows
+    network: QuantisedNetwork  # of rows; its phase is a row's
     period: int  # phases from a frame to the next one
     rows: list[Rows]  # of each layer
+    whole: QuantisedNetwork  # as given; its phase is a frame
+
+    @property
+    def depth(self) -> int:
+        """Layers from the input to the last one: unfolded, a frame shows so many phases later, less one."""
+        deep = {INPUT_LAYER: 0}
+        for link in self.whole.links:  # one to each layer, and from an earlier one
+            deep[link.target] = deep[link.source] + 1
+        return max(deep.values())
 
 
 def fold(network: QuantisedNetwork) -> Folded:
@@ -72,10 +85,11 @@ def fold(network: QuantisedNetwork) -> Folded:
     rows: list[Rows] = []
     period = network.inputs[0]
     for number, layer in enumerate(network.layers):
-        if layer.soma.fire_type != FIRE_TABLE and layer.soma.window_length != 0:
+        is_readout = _is_readout(network, number)
+        if layer.soma.fire_type != FIRE_TABLE and layer.soma.window_length != 0 and not is_readout:
             raise ConfigError(
                 f"{layer.name}: keeps potentials, and semi-folded its neurons would serve one row after the other; "
-                f"fold networks of artificial units or of ThresholdUnits"
+                f"fold networks of artificial units or of ThresholdUnits, with a leaky readout if need be"
             )
         into = [network.links[k] for k in incoming(network, number)]
         if len(into) != 1 or into[0].delay or into[0].source >= number:
@@ -119,12 +133,51 @@ def fold(network: QuantisedNetwork) -> Folded:
                 f"would be out before the first frame; wanted less padding than the windows are high"
             )
         period = max(period, network.inputs[0] + (pad if is_input else 0))
-        layers.append(layer._replace(shape=own, bias=layer.bias.reshape(n_rows, -1)[0].copy()))
+        soma = _sum_of(layer.soma) if is_readout else layer.soma
+        layers.append(layer._replace(shape=own, bias=layer.bias.reshape(n_rows, -1)[0].copy(), soma=soma))
         for ky, tap in enumerate(taps):
             links.append(Link(link.source, number, tap, (len(taps) - 1 - ky) * before.every))
         first = before.first + (len(taps) - 1 - pad) * before.every + (not is_input)
         rows.append(Rows(n_rows, first, before.every * step))
-    return Folded(QuantisedNetwork((1, *network.inputs[1:]), layers, links, network.phase_us), period, rows)
+    if network.input_values:
+        raise ConfigError("input: brings values; semi-folded, it may bring spikes alone")
+    in_rows_of = QuantisedNetwork((1, *network.inputs[1:]), layers, links, network.phase_us // period)
+    return Folded(in_rows_of, period, rows, network)
+
+
+def _is_readout(network: QuantisedNetwork, number: int) -> bool:
+    """Tell whether a layer leaks, sends its potentials, and to nobody on the chip."""
+    soma = network.layers[number].soma
+    leaks = soma.fire_type == FIRE_MEMBRANE_AFTER_LEAK and soma.reset_mode == RESET_NONE
+    return leaks and all(link.source != number for link in network.links)
+
+
+def _sum_of(soma: Soma) -> Soma:
+    """Return the soma that sends what a readout would have taken in, and remembers nothing."""
+    return Soma(
+        v_threshold=soma.v_threshold,
+        floor=soma.floor,
+        reset_mode=RESET_NONE,
+        window_length=0,
+        fire_type=FIRE_MEMBRANE_BEFORE_RESET,
+    )
+
+
+def check_rows(folded: Folded, profile: Profile) -> None:
+    """Raise CapacityError unless a row's phase is as long as the chip needs."""
+    shortest = folded.period * profile.shortest_phase_us
+    if folded.whole.phase_us < shortest:
+        raise CapacityError(
+            f"a frame of {folded.whole.phase_us} us: semi-folded it takes {folded.period} phases, {profile.name} needs "
+            f"{profile.shortest_phase_us} us or more for each; wanted {shortest} us or more"
+        )
+
+
+def rows_per_phase(folded: Folded, of_units: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """Bring what units send in a frame (by name of the layer, or ``input``) to what those of a row send in a phase."""
+    n_rows = {"input": folded.whole.inputs[0]}
+    n_rows |= {layer.name: rows.n for layer, rows in zip(folded.network.layers, folded.rows, strict=True)}
+    return {name: it.reshape(n_rows[name], -1).sum(axis=0) / folded.period for name, it in of_units.items()}
 
 
 def in_rows(folded: Folded, frames: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -8,22 +8,39 @@ events wait on the axons, one bit each; once the stream has passed its end, it r
 before it is sure that no event of it can come any more, so where packets are cut does not show. A packet's last
 microsecond may be continued by the next packet, so a phase that ends there waits for it.
 
+A program from a file
+---------------------
+``program`` names a file of ``hebbstream chip compile``, and the chip runs it from the first event on::
+
+    [[operator]]
+    name = "chip"
+    kind = "chip.node.ChipNode"
+    params = { program = "digits.prog" }
+
+It brings its sensor, chip and phase with it. One that takes spikes has an input ``spikes`` instead of ``events``: a
+network that runs event by event can send to it. A semi-folded one gathers a frame for each of the network's phases
+(:mod:`chip.frames`), and says spikes and answers by the numbers of the unfolded network.
+
 Marks
 -----
 ``Deploy``  weights are quantised and written between two phases; potentials stay. New shapes: a new program, at rest.
-            What it says of local plasticity is obeyed with ``local_rules``, see :mod:`chip.learning`.
+            So with a program from a file, which they suit if it is a chain of dense layers of the same shapes. What
+            it says of local plasticity is obeyed with ``local_rules``, see :mod:`chip.learning`.
 ``Reset``   every phase that has ended runs, then all goes to rest; input of the unfinished one is dropped, and counted.
 ``Label``   every phase that has ended runs, then the answer goes out: the class with the largest time average of the
             readout's membrane over the phases since the last reset (ties: the lowest; -1 if no phase ran).
 """
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chip.compiler import Program, compile_network, program_bytes, reweigh
-from chip.grid import GridState, clear, new_state
+from chip.advance import Output
+from chip.compiler import Program, compile_network, fits, program_bytes, reweigh
+from chip.grid import GridState
 from chip.learning import (
     LEARNING_DTYPE,
     Host,
@@ -38,11 +55,14 @@ from chip.learning import (
 from chip.mesh import link_ends, plane_of
 from chip.network import QuantisedNetwork
 from chip.profile import load_profile
+from chip.program_file import load_program
 from chip.quantise import QuantisedLayer, chain, float_layers, quantise
 from chip.report import report
-from chip.run import Buffers, Output, advance, answer_of, buffers_for
+from chip.run import Running, answer_of, begin, lines_of, proceed, rest, scores_of, steps_of
 from neurons.encode import check_events, n_input_units, read_only, unit_of
-from stream.errors import ConfigError
+from neurons.graph import n_units
+from stream.errors import ConfigError, StreamError
+from stream.fit import LATEST_US
 from stream.jit import kernel
 from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
 from stream.packet import (
@@ -92,53 +112,111 @@ class ChipNode(Operator):
     Parameters
     ----------
     width, height
-        The sensor's size, pixels. Input line of an event: ``(y * width + x) * 2 + p``.
+        The sensor's size, pixels. Input line of an event: ``(y * width + x) * 2 + p``. A program brings its own.
     profile
-        Name of a shipped chip profile, or path of a TOML file.
+        Name of a shipped chip profile, or path of a TOML file; default: the program's, or ``tianjic-2019``.
     phase_us
-        Length of a phase, us.
+        Length of a phase, us; default: the program's, or 1000.
     strict
         Raise CapacityError when a sum or a potential overflows, instead of saturating and counting it.
     local_rules
         Let the host beside the chip learn between phases, as deployments say (``deploy_rules`` of the learner).
     reset_local
         Whether a ``Reset`` clears fast changes and tired terminals; False carries them along the stream.
+    program
+        A file of ``hebbstream chip compile``, to begin with.
+
+    Raises
+    ------
+    ConfigError
+        If a number is missing, or is another one than the program's.
+    FormatError, CapacityError
+        As ``chip.program_file.load_program``.
 
     Notes
     -----
-    Has no program until the first ``Deploy``: until then events are counted and let go, and answers are -1.
+    Without ``program`` it has none until the first ``Deploy``: until then events are counted and let go, and answers
+    are -1.
     """
 
     def __init__(
         self,
         *,
-        width: int,
-        height: int,
-        profile: str = "tianjic-2019",
-        phase_us: int = 1000,
+        width: int | None = None,
+        height: int | None = None,
+        profile: str = "",
+        phase_us: int | None = None,
         strict: bool = True,
         local_rules: bool = False,
         reset_local: bool = True,
+        program: str = "",
     ) -> None:
-        if width < 1 or height < 1:
-            raise ConfigError(f"chip: sensor of {width} x {height} pixels, wanted at least 1 x 1")
-        self.width, self.height, self.phase_us, self.strict = width, height, phase_us, strict
-        self.profile = load_profile(profile)
-        if phase_us < self.profile.shortest_phase_us:
-            raise ConfigError(
-                f"chip: phase_us is {phase_us}, {self.profile.name} needs {self.profile.shortest_phase_us} us or more"
-            )
-        self.inputs = {"events": Port("events", width=width, height=height)}
-        self.outputs = {"spikes": Port("spikes"), "answers": Port("answers"), "phases": Port("phases")}
-        self.program: Program | None = None
-        self.state: GridState | None = None
-        self.local_rules, self.reset_local = local_rules, reset_local
+        self.strict, self.local_rules, self.reset_local = strict, local_rules, reset_local
+        self.chip: Running | None = None
+        self.host: Host | None = None
         self._layers: list[QuantisedLayer] = []  # in force, as the last mark brought them
         self._rule: LocalRule | None = None  # likewise
-        self.host: Host | None = None
+        self._path, self._print = program, np.zeros(0, np.uint8)  # of the program's file
+        self.width, self.height = width or 0, height or 0  # 0: spikes come in
+        self._channels = 2
+        if program:
+            made = self._given()
+            self._print = np.frombuffer(hashlib.sha256(Path(program).expanduser().read_bytes()).digest(), np.uint8)
+            self.profile, self.phase_us = made.profile, made.whole.phase_us
+            inputs = made.whole.inputs
+            takes_events = len(inputs) == 3 and inputs[2] <= 2
+            size = inputs[:2] if takes_events else (0, 0)
+            for name, given, wanted in (
+                ("height", height, size[0]),
+                ("width", width, size[1]),
+                ("phase_us", phase_us, self.phase_us),
+                ("profile", load_profile(profile).name if profile else None, self.profile.name),
+            ):
+                if given is not None and given != wanted:
+                    raise ConfigError(
+                        f"chip: {name} is {given}, and {program} has {wanted or 'none'}; leave it out, the program "
+                        f"brings its own"
+                    )
+            self.height, self.width = size
+            self._channels = inputs[2] if takes_events else 0
+            self._n_inputs = n_units(inputs)
+        else:
+            if width is None or height is None or width < 1 or height < 1:
+                raise ConfigError(
+                    f"chip: sensor of {width} x {height} pixels, wanted at least 1 x 1; set both, or program"
+                )
+            self.profile = load_profile(profile or "tianjic-2019")
+            self.phase_us = 1000 if phase_us is None else phase_us
+            if self.phase_us < self.profile.shortest_phase_us:
+                raise ConfigError(
+                    f"chip: phase_us is {phase_us}, {self.profile.name} needs {self.profile.shortest_phase_us} us or "
+                    f"more"
+                )
+            self._n_inputs = n_input_units(width, height)
+        self.inputs = (
+            {"events": Port("events", width=self.width, height=self.height)}
+            if self._channels
+            else {"spikes": Port("spikes", n_units=self._n_inputs)}
+        )
+        self.outputs = {"spikes": Port("spikes"), "answers": Port("answers"), "phases": Port("phases")}
         self._book = np.zeros(1, BOOK_DTYPE)
         self._book["time_us"] = np.iinfo(np.int64).min
-        self._buffers: Buffers | None = None
+        if program:
+            self.chip = begin(made, 0)
+
+    def _given(self) -> Program:
+        """Read the program that the file holds."""
+        return load_program(self._path).program
+
+    @property
+    def program(self) -> Program | None:
+        """The program in force."""
+        return None if self.chip is None else self.chip.program
+
+    @property
+    def state(self) -> GridState | None:
+        """What the grid remembers."""
+        return None if self.chip is None else self.chip.state
 
     # -- the stream ----------------------------------------------------------------------------------------------------
 
@@ -165,19 +243,36 @@ class ChipNode(Operator):
     def on_packet(self, port: str, packet: Packet, emit: Emit) -> None:
         """Put events on the axons and run the phases that they close."""
         book = self._book[0]
-        events = read_only(packet.items)
-        check_events("chip", events, self.width, self.height, int(book["time_us"]))
+        incoming = self._spikes(read_only(packet.items), int(book["time_us"]))
         self._begin(packet.start_us)
-        if len(events):
-            self._anchor(int(events["t"][0]))
+        if len(incoming):
+            self._anchor(int(incoming["t"][0]))
         book["end_us"] = max(int(book["end_us"]), packet.end_us)
-        incoming = np.empty(len(events), SPIKE_DTYPE)
-        if self.program is None:
-            book["before_deploy"] += len(events)
+        if self.chip is None:
+            book["before_deploy"] += len(incoming)
             incoming = incoming[:0]
-        else:
-            _encode(events, self.width, incoming)
         self._advance(incoming, packet.end_us - 1, emit, packet.origin_ns)
+
+    def _spikes(self, items: NDArray[np.void], t_us: int) -> NDArray[np.void]:
+        """Return what came as spikes of input lines; StreamError if one does not fit."""
+        if self._channels:
+            check_events("chip", items, self.width, self.height, t_us)
+            incoming = np.empty(len(items), SPIKE_DTYPE)
+            _encode(items, self.width, incoming)
+            if self._channels == 1:
+                incoming["unit"] >>= 1  # both polarities alike
+            return incoming
+        before = np.concatenate([[t_us], items["t"][:-1]])
+        unfit = np.flatnonzero((items["unit"] >= self._n_inputs) | (items["t"] < before) | (items["t"] > LATEST_US))
+        if len(unfit):
+            k = int(unfit[0])
+            t, unit = (int(number) for number in items[k].tolist())
+            raise StreamError(
+                f"chip: spike {k} of the packet is (t={t} us, unit={unit}), wanted unit < {self._n_inputs} and t from "
+                f"{int(before[k])} us to {LATEST_US} us; check what sends here, or send a new stream through a fresh "
+                f"pipeline"
+            )
+        return np.array(items, SPIKE_DTYPE)  # of one kind: may be written to
 
     def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
         """Obey a mark, then pass it on to every output; weights end here."""
@@ -202,9 +297,7 @@ class ChipNode(Operator):
 
     def answer(self) -> int:
         """Return the class with the largest score since the last reset, -1 if no phase ran."""
-        if self.program is None or self.state is None:
-            return -1
-        return answer_of(self.program, self.state)
+        return -1 if self.chip is None else answer_of(self.chip)
 
     def _begin(self, t_us: int) -> None:
         """Remember where the outputs' spans begin."""
@@ -215,6 +308,8 @@ class ChipNode(Operator):
         """Fix the phase grid, unless it is."""
         if not self._book["anchored"][0]:
             self._book["anchored"], self._book["anchor_us"] = 1, t_us // self.phase_us * self.phase_us
+            if self.chip is not None:
+                rest(self.chip, int(self._book["anchor_us"][0]))
 
     def _advance(self, incoming: NDArray[np.void], until_us: int, emit: Emit, origin_ns: int = 0) -> None:
         """Run the phases that end by ``until_us`` and send what they made."""
@@ -230,9 +325,9 @@ class ChipNode(Operator):
 
     def _run(self, incoming: NDArray[np.void], until_us: int) -> Output:
         """Run until everything is taken in and every phase has run."""
-        if self.program is None or self.state is None or self._buffers is None:
+        if self.chip is None:
             return Output(np.empty(0, SPIKE_DTYPE), np.empty(0, PHASE_DTYPE))
-        return advance(self.program, self.state, incoming, until_us, self.strict, self._buffers, self.host)
+        return proceed(self.chip, incoming, until_us, self.strict, self.host)
 
     # -- programs ------------------------------------------------------------------------------------------------------
 
@@ -248,29 +343,30 @@ class ChipNode(Operator):
                 "chip: a deployment brings local rules; set local_rules = true, or deploy_rules = false at the learner"
             )
         book = self._book[0]
-        alike = _shapes(layers) == _shapes(self._layers) and _kind(rule) == _kind(self._rule)
-        if self.program is not None and self.state is not None and alike:
-            held = None if self.host is None else held_rows(self.program.grid, self.host)
-            n_bytes = reweigh(self.program, self._network(layers, rule, held)) - (0 if held is None else held.size)
+        network = self._network(layers, rule)
+        alike = self.chip is not None and _kind(rule) == _kind(self._rule) and fits(self.chip.program, network)
+        if self.chip is not None and alike:
+            program, state = self.chip.program, self.chip.state
+            held = None if self.host is None else held_rows(program.grid, self.host)
+            n_bytes = reweigh(program, self._network(layers, rule, held)) - (0 if held is None else held.size)
             if self.host is not None and rule is not None:
-                self.host = rewritten(self.host, self.program, layers[0], rule, self.phase_us)
+                self.host = rewritten(self.host, program, layers[0], rule, self.phase_us)
             self._layers, self._rule = layers, rule
-            self.state.idle[:] = 0  # what did nothing with the old weights may do something with the new
-            self.state.clock["still"] = 0
+            state.idle[:] = 0  # what did nothing with the old weights may do something with the new
+            state.clock["still"] = 0
         else:
             program = self._compile(layers, rule)
             n_bytes = program_bytes(program)
             host = None if rule is None else new_host(program, layers[0], rule, self.phase_us)
             if host is not None:
                 n_bytes -= host.state.fast.size  # nothing stands there yet
-            phases = (int(mark.t_us) - int(book["anchor_us"])) // self.phase_us + 1
-            end_us = int(book["anchor_us"]) + phases * self.phase_us
-            state = new_state(program.grid, self.phase_us, end_us)
-            if self.state is not None:
-                book["dropped"] += self.state.clock["n_input"][0]
-                book["dropped"] += 0 if self.host is None else self.host.state.counts["n_waiting"][0]
-                state.totals[:] = self.state.totals  # those of cores and links begin anew: they are others now
-            self._install(program, state, layers, rule, host)
+            phases = (int(mark.t_us) - int(book["anchor_us"])) // self.phase_us
+            chip = begin(program, int(book["anchor_us"]) + phases * self.phase_us)
+            if self.chip is not None:
+                book["dropped"] += self._waiting()
+                # those of cores and links begin anew: they are others now
+                chip.state.totals[:] = self.chip.state.totals
+            self.chip, self._layers, self._rule, self.host = chip, layers, rule, host
         book["deploys"] += 1
         book["deploy_bytes"] += n_bytes
 
@@ -278,41 +374,46 @@ class ChipNode(Operator):
         self, layers: list[QuantisedLayer], rule: LocalRule | None, held: NDArray[np.int8] | None = None
     ) -> QuantisedNetwork:
         if rule is None:
-            return chain(layers, self.profile)
-        return learning_network(layers, rule, self.profile, held=held)
+            network = chain(layers, self.profile)
+        else:
+            network = learning_network(layers, rule, self.profile, held=held)
+        return network._replace(phase_us=self.phase_us)
 
     def _compile(
         self, layers: list[QuantisedLayer], rule: LocalRule | None, held: NDArray[np.int8] | None = None
     ) -> Program:
-        """Compile for this sensor."""
-        wanted = n_input_units(self.width, self.height)
-        if layers[0].weight.shape[0] != wanted:
+        """Compile for this sensor; the program of the file, reweighed, if that is what it is."""
+        if layers[0].weight.shape[0] != self._n_inputs:
             raise ConfigError(
-                f"chip: layer0.weight has {layers[0].weight.shape[0]} rows, wanted {wanted}: two for each pixel of "
-                f"{self.width} x {self.height}; set width and height to those that the network was trained for"
+                f"chip: layer0.weight has {layers[0].weight.shape[0]} rows, wanted {self._n_inputs}: "
+                + (
+                    f"{self._channels} for each pixel of {self.width} x {self.height}; set width and height to those "
+                    f"that the network was trained for"
+                    if self._channels
+                    else "one for each input line of the program"
+                )
             )
-        return compile_network(self._network(layers, rule, held), self.profile)
+        network = self._network(layers, rule, held)
+        if self._path and fits(given := self._given(), network):
+            reweigh(given, network)
+            return given
+        return compile_network(network, self.profile)
 
-    def _install(
-        self,
-        program: Program,
-        state: GridState,
-        layers: list[QuantisedLayer],
-        rule: LocalRule | None,
-        host: Host | None,
-    ) -> None:
-        """Make a program the one that runs."""
-        self.program, self.state, self._layers, self._rule, self.host = program, state, layers, rule, host
-        self._buffers = buffers_for(program)
+    def _waiting(self) -> int:
+        """Count the input lines that wait for a phase."""
+        if self.chip is None:
+            return 0
+        frames = self.chip.frames
+        waiting = int(self.chip.state.clock["n_input"][0] if frames is None else np.sum(frames.waiting))
+        return waiting + (0 if self.host is None else int(self.host.state.counts["n_waiting"][0]))
 
     def _reset(self, t_us: int) -> None:
         """Put the chip at rest; the first phase begins at ``t_us``."""
         self._book["anchor_us"] = t_us
-        if self.program is not None and self.state is not None:
-            self._book["dropped"] += self.state.clock["n_input"][0]
-            clear(self.program.grid, self.state, t_us + self.phase_us)
+        if self.chip is not None:
+            self._book["dropped"] += self._waiting()
+            rest(self.chip, t_us)
             if self.host is not None:
-                self._book["dropped"] += self.host.state.counts["n_waiting"][0]
                 clear_host(self.host, self.reset_local)
 
     def report(self) -> dict[str, float | str]:
@@ -322,24 +423,31 @@ class ChipNode(Operator):
     # -- state ---------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """Return the integers of the network in force, the whole state of the grid, and the counts."""
+        """Return the integers of the network in force, the whole state of the grid, and the counts.
+
+        A program from a file is not in it, but the sum of its bytes, so that no other takes its place.
+        """
         arrays: Snapshot = {"book": self._book.view("<i8").copy()}
-        if self.program is not None and self.state is not None:
+        if self._path:
+            arrays["program.sha256"] = self._print.copy()
+        if self.chip is not None:
             for number, layer in enumerate(self._layers):
                 threshold = np.nan if layer.v_threshold is None else layer.v_threshold
                 arrays[f"layer{number}.weight"] = layer.weight.copy()
                 arrays[f"layer{number}.numbers"] = np.array([layer.scale, layer.alpha, threshold], np.float64)
-            arrays |= {name: array.copy() for name, array in _state_arrays(self.state).items()}
+            arrays |= {name: array.copy() for name, array in _state_arrays(self.chip).items()}
             if self._rule is not None and self.host is not None:
                 arrays |= {f"rule.{name}": array.copy() for name, array in self._rule._asdict().items()}
                 arrays |= {name: array.copy() for name, array in _host_arrays(self.host).items()}
-                arrays["host.held"] = held_rows(self.program.grid, self.host)
+                arrays["host.held"] = held_rows(self.chip.program.grid, self.host)
         return arrays
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take over a snapshot; compiles the network that it holds."""
         layers: list[QuantisedLayer] = []
         own: dict[str, NDArray[Any]] = {"book": self._book.view("<i8")}
+        if self._path:
+            own["program.sha256"] = self._print
         while f"layer{len(layers)}.weight" in snapshot:
             name = f"layer{len(layers)}"
             weight, numbers = snapshot[f"{name}.weight"], snapshot.get(f"{name}.numbers", np.empty(0))
@@ -352,11 +460,9 @@ class ChipNode(Operator):
             layers.append(
                 QuantisedLayer(weight.copy(), scale, int(alpha), None if np.isnan(threshold) else int(threshold))
             )
-        if not layers:
-            check_shapes("chip", own, snapshot)
-            self.program = self.state = self.host = self._rule = None
-            self._layers = []
-        else:
+        chip, rule, host = None, None, None
+        arrays: dict[str, NDArray[Any]] = {}
+        if layers:
             rule, held = _rule_in(snapshot, layers[0]), None
             if rule is not None:
                 own |= {f"rule.{name}": array for name, array in rule._asdict().items()}
@@ -366,17 +472,24 @@ class ChipNode(Operator):
                 check_shapes("chip", {"host.held": own["host.held"]}, {"host.held": held})
             program = self._compile(layers, rule, held if rule is not None and len(rule.local_rate) else None)
             host = None if rule is None else new_host(program, layers[0], rule, self.phase_us)
-            state = new_state(program.grid, self.phase_us, 0)
-            arrays = _state_arrays(state) | ({} if host is None else _host_arrays(host))
-            check_shapes("chip", own | arrays, snapshot)
-            if int(snapshot["grid.clock"][1]) != self.phase_us:
+            chip = begin(program, 0)
+        elif self._path:
+            chip = begin(self._given(), 0)
+        if chip is not None:
+            arrays = _state_arrays(chip) | ({} if host is None else _host_arrays(host))
+        check_shapes("chip", own | arrays, snapshot)
+        if self._path and not np.array_equal(snapshot["program.sha256"], self._print):
+            raise ConfigError(f"snapshot of chip: was taken with another program than {self._path}; start it with that")
+        if chip is not None:
+            took_us, ours_us = int(snapshot["grid.clock"][1]), int(chip.state.clock["phase_us"][0])
+            if took_us != ours_us:
                 raise ConfigError(
-                    f"snapshot of chip: phases of {int(snapshot['grid.clock'][1])} us, wanted {self.phase_us}; "
-                    f"restore it into the operator, with the parameters, that it was taken from"
+                    f"snapshot of chip: phases of {took_us} us, wanted {ours_us}; restore it into the operator, with "
+                    f"the parameters, that it was taken from"
                 )
-            for name, array in arrays.items():
-                array[...] = snapshot[name]
-            self._install(program, state, layers, rule, host)
+        for name, array in arrays.items():
+            array[...] = snapshot[name]
+        self.chip, self._layers, self._rule, self.host = chip, layers, rule, host
         self._book.view("<i8")[:] = snapshot["book"]
 
     def look(self, what: str) -> Snapshot:
@@ -389,14 +502,18 @@ class ChipNode(Operator):
             ``links`` int32 (n_links, 4): from x, y to x, y (-1: the host); ``link_total`` int64 (n_links,); ``plane``
             int32 (2,): width and height in cores; ``scores`` float32 (n_classes,).
         """
-        if what != "state" or self.program is None or self.state is None:
+        if what != "state" or self.chip is None:
             return {}
-        program, state = self.program, self.state
+        program, state = self.chip.program, self.chip.state
         plane = plane_of(self.profile)
         cores = [(x, y, part.layer) for (x, y), part in zip(program.positions, program.parts, strict=True)]
         ends = [link_ends(plane, int(link)) for link in program.grid.links]
         links = [(*(start or (-1, -1)), *(stop or (-1, -1))) for start, stop in ends]
-        scale = max(1.0, float(state.clock["phase"][0])) / program.network.layers[-1].scale
+        scores = np.zeros(0, np.float32)
+        if outputs := lines_of(self.chip, "outputs"):
+            readout = list(outputs)[-1]
+            scale = next(layer.sent_scale for layer in program.whole.layers if layer.name == readout)
+            scores = (scores_of(self.chip)[outputs[readout]] / (max(1, steps_of(self.chip)) * scale)).astype(np.float32)
         return {
             "cores": np.array(cores, np.int32).reshape(-1, 3),
             "core_ops": state.core_ops.copy(),
@@ -404,7 +521,7 @@ class ChipNode(Operator):
             "links": np.array(links, np.int32).reshape(-1, 4),
             "link_total": state.link_total.copy(),
             "plane": np.array([plane.width, plane.height], np.int32),
-            "scores": (state.score / scale).astype(np.float32),
+            "scores": scores,
         }
 
     def statistics(self) -> dict[str, float]:
@@ -416,12 +533,12 @@ class ChipNode(Operator):
             "events before the first weights": int(book["before_deploy"]),
             "input spikes dropped by resets": int(book["dropped"]),
         }
-        if self.program is not None and self.state is not None:
-            totals = self.state.totals
+        if self.chip is not None:
+            totals = self.chip.state.totals
             for name in totals.dtype.names or ():
                 if name != "overflow_core":
                     counts[name.replace("_", " ")] = int(totals[name][0])
-            counts["cores used"] = len(self.program.cores)
+            counts["cores used"] = len(self.chip.program.cores)
         if self.host is not None:
             for name in LEARNING_DTYPE.names or ():
                 if name not in ("now", "n_waiting"):
@@ -431,10 +548,6 @@ class ChipNode(Operator):
 
 def _nowhere(name: str, message: object) -> None:
     """Send nothing to nobody."""
-
-
-def _shapes(layers: list[QuantisedLayer]) -> list[tuple[tuple[int, ...], bool]]:
-    return [(layer.weight.shape, layer.v_threshold is None) for layer in layers]
 
 
 def _kind(rule: LocalRule | None) -> tuple[bool, bool]:
@@ -457,11 +570,13 @@ def _host_arrays(host: Host) -> dict[str, NDArray[Any]]:
     return {name: array.view("<i8") if array.dtype.names else array for name, array in arrays.items()}
 
 
-def _state_arrays(state: GridState) -> dict[str, NDArray[Any]]:
-    """Name the arrays of a grid's state, without its scratch; records as rows of int64, which any file format holds."""
+def _state_arrays(chip: Running) -> dict[str, NDArray[Any]]:
+    """Name the arrays of a chip's state, without its scratch; records as rows of int64, which any file format holds."""
     scratch = {"link_change", "input_packets", "current", "total", "fired", "firing", "soma"}
     arrays: dict[str, NDArray[Any]] = {
-        f"grid.{name}": getattr(state, name) for name in GridState._fields if name not in scratch
+        f"grid.{name}": getattr(chip.state, name) for name in GridState._fields if name not in scratch
     }
-    arrays |= {f"soma.{name}": array for name, array in state.soma._asdict().items()}
+    arrays |= {f"soma.{name}": array for name, array in chip.state.soma._asdict().items()}
+    if chip.frames is not None:
+        arrays |= {f"frames.{name}": array for name, array in chip.frames._asdict().items()}
     return {name: array.view("<i8") if array.dtype.names else array for name, array in arrays.items()}

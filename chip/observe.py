@@ -34,7 +34,7 @@ from neurons.sparse import Sparse
 from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError
 
-__all__ = ["Observed", "apply", "in_phases", "observe"]
+__all__ = ["Observed", "answers", "apply", "in_phases", "observe"]
 
 MOST_NUMBERS = 100_000_000  # kept of an observation; beyond it, fewer recordings are looked at
 
@@ -228,3 +228,21 @@ def observe(graph: Graph, phases: Sequence[NDArray[np.bool_]], phase_us: int) ->
         for name, unit in units.items():
             sent[name][:, k] = unit.step(current[name][:, k].astype(np.float64))
     return Observed(current, sent, is_there)
+
+
+def answers(graph: Graph, phases: Sequence[NDArray[np.bool_]], phase_us: int, readout: str) -> NDArray[np.int64]:
+    """Return the unit of a population with the largest mean of what it sent, for each recording: int64, shape (n,).
+
+    Parameters
+    ----------
+    graph, phases, phase_us
+        As for :func:`observe`; as many recordings as there are.
+    readout
+        The population.
+    """
+    found = np.zeros(0, np.int64)
+    while len(found) < len(phases):
+        seen = observe(graph, phases[len(found) :], phase_us)
+        sent = (seen.sent[readout] * seen.is_there[..., None]).sum(axis=1)
+        found = np.concatenate([found, np.argmax(sent, axis=1)])
+    return found

@@ -1,15 +1,15 @@
 """Programs on disk: one safetensors file, arrays by name and a description in JSON. No pickles: loading runs no code.
 
-What is kept is the network in integers, the chip's profile with the provenance of every number, and the place of every
-core. Splits, relays and routing tables follow from these, and are made again when a program is loaded, by the same
-compiler: so a damaged or hostile file meets the same checks as a network that is compiled, and cannot hold a route that
-leads nowhere.
+What is kept is the network in integers, unfolded, the chip's profile with the provenance of every number, and the place
+of every core. Folding, splits, relays and routing tables follow from these, and are made again when a program is
+loaded, by the same compiler: so a damaged or hostile file meets the same checks as a network that is compiled, and
+cannot hold a route that leads nowhere.
 
 The file's metadata hold one key, ``hebbstream-program``, whose value is JSON::
 
     {"version": 1, "phase_us": 1000, "inputs": [34, 34, 2], "multicast": true, "profile": {...},
      "layers": [{"name": "hidden1", "shape": [200], "soma": {"v_threshold": 512, ...}, "scale": 512.3, ...}],
-     "links": [{"source": -1, "target": 0, "delay": 0, "topology": "Dense", "values": {}}]}
+     "links": [{"source": -1, "target": 0, "delay": 0, "topology": "Dense", "values": {}}], "folded": false}
 
 Arrays: ``layer.0.bias`` int32, ``layer.0.table`` int32, ``link.0.weight`` int8 (and what else a topology holds),
 ``positions`` int32, shape (n_cores, 2). If recordings were run when it was compiled: what they took, in JSON and in
@@ -28,6 +28,7 @@ from chip.network import Layer, Link, QuantisedNetwork, weight_of
 from chip.profile import Profile, check_profile
 from chip.run import TOTALS, Measured
 from chip.soma import Soma
+from chip.trade import Trade
 from neurons.graph import Topology
 from stream.array_file import apart, read_arrays, together, write_arrays
 from stream.errors import FormatError
@@ -77,6 +78,8 @@ class _Program(msgspec.Struct, forbid_unknown_fields=True):
     layers: list[_Layer]
     links: list[_Link]
     measured: _Measured | None
+    folded: bool = False
+    trade: Trade | None = None
 
 
 class Expected(NamedTuple):
@@ -96,6 +99,7 @@ class Saved(NamedTuple):
     program: Program
     measured: Measured | None
     expected: Expected
+    trade: Trade | None = None  # unfolded and semi-folded, where recordings were run
 
 
 def save_program(
@@ -103,9 +107,10 @@ def save_program(
     program: Program,
     measured: Measured | None = None,
     expected: Expected = NOT_COMPARED,
+    trade: Trade | None = None,
 ) -> None:
     """Write a program to a file, whole or not at all."""
-    network = program.network
+    network = program.whole
     arrays: dict[str, NDArray[Any]] = {"positions": np.array(program.positions, np.int32).reshape(-1, 2)}
     layers, links = [], []
     for k, layer in enumerate(network.layers):
@@ -122,7 +127,10 @@ def save_program(
         taken = _Measured(measured.source, measured.recordings, measured.phases, measured.totals, *expected)
         arrays |= {f"measured.{name}": getattr(measured, name) for name in MEASURED}
     inputs = [int(side) for side in network.inputs]
-    head = _Program(1, network.phase_us, inputs, program.multicast, program.profile, layers, links, taken)
+    is_folded = program.folded is not None
+    head = _Program(
+        1, network.phase_us, inputs, program.multicast, program.profile, layers, links, taken, is_folded, trade
+    )
     write_arrays(path, KEY, head, arrays)
 
 
@@ -181,15 +189,21 @@ def load_program(path: str | Path) -> Saved:
     if places.shape[1:] != (2,):
         raise FormatError(f"program {path}: positions of shape {places.shape}, wanted (n_cores, 2)")
     try:
-        program = compile_network(network, head.profile, [(x, y) for x, y in places.tolist()], multicast=head.multicast)
+        program = compile_network(
+            network,
+            head.profile,
+            [(x, y) for x, y in places.tolist()],
+            multicast=head.multicast,
+            folded=head.folded,
+        )
     except (TypeError, ValueError, IndexError, OverflowError) as error:  # a number where an array belongs
         raise FormatError(f"program {path}: {error}") from None
     if head.measured is None:
-        return Saved(program, None, NOT_COMPARED)
+        return Saved(program, None, NOT_COMPARED, head.trade)
     taken = head.measured
     found = {name: array(f"measured.{name}", np.int64, 1) for name in MEASURED}
     wanted = (len(program.cores), len(program.cores), len(program.grid.links), taken.recordings)
     if tuple(len(found[name]) for name in MEASURED) != wanted or set(taken.totals) != set(TOTALS):
         raise FormatError(f"program {path}: was written by another version of the compiler; compile the network anew")
     measured = Measured(taken.source, taken.recordings, taken.phases, taken.totals, **found)
-    return Saved(program, measured, Expected(taken.agreement, taken.accuracy, taken.float_accuracy))
+    return Saved(program, measured, Expected(taken.agreement, taken.accuracy, taken.float_accuracy), head.trade)

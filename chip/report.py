@@ -20,21 +20,25 @@ power at this load (mW)
 energy of a recording (uJ)
     power at this load * phases * shortest phase / recordings: a chip that does its phase as fast as it can, and is
     switched off until the next one.
+
+Semi-folded, a frame is what was a phase, and takes many (:mod:`chip.fold`). Latency is then that of the frame that is
+gathered, and of its rows, until the last thing that the last one causes is out. The other way stands beside it, see
+:mod:`chip.trade`.
 """
 
-import math
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from chip.compiler import Program, count_cores
-from chip.fold import fold
-from chip.network import INPUT_LAYER, incoming, is_spiking, weight_of
-from chip.run import Measured
+from chip.compiler import Program, latencies
+from chip.frames import last_of, plan_of
+from chip.network import incoming, is_spiking, weight_of
+from chip.run import Measured, late_us
+from chip.trade import Trade, power_mw, shortest_s, trade_without_recordings
 from neurons.graph import n_units
-from stream.errors import HebbstreamError
 
-__all__ = ["constants", "describe", "latencies", "report"]
+__all__ = ["constants", "describe", "report"]
 
 CONSTANTS = (
     "grid_width",
@@ -88,19 +92,6 @@ def constants(program: Program) -> list[dict[str, Any]]:
     return found
 
 
-def latencies(program: Program) -> list[int]:
-    """Count the phases from an event to what each woven layer first says of it, that of the event included."""
-    links, never = program.woven.links, 1 << 30
-    late = [never] * len(program.woven.layers)
-    for _ in late:
-        for link in links:
-            # of woven layers: a phase each, and one where sums are made elsewhere
-            split = any(not part.holds_neurons and part.layer == link.target for part in program.parts)
-            before = 0 if link.source == INPUT_LAYER else late[link.source]
-            late[link.target] = min(late[link.target], before + 1 + split)
-    return [1 if phases == never else phases for phases in late]
-
-
 def _layers(program: Program, measured: Measured | None) -> list[dict[str, Any]]:
     """Describe layers, relays too."""
     rows = []
@@ -120,7 +111,7 @@ def _layers(program: Program, measured: Measured | None) -> list[dict[str, Any]]
             "scale": layer.scale,
             "alpha": layer.soma.alpha if layer.soma.leak_mode else 256,
             "threshold": layer.soma.v_threshold if is_spiking(layer) else None,
-            "latency_phases": late[number],
+            "latency_phases": late[number] if number < len(late) else None,
         }
         if measured is not None:
             row["synaptic_ops"] = int(measured.core_ops[mine].sum())
@@ -129,18 +120,7 @@ def _layers(program: Program, measured: Measured | None) -> list[dict[str, Any]]
     return rows
 
 
-def _folding(program: Program) -> dict[str, Any]:
-    """Say what semi-folding would trade: cores against phases for each frame."""
-    unfolded = {"unfolded_cores": len(program.cores), "unfolded_phases_per_frame": 1}
-    try:
-        folded = fold(program.network)
-        n_cores = count_cores(folded.network, program.profile)
-    except HebbstreamError as error:
-        return {**unfolded, "semi_folded": None, "why_not": str(error)}
-    return {**unfolded, "semi_folded": {"cores": n_cores, "phases_per_frame": folded.period}}
-
-
-def describe(program: Program, measured: Measured | None = None) -> dict[str, Any]:
+def describe(program: Program, measured: Measured | None = None, trade: Trade | None = None) -> dict[str, Any]:
     """Describe a program for programs.
 
     Parameters
@@ -149,6 +129,8 @@ def describe(program: Program, measured: Measured | None = None) -> dict[str, An
         What was compiled.
     measured
         What recordings took; default: none were run.
+    trade
+        Unfolded and semi-folded side by side; default: cores and phases alone.
 
     Returns
     -------
@@ -156,14 +138,20 @@ def describe(program: Program, measured: Measured | None = None) -> dict[str, An
         ``layers``, ``cores``, ``links`` (lists), ``estimates``, ``constants``, ``measured``, and counts.
     """
     profile, network = program.profile, program.network
-    n_cores, phase_us = len(program.cores), network.phase_us
-    late = latencies(program)[: len(network.layers)]
-    latency_phases = max(
-        [late[k] for k, layer in enumerate(network.layers) if layer.name in program.outputs], default=max(late)
-    )
+    n_cores, phase_us = len(program.cores), program.whole.phase_us
+    if program.folded is None:
+        late = latencies(program)[: len(network.layers)]
+        latency_phases = max(
+            [late[k] for k, layer in enumerate(network.layers) if layer.name in program.outputs], default=max(late)
+        )
+        latency_us = latency_phases * phase_us
+    else:
+        latency_phases, latency_us = program.folded.period + last_of(plan_of(program)) + 1, late_us(program)
     found: dict[str, Any] = {
         "profile": profile.name,
         "phase_us": phase_us,
+        "semi_folded": program.folded is not None,
+        "phases_per_frame": 1 if program.folded is None else program.folded.period,
         "cores": n_cores,
         "cores_there": profile.n_cores,
         "neurons": sum(n_units(layer.shape) for layer in network.layers),
@@ -185,16 +173,16 @@ def describe(program: Program, measured: Measured | None = None) -> dict[str, An
             for core, part, (x, y) in zip(program.cores, program.parts, program.positions, strict=True)
         ],
     }
-    estimates: dict[str, Any] = {"latency_us": latency_phases * phase_us}
-    shortest_s = profile.phase_clocks.value / profile.clock_hz.value if profile.clock_hz.value else math.nan
-    if not math.isnan(shortest_s):
-        estimates["shortest_phase_us"] = shortest_s * 1e6
-        estimates["shortest_latency_us"] = latency_phases * shortest_s * 1e6
+    estimates: dict[str, Any] = {"latency_us": latency_us}
+    phase_s = shortest_s(program)
+    if phase_s is not None:
+        estimates["shortest_phase_us"] = phase_s * 1e6
+        estimates["shortest_latency_us"] = latency_phases * phase_s * 1e6
     low, high = profile.core_power_low_mw.value, profile.core_power_high_mw.value
     if high:
         estimates["power_low_mw"], estimates["power_high_mw"] = n_cores * low, n_cores * high
     if measured is not None:
-        totals, n_phases = measured.totals, max(measured.phases, 1)
+        totals = measured.totals
         found["measured"] = {
             "source": measured.source,
             "recordings": measured.recordings,
@@ -211,14 +199,13 @@ def describe(program: Program, measured: Measured | None = None) -> dict[str, An
         }
         for row, ops, packets in zip(found["core_list"], measured.core_ops, measured.core_packets, strict=True):
             row["synaptic_ops"], row["packets"] = int(ops), int(packets)
-        if high:
-            every = n_phases * n_cores * profile.axons_per_core.value * profile.neurons_per_core.value
-            power = n_cores * (low + (high - low) * totals["synaptic_ops"] / every)
+        power = power_mw(program, measured)
+        if power is not None:
             estimates["power_at_this_load_mw"] = power
-            if not math.isnan(shortest_s):
-                energy_uj = power * 1e3 * shortest_s * n_phases / max(measured.recordings, 1)
+            if phase_s is not None:
+                energy_uj = power * 1e3 * phase_s * measured.phases / max(measured.recordings, 1)
                 estimates["energy_per_recording_uj"] = energy_uj
     found["estimates"] = estimates
-    found["folding"] = _folding(program)
+    found["folding"] = msgspec.to_builtins(trade_without_recordings(program) if trade is None else trade)
     found["constants"] = constants(program)
     return found

@@ -1,93 +1,137 @@
 """Run a compiled program: feed spikes, collect what it says and what it cost."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chip.compiler import Program
-from chip.grid import COUNT_DTYPE, DONE, FULL, GridState, clear, fault, new_state, run_phases, spike_room
-from chip.learning import Host, run_learning_phases
-from stream.packet import PHASE_DTYPE, SPIKE_DTYPE
+from chip.advance import Buffers, Output, advance, buffers_for
+from chip.compiler import Program, latencies
+from chip.frames import FrameState, Plan, advance_frames, clear_frames, end_of, new_frames, plan_of
+from chip.grid import COUNT_DTYPE, GridState, clear, new_state
+from chip.learning import Host
+from stream.packet import SPIKE_DTYPE
 
-__all__ = ["TOTALS", "Measured", "Output", "advance", "answer_of", "buffers_for", "measure", "poisson"]
+__all__ = [
+    "TOTALS",
+    "Measured",
+    "Running",
+    "answer_of",
+    "begin",
+    "end_us",
+    "late_us",
+    "lines_of",
+    "measure",
+    "poisson",
+    "proceed",
+    "rest",
+    "scores_of",
+    "steps_of",
+]
 
 TOTALS = tuple(name for name in COUNT_DTYPE.names or () if name != "overflow_core")
-ROWS = 1024  # rows of the phase table filled before Python is entered to hand them on
 
 
-class Output(NamedTuple):
-    """What a run of phases produced."""
+class Running(NamedTuple):
+    """A program at work."""
 
-    spikes: NDArray[np.void]  # SPIKE_DTYPE; numbers as in ``Program.watched``
-    rows: NDArray[np.void]  # PHASE_DTYPE, of phases in which anything happened
-
-
-class Buffers(NamedTuple):
-    """Room for what a call of the kernel makes."""
-
-    spikes: NDArray[np.void]
-    rows: NDArray[np.void]
-    progress: NDArray[np.int64]
-    inner: NDArray[np.int64]
+    program: Program
+    state: GridState
+    buffers: Buffers
+    plan: Plan | None  # semi-folded
+    frames: FrameState | None  # likewise
 
 
-def buffers_for(program: Program) -> Buffers:
-    """Allocate them."""
-    return Buffers(
-        np.empty(4 * spike_room(program.grid), SPIKE_DTYPE),
-        np.empty(ROWS, PHASE_DTYPE),
-        np.zeros(3, np.int64),
-        np.zeros(3, np.int64),
-    )
+def begin(program: Program, begin_us: int) -> Running:
+    """Put a program at rest; its first phase begins at ``begin_us``."""
+    buffers = buffers_for(program)
+    if program.folded is None:
+        phase_us = program.network.phase_us
+        return Running(program, new_state(program.grid, phase_us, begin_us + phase_us), buffers, None, None)
+    plan = plan_of(program)
+    return Running(program, new_state(program.grid, 1, 1), buffers, plan, new_frames(plan, begin_us))
 
 
-def advance(
-    program: Program,
-    state: GridState,
-    incoming: NDArray[np.void],
-    until_us: int,
-    strict: bool,
-    buffers: Buffers,
-    host: Host | None = None,
+def rest(running: Running, begin_us: int) -> None:
+    """Put it at rest again; running totals go on."""
+    if running.frames is None:
+        clear(running.program.grid, running.state, begin_us + running.program.network.phase_us)
+    else:
+        clear(running.program.grid, running.state, 1)
+        clear_frames(running.frames, begin_us)
+
+
+def proceed(
+    running: Running, incoming: NDArray[np.void], until_us: int, strict: bool, host: Host | None = None
 ) -> Output:
-    """Take spikes in and run every phase that ends by ``until_us``; with a host, one that learns in between.
+    """Take spikes in and run every phase that ends by ``until_us``.
+
+    Parameters
+    ----------
+    running
+        Moves on.
+    incoming
+        SPIKE_DTYPE, sorted: lines of the input, unfolded.
+    until_us
+        Time of the stream.
+    strict
+        Raise where something overflows, else count it.
+    host
+        Learns between phases.
 
     Raises
     ------
     CapacityError
         Naming core and phase, if something overflows and ``strict``; naming an input line that is not there.
     """
-    spikes, rows = [], []
-    progress = buffers.progress
-    progress[:] = 0
-    while True:
-        given = (incoming, until_us, strict, buffers.spikes, buffers.rows, progress)
-        if host is None:
-            status = run_phases(program.grid, state, *given)
-        else:
-            status = run_learning_phases(program.grid, state, host.learner, host.state, *given, buffers.inner)
-        spikes.append(buffers.spikes[: progress[1]].copy())
-        rows.append(buffers.rows[: progress[2]].copy())
-        progress[1:] = 0
-        if status == DONE:
-            return Output(np.concatenate(spikes), np.concatenate(rows))
-        if status != FULL:
-            names = [core.name for core in program.cores]
-            raise fault(status, state, names, program.positions, incoming, int(progress[0]))
+    program, state, buffers, plan, frames = running
+    if plan is None or frames is None:
+        return advance(program, state, incoming, until_us, strict, buffers, host)
+    return advance_frames(program, plan, state, frames, incoming, until_us, strict, buffers)
 
 
-def answer_of(program: Program, state: GridState, readout: str = "") -> int:
-    """Return the class with the largest sum of the readout's values since the last clear; -1 if no phase ran.
+def lines_of(running: Running, which: Literal["outputs", "watched"]) -> dict[str, slice]:
+    """Tell where layers stand in :func:`scores_of`, or by which numbers their spikes are reported."""
+    if running.plan is not None:
+        return running.plan.lines(which)
+    return running.program.outputs if which == "outputs" else running.program.watched
+
+
+def scores_of(running: Running) -> NDArray[np.int64]:
+    """Return the sums of the values that left, over the phases (semi-folded: frames) since the last rest."""
+    return running.state.score if running.frames is None else running.frames.score
+
+
+def steps_of(running: Running) -> int:
+    """Count the phases, or frames that were gathered, since the last rest."""
+    return int(running.state.clock["phase"][0] if running.frames is None else running.frames.clock["closed"][0])
+
+
+def answer_of(running: Running, readout: str = "") -> int:
+    """Return the class with the largest sum of the readout's values since the last rest; -1 if no phase ran.
 
     The time average is the sum over a number of phases that is the same for all, so the exact integer sum decides; ties
     go to the lowest. ``readout``: the layer that answers; default the last one whose values leave.
     """
-    if not program.outputs or state.clock["phase"][0] == 0:
+    outputs = lines_of(running, "outputs")
+    if not outputs or steps_of(running) == 0:
         return -1
-    lines = program.outputs[readout or list(program.outputs)[-1]]
-    return int(np.argmax(state.score[lines]))
+    return int(np.argmax(scores_of(running)[outputs[readout or list(outputs)[-1]]]))
+
+
+def late_us(program: Program) -> int:
+    """Tell how long after the begin of a step all that it causes is out, where somas fire at once."""
+    if program.folded is not None:
+        return end_of(plan_of(program), 0)
+    return (1 + max(program.offsets[: len(program.network.layers)], default=0)) * program.network.phase_us
+
+
+def end_us(running: Running, begin_us: int, last_us: int) -> int:
+    """Tell when all that an event at ``last_us`` causes is out, in a run that began at ``begin_us``."""
+    if running.plan is not None:
+        return end_of(running.plan, (last_us - begin_us) // running.plan.frame_us, begin_us)
+    return last_us + max(latencies(running.program)) * running.program.network.phase_us
 
 
 class Measured(NamedTuple):
@@ -95,7 +139,7 @@ class Measured(NamedTuple):
 
     source: str  # what was run, in words
     recordings: int
-    phases: int
+    phases: int  # of the chip; semi-folded, a frame takes several
     totals: dict[str, int]  # counts of ``chip.grid``; busiest_link and clocks are the largest of a phase
     core_ops: NDArray[np.int64]  # shape (n_cores,)
     core_packets: NDArray[np.int64]  # shape (n_cores,)
@@ -111,24 +155,24 @@ def measure(program: Program, phases: Sequence[NDArray[np.bool_]], source: str, 
     program
         What is run.
     phases
-        Of each recording: bool, shape (n_phases, n_inputs).
+        Of each recording: bool, shape (n_phases, n_inputs); semi-folded: a frame each.
     source
         What these are, in words.
     strict
-        As for :func:`advance`.
+        As for :func:`proceed`.
     """
-    phase_us = program.network.phase_us
-    state, buffers = new_state(program.grid, phase_us, phase_us), buffers_for(program)
-    late = max(program.offsets[: len(program.network.layers)], default=0)
+    step_us, late = program.whole.phase_us, late_us(program)
+    running = begin(program, 0)
+    state = running.state
     answers, n_phases = [], 0
     for recording in phases:
-        clear(program.grid, state, phase_us)
-        phase, unit = np.nonzero(recording)
+        rest(running, 0)
+        step, unit = np.nonzero(recording)
         incoming = np.zeros(len(unit), SPIKE_DTYPE)
-        incoming["t"], incoming["unit"] = phase * phase_us, unit
-        advance(program, state, incoming, (len(recording) + late) * phase_us, strict, buffers)
-        answers.append(answer_of(program, state))
-        n_phases += len(recording) + late
+        incoming["t"], incoming["unit"] = step * step_us, unit
+        proceed(running, incoming, (len(recording) - 1) * step_us + late, strict)
+        answers.append(answer_of(running))
+        n_phases += int(state.clock["phase"][0])
     totals = {name: int(state.totals[name][0]) for name in TOTALS}
     return Measured(
         source,

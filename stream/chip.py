@@ -102,6 +102,9 @@ def compile_(
     placement: Annotated[str, typer.Option(help="annealed, nearest, rows or random.")] = "annealed",
     seed: Annotated[int, typer.Option(min=0, help="Of the placement.")] = 1,
     multicast: Annotated[bool, typer.Option(help="Packets to cores in a line share the way.")] = True,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Semi-fold maps: a row a phase, fewer cores; for units without memory.")
+    ] = False,
     dt_us: DtUs = None,
     step: Step = "impulse",
     reset: Reset = None,
@@ -132,15 +135,18 @@ def compile_(
         rates = observed.spikes_per_phase
     quantised = quantise.quantise_graph(graph, known, phase_us=phase_us, observed=observed)
     program = compiler.compile_network(
-        quantised, known, placement=placement, seed=seed, multicast=multicast, spikes=rates
+        quantised, known, placement=placement, seed=seed, multicast=multicast, spikes=rates, folded=fold
     )
     expected = files.Expected(None, None, None)
-    measured = None
+    measured, trade = None, None
     if calibrate is not None and observed is not None:
         measured = run_.measure(program, phases, f"{len(phases)} recordings of {calibrate.name}")
         expected = compare(program, observed, measured, labels)
-    files.save_program(out, program, measured, expected)
-    _show(program, measured, expected, as_json=as_json, also={"program": str(out)})
+        trade = importlib.import_module("chip.trade").trade_of(
+            program, measured, phases, placement=placement, seed=seed, spikes=rates
+        )
+    files.save_program(out, program, measured, expected, trade)
+    _show(program, measured, expected, trade, as_json=as_json, also={"program": str(out)})
 
 
 def compare(program: Any, observed: Any, measured: Any, labels: list[int]) -> Any:
@@ -176,44 +182,46 @@ def run(
     if out is not None and (out.suffix != ".npz" or not out.expanduser().parent.is_dir()):
         raise ConfigError(f"--out {out}: wanted a file that ends in .npz, in a folder that is there")
     saved = importlib.import_module("chip.program_file").load_program(program)
-    run_, grid = importlib.import_module("chip.run"), importlib.import_module("chip.grid")
-    made = saved.program
-    inputs, phase_us = made.network.inputs, made.network.phase_us
-    state, buffers = None, run_.buffers_for(made)
+    run_, made = importlib.import_module("chip.run"), saved.program
+    inputs, phase_us = made.whole.inputs, made.whole.phase_us
+    running = None
     spikes: list[Any] = []
-    n_events, last_us = 0, 0
+    n_events, first_us, last_us = 0, 0, 0
     begun = time.perf_counter()
     for items in _pieces(events, inputs):
         if not len(items):
             continue
-        if state is None:
-            state = grid.new_state(made.grid, phase_us, int(items["t"][0]) + phase_us)
+        if running is None:
+            first_us = int(items["t"][0])
+            running = run_.begin(made, first_us)
         n_events, last_us = n_events + len(items), int(items["t"][-1])
-        spikes.append(run_.advance(made, state, items, last_us, strict, buffers).spikes)
-    if state is None:
+        spikes.append(run_.proceed(running, items, last_us, strict).spikes)
+    if running is None:
         raise ConfigError(f"{events}: there was nothing to run")
-    late = max(importlib.import_module("chip.report").latencies(made))  # what the last event causes shows by then
     nothing = np.zeros(0, importlib.import_module("stream.packet").SPIKE_DTYPE)
-    spikes.append(run_.advance(made, state, nothing, last_us + late * phase_us, strict, buffers).spikes)
+    end_us = run_.end_us(running, first_us, last_us)  # what the last event causes shows by then
+    spikes.append(run_.proceed(running, nothing, end_us, strict).spikes)
     wall_s = time.perf_counter() - begun
     fired = np.concatenate(spikes)
+    watched = run_.lines_of(running, "watched")
     by_layer = {
-        name: fired[(fired["unit"] >= lines.start) & (fired["unit"] < lines.stop)]
-        for name, lines in made.watched.items()
+        name: fired[(fired["unit"] >= lines.start) & (fired["unit"] < lines.stop)] for name, lines in watched.items()
     }
     if out is not None:
         columns = {}
         for name, mine in by_layer.items():
             columns[f"{name}.t"] = mine["t"].copy()
-            columns[f"{name}.unit"] = mine["unit"] - made.watched[name].start
+            columns[f"{name}.unit"] = mine["unit"] - watched[name].start
         np.savez(out.expanduser(), **columns)
-    scores = {name: state.score[lines].tolist() for name, lines in made.outputs.items()}
-    totals = {name: int(state.totals[name][0]) for name in run_.TOTALS}
+    outputs = run_.lines_of(running, "outputs")
+    scores = {name: run_.scores_of(running)[lines].tolist() for name, lines in outputs.items()}
+    totals = {name: int(running.state.totals[name][0]) for name in run_.TOTALS}
     found = {
         "program": str(program),
         "events": n_events,
-        "answer": run_.answer_of(made, state),
+        "answer": run_.answer_of(running),
         "scores": scores,
+        "steps": run_.steps_of(running),
         "spikes": {name: len(mine) for name, mine in by_layer.items()},
         **totals,
         "wall_s": wall_s,
@@ -221,7 +229,8 @@ def run(
     if as_json:
         print(json.dumps(found))
         return
-    print(f"{n_events:,} events, {totals['phases']:,} phases of {phase_us:,} us in {wall_s:.2f} s")
+    steps = "phases" if made.folded is None else f"frames of {made.folded.period} phases,"
+    print(f"{n_events:,} events, {found['steps']:,} {steps} of {phase_us:,} us in {wall_s:.2f} s")
     if scores:
         print(f"answer {found['answer']}; scores " + ", ".join(f"{name} {values}" for name, values in scores.items()))
     for name, n in found["spikes"].items():
@@ -263,19 +272,24 @@ def report(
     """Tell what a program takes: cores, memory, traffic, time and energy."""
     saved = importlib.import_module("chip.program_file").load_program(program)
     run_ = importlib.import_module("chip.run")
-    made, measured = saved.program, saved.measured
-    network = made.network
+    made, measured, trade = saved.program, saved.measured, saved.trade
+    network = made.whole
+    trade_of = importlib.import_module("chip.trade").trade_of
     if events is not None:
         phases, _ = _recordings(events, limit, network.inputs, network.phase_us)
         measured = run_.measure(made, phases, f"{len(phases)} recordings of {events.name}")
+        trade = trade_of(made, measured, phases)
     elif measured is None:
-        phases = run_.poisson(made.n_inputs, network.phase_us, ASSUMED_HZ, ASSUMED_PHASES, 1)
-        words = f"assumed input, {ASSUMED_HZ:g} Hz on every line for {ASSUMED_PHASES} phases"
+        n_inputs = importlib.import_module("neurons.graph").n_units(network.inputs)
+        phases = run_.poisson(n_inputs, network.phase_us, ASSUMED_HZ, ASSUMED_PHASES, 1)
+        words = f"assumed input, {ASSUMED_HZ:g} Hz on every line for {ASSUMED_PHASES} phases of {network.phase_us} us"
         measured = run_.measure(made, phases, words)
+        trade = trade_of(made, measured, phases)
     if picture is not None:
         draw = importlib.import_module("chip.picture").draw
         draw(picture.expanduser(), made, measured, f"{program.stem} on {made.profile.name}")
-    _show(made, measured, saved.expected, as_json=as_json, also={"picture": str(picture)} if picture else {})
+    also = {"picture": str(picture)} if picture else {}
+    _show(made, measured, saved.expected, trade, as_json=as_json, also=also)
 
 
 @chip.command("compare")
@@ -293,39 +307,46 @@ def compare_(
 
     made = importlib.import_module("chip.program_file").load_program(program).program
     graph = load_net(network)
-    if graph.inputs != made.network.inputs or not made.outputs:
-        raise ConfigError(
-            f"{network}: takes {graph.inputs}, and {program} takes {made.network.inputs}; compare its own"
-        )
-    readout, phase_us = list(made.outputs)[-1], made.network.phase_us
+    if graph.inputs != made.whole.inputs or not made.outputs:
+        raise ConfigError(f"{network}: takes {graph.inputs}, and {program} takes {made.whole.inputs}; compare its own")
+    readout, phase_us = list(made.outputs)[-1], made.whole.phase_us
     items, labels = _labelled(folder, limit, graph.inputs)
     observe, run_ = importlib.import_module("chip.observe"), importlib.import_module("chip.run")
-    phases = observe.in_phases(items, made.n_inputs, phase_us)
+    phases = observe.in_phases(items, importlib.import_module("neurons.graph").n_units(graph.inputs), phase_us)
     measured = run_.measure(made, phases, f"{len(phases)} recordings of {folder.name}")
-    late = max(made.offsets[: len(made.network.layers)])
     answers = {"chip": measured.answers}
-    for name, discipline in (("phases", "phase"), ("events", "event")):
-        float_net = importlib.import_module("neurons.network").Network.of(
-            graph, discipline=discipline, phase_us=phase_us, readout=readout
-        )
-        found = []
-        for recording, cut in zip(items, phases, strict=True):
-            first_us = int(recording["t"][0]) if len(recording) else 0
-            float_net.begin(first_us)
-            float_net.run(_as_input(float_net, recording, graph.inputs), first_us + (len(cut) + late) * phase_us - 1)
-            found.append(int(np.argmax(float_net.averages(readout))))
-        answers[name] = np.array(found)
+    activation = importlib.import_module("neurons.activation").ActivationUnits
+    if any(isinstance(population.model, activation) for population in graph.populations):
+        # artificial units have values in phases only
+        late = 0 if made.folded is None else made.folded.depth - 1
+        longer = [np.pad(recording, ((0, late), (0, 0))) for recording in phases]
+        answers["phases"] = observe.answers(graph, longer, phase_us, readout)
+    else:
+        # both go on until the last event has shown: semi-folded, the chip answers every frame
+        late_us = run_.late_us(made) - phase_us if made.folded is None else (made.folded.depth - 1) * phase_us
+        for name, discipline in (("phases", "phase"), ("events", "event")):
+            float_net = importlib.import_module("neurons.network").Network.of(
+                graph, discipline=discipline, phase_us=phase_us, readout=readout
+            )
+            found = []
+            for recording, cut in zip(items, phases, strict=True):
+                first_us = int(recording["t"][0]) if len(recording) else 0
+                until_us = first_us + len(cut) * phase_us + late_us - 1
+                float_net.begin(first_us)
+                float_net.run(_as_input(float_net, recording, graph.inputs), until_us)
+                found.append(int(np.argmax(float_net.averages(readout))))
+            answers[name] = np.array(found)
     right = np.array(labels)
     share = {name: float(np.mean(given == right)) for name, given in answers.items()}
     described = importlib.import_module("chip.report").describe(made, measured)
-    same = {name: float(np.mean(answers["chip"] == answers[name])) for name in ("phases", "events")}
+    same = {name: float(np.mean(answers["chip"] == given)) for name, given in answers.items() if name != "chip"}
     result = {
         "recordings": len(items),
         "same_class_as_float_in_phases": same["phases"],
-        "same_class_as_float_by_events": same["events"],
+        "same_class_as_float_by_events": same.get("events"),
         "right_on_chip": share["chip"],
         "right_in_floats_in_phases": share["phases"],
-        "right_in_floats_by_events": share["events"],
+        "right_in_floats_by_events": share.get("events"),
         "accuracy_loss_points": 100 * (share["phases"] - share["chip"]),
         "cores": described["cores"],
         "per_recording": described["measured"]["per_recording"],
@@ -339,13 +360,15 @@ def compare_(
         return
     print(f"{len(items)} recordings of {folder}, {described['cores']} cores")
     for name, words in (("phases", "in phases"), ("events", "by events")):
-        print(f"same class as the float network {words}: {100 * same[name]:.1f} %")
+        if name in same:
+            print(f"same class as the float network {words}: {100 * same[name]:.1f} %")
     for name, words in (
         ("chip", "on the chip"),
         ("phases", "in floats, in phases"),
         ("events", "in floats, by events"),
     ):
-        print(f"right {words}: {100 * share[name]:.1f} %")
+        if name in share:
+            print(f"right {words}: {100 * share[name]:.1f} %")
     for name, value in described["measured"]["per_recording"].items():
         print(f"{name.replace('_', ' ')} a recording: {value:,.0f}")
     for name, words in ESTIMATES.items():
@@ -367,9 +390,9 @@ def _as_input(network: Any, spikes: Any, inputs: Any) -> Any:
     return events
 
 
-def _show(program: Any, measured: Any, expected: Any, *, as_json: bool, also: dict[str, str]) -> None:
+def _show(program: Any, measured: Any, expected: Any, trade: Any, *, as_json: bool, also: dict[str, str]) -> None:
     """Print a report."""
-    found = importlib.import_module("chip.report").describe(program, measured)
+    found = importlib.import_module("chip.report").describe(program, measured, trade)
     found = {**also, **found, "expected": expected._asdict()}
     if as_json:
         print(json.dumps(found))
@@ -399,7 +422,7 @@ def _show(program: Any, measured: Any, expected: Any, *, as_json: bool, also: di
     for row in found["layers"]:
         cells = [row["units"], row["cores"], row["summing_cores"], row["weight_bytes"], row["latency_phases"]]
         cells += [row.get("synaptic_ops", ""), row.get("packets", "")]
-        table.add_row(row["layer"], *(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells))
+        table.add_row(row["layer"], *(f"{cell:,}" if isinstance(cell, int) else cell or "" for cell in cells))
     console.print(table)
     if measured is not None:
         each = found["measured"]
@@ -415,15 +438,48 @@ def _show(program: Any, measured: Any, expected: Any, *, as_json: bool, also: di
     for name, words in ESTIMATES.items():
         if name in found["estimates"]:
             say(f"estimated {words}: {found['estimates'][name]:,.4g}")
-    trade = found["folding"]["semi_folded"]
-    if trade is not None:
-        say(
-            f"semi-folded it would take {trade['cores']:,} cores, and {trade['phases_per_frame']:,} phases a frame "
-            f"instead of one"
-        )
+    _show_trade(console, found["folding"], is_folded=found["semi_folded"])
     if expected.agreement is not None:
         say(f"same class as the float network: {100 * expected.agreement:.1f} %")
     if expected.accuracy is not None and expected.float_accuracy is not None:
         say(f"right: {100 * expected.accuracy:.1f} % here, {100 * expected.float_accuracy:.1f} % in floats")
     for name, value in also.items():
         say(f"{name}: {value}")
+
+
+TRADED = {"cores": "cores", "phases_per_frame": "phases a frame", "most_frames_per_s": "frames a second at most"}
+COUNTED = {
+    "packets": "packets a frame",
+    "hops": "hops a frame",
+    "synaptic_ops": "synaptic operations a frame",
+    "energy_uj": "estimated energy a frame, uJ",
+}
+
+
+def _show_trade(console: Any, folding: dict[str, Any], *, is_folded: bool) -> None:
+    """Put unfolded and semi-folded side by side."""
+    if folding["semi_folded"] is None:
+        return
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    forms = [folding["unfolded"], folding["semi_folded"]]
+    table = Table("a frame", box=SIMPLE)
+    for k, name in enumerate(("unfolded", "semi-folded")):
+        table.add_column(name + (" (this program)" if k == is_folded else ""), justify="right")
+    rows = {words: [form[name] for form in forms] for name, words in TRADED.items()}
+    rows |= {words: [form["per_frame"].get(name) for form in forms] for name, words in COUNTED.items()}
+    for words, cells in rows.items():
+        if any(cell is not None for cell in cells):
+            # whole numbers to the last digit, as counts of cores are
+            table.add_row(
+                words,
+                *(
+                    "-" if x is None else f"{x:,}" if isinstance(x, int) else f"{x:,.4g}" if x < 1e4 else f"{x:,.0f}"
+                    for x in cells
+                ),
+            )
+    console.print(table)
+    for name, form in zip(("unfolded", "semi-folded"), forms, strict=True):
+        if form["why_not"]:
+            console.print(f"{name} it does not run: {form['why_not']}", highlight=False)

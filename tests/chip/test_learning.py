@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from chip.advance import advance, buffers_for
 from chip.compiler import compile_network
 from chip.grid import new_state
 from chip.learning import AMPLITUDE_BITS, learning_network, local_rule, new_host
 from chip.node import ChipNode
 from chip.profile import load_profile
 from chip.quantise import QuantisedLayer
-from chip.run import advance, buffers_for
 from neurons.graph_file import save_graph
 from plasticity.network_learner import NetworkLearner
 from stream.errors import CapacityError, ConfigError
