@@ -38,7 +38,13 @@ from stream.packet import PHASE_DTYPE, SPIKE_DTYPE
 
 __all__ = ["FrameState", "Plan", "advance_frames", "clear_frames", "end_of", "last_of", "new_frames", "plan_of"]
 
-FRAME_DTYPE = np.dtype([("begin_us", "<i8"), ("closed", "<i8")])  # of frame 0; frames that have been gathered
+FRAME_DTYPE = np.dtype(
+    [
+        ("begin_us", "<i8"),  # of frame 0
+        ("closed", "<i8"),  # frames that have been gathered
+        ("merged", "<i8"),  # spikes of the one that gathers that met another on their line
+    ]
+)
 
 
 class Member(NamedTuple):
@@ -132,7 +138,7 @@ def clear_frames(frames: FrameState, begin_us: int) -> None:
     """Drop what was gathered, potentials of readouts and scores; the next frame begins at ``begin_us``."""
     for array in (frames.waiting, frames.laid, frames.v, frames.score):
         array[:] = 0
-    frames.clock["begin_us"], frames.clock["closed"] = begin_us, 0
+    frames.clock["begin_us"], frames.clock["closed"], frames.clock["merged"] = begin_us, 0, 0
 
 
 def last_of(plan: Plan) -> int:
@@ -182,7 +188,7 @@ def advance_frames(
     while True:
         end_us = begin_us + (int(clock["closed"]) + 1) * frame_us
         stop = taken + int(np.searchsorted(incoming["t"][taken:], end_us))
-        _gather(state, frames, incoming[taken:stop])
+        _gather(frames, incoming[taken:stop])
         taken = stop
         next_us = until_us if taken == len(incoming) else int(incoming["t"][taken])
         if next_us < end_us:
@@ -190,6 +196,8 @@ def advance_frames(
         pieces += _run_to(program, plan, state, frames, int(clock["closed"]) * plan.period, strict, buffers)
         frames.laid[:] = frames.waiting
         frames.waiting[:] = 0
+        state.clock["merged"] += clock["merged"]
+        clock["merged"] = 0
         clock["closed"] += 1
         n_silent = (next_us - begin_us) // frame_us - int(clock["closed"])
         if n_silent > 0 and not frames.laid.any():
@@ -200,7 +208,7 @@ def advance_frames(
     return Output(np.concatenate([it.spikes for it in pieces]), np.concatenate([it.rows for it in pieces]))
 
 
-def _gather(state: GridState, frames: FrameState, items: NDArray[np.void]) -> None:
+def _gather(frames: FrameState, items: NDArray[np.void]) -> None:
     """Put spikes on the lines of the frame that gathers; several on a line are one."""
     unit = items["unit"].astype(np.int64)
     wrong = np.flatnonzero(unit >= len(frames.waiting))
@@ -210,7 +218,7 @@ def _gather(state: GridState, frames: FrameState, items: NDArray[np.void]) -> No
             f"{unit[wrong[0]]} at {int(items['t'][wrong[0]])} us, there are {len(frames.waiting)} lines, the first is 0"
         )
     new = np.unique(unit)
-    state.clock["merged"] += len(unit) - int(np.sum(frames.waiting[new] == 0))
+    frames.clock["merged"] += len(unit) - int(np.sum(frames.waiting[new] == 0))
     frames.waiting[new] = 1
 
 

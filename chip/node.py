@@ -23,9 +23,9 @@ network that runs event by event can send to it. A semi-folded one gathers a fra
 
 Marks
 -----
-``Deploy``  weights are quantised and written between two phases; potentials stay. New shapes: a new program, at rest.
-            So with a program from a file, which they suit if it is a chain of dense layers of the same shapes. What
-            it says of local plasticity is obeyed with ``local_rules``, see :mod:`chip.learning`.
+``Deploy``  weights are quantised and written between two phases; potentials stay. New shapes: a new program, at rest;
+            but a program from a file stands, and takes weights only if it is a chain of dense layers of these shapes.
+            What it says of local plasticity is obeyed with ``local_rules``, see :mod:`chip.learning`.
 ``Reset``   every phase that has ended runs, then all goes to rest; input of the unfinished one is dropped, and counted.
 ``Label``   every phase that has ended runs, then the answer goes out: the class with the largest time average of the
             readout's membrane over the phases since the last reset (ties: the lowest; -1 if no phase ran).
@@ -354,6 +354,12 @@ class ChipNode(Operator):
             self._layers, self._rule = layers, rule
             state.idle[:] = 0  # what did nothing with the old weights may do something with the new
             state.clock["still"] = 0
+        elif self._path:
+            raise ConfigError(
+                f"chip: a deployment of layers {' '.join(str(layer.weight.shape) for layer in layers)}"
+                f"{', with local rules' if rule else ''} does not suit {self._path}; leave out the program, or let the "
+                f"learner deploy nothing (deploy_every = 0)"
+            )
         else:
             program = self._compile(layers, rule)
             n_bytes = program_bytes(program)
@@ -394,7 +400,8 @@ class ChipNode(Operator):
                 )
             )
         network = self._network(layers, rule, held)
-        if self._path and fits(given := self._given(), network):
+        if self._path:
+            given = self._given()
             reweigh(given, network)
             return given
         return compile_network(network, self.profile)

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from chip.compiler import compile_network
 from chip.node import ChipNode
+from chip.profile import load_profile
+from chip.program_file import save_program
+from chip.quantise import quantise_graph
 from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution
 from neurons.current_lif import CurrentLIFUnits
@@ -58,7 +62,7 @@ from sources.filter_time_window import TimeWindow
 from sources.filter_undistort import Undistort
 from stream.errors import ConfigError
 from stream.merge import Merge
-from stream.operator import Operator
+from stream.operator import Emit, Operator
 from stream.packet import EVENT_DTYPE, Correct, Deploy, Forget, Label, Mark, Message, Packet, Reset, Show
 from stream.record import Recorder
 
@@ -229,6 +233,56 @@ def network_learner(folder: Path, *, plastic: bool | str = False, **more: Any) -
     return NetworkLearner(path=str(path), readout="scores", rules=rules, weight_rate=0.05, **more)
 
 
+class Undeployed(ChipNode):
+    """A chip that runs the program of its file: there are marks of weights in the stream that suit another network.
+
+    Parameters
+    ----------
+    program
+        As for ``ChipNode``.
+    """
+
+    def on_mark(self, port: str, mark: Mark, emit: Emit) -> None:
+        """Leave weights out."""
+        if not isinstance(mark, Deploy):
+            super().on_mark(port, mark, emit)
+
+
+def programmed(folder: Path, kind: str) -> ChipNode:
+    """Make a chip that runs a network in integers, from a file."""
+    path, rng = folder / f"{kind}.prog", np.random.default_rng(1)
+    if kind == "chain":  # what the stream deploys
+        graph = Graph(
+            (SIDE, SIDE, 2),
+            [
+                Population("hidden", LIFUnits(5000.0), (8,)),
+                Population("scores", LeakyIntegratorUnits(9000.0), (3,)),
+            ],
+            [
+                Projection(INPUT, "hidden", Dense(rng.normal(0, 0.4, (UNITS, 8)))),
+                Projection("hidden", "scores", Dense(rng.normal(0, 0.4, (8, 3)))),
+            ],
+        )
+    elif kind == "folded":
+        graph = Graph(
+            (SIDE, SIDE, 2),
+            [
+                Population("map", ThresholdUnits(0.5), (5, 5, 4)),
+                Population("scores", LeakyIntegratorUnits(9000.0), (3,)),
+            ],
+            [
+                Projection(INPUT, "map", Convolution(rng.normal(0.4, 0.4, (2, 2, 2, 4)))),
+                Projection("map", "scores", Dense(rng.normal(0, 0.4, (100, 3)))),
+            ],
+        )
+    else:
+        populations, projections = network(LIFUnits(5000.0)).graph[1:]
+        graph = Graph((SIDE, SIDE, 2), populations, projections)
+    profile = load_profile("tianjic-2019")
+    save_program(path, compile_network(quantise_graph(graph, profile), profile, folded=kind == "folded"))
+    return (ChipNode if kind == "chain" else Undeployed)(program=str(path))
+
+
 MAKERS: dict[str, Callable[[Path], Operator]] = {
     "network learner": lambda folder: network_learner(folder),
     "network learner, short windows": lambda folder: network_learner(folder, window_events=37),
@@ -254,6 +308,9 @@ MAKERS: dict[str, Callable[[Path], Operator]] = {
     "learner HP by the clock": lambda folder: learner("HP", correction_period_us=7000),
     "chip": lambda folder: ChipNode(width=SIDE, height=SIDE),
     "chip slow phases": lambda folder: ChipNode(width=SIDE, height=SIDE, phase_us=3333),
+    "chip, a program and its weights": lambda folder: programmed(folder, "chain"),
+    "chip, a program of every topology": lambda folder: programmed(folder, "every"),
+    "chip, a semi-folded program": lambda folder: programmed(folder, "folded"),
     "refractory": lambda folder: Refractory(width=SIDE, height=SIDE),
     "background": lambda folder: BackgroundActivity(width=SIDE, height=SIDE, dt_us=200),
     "hot pixel": lambda folder: HotPixel(width=SIDE, height=SIDE, window_us=10_000),

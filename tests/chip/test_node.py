@@ -7,9 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chip.compiler import compile_network
 from chip.node import ChipNode
-from stream.errors import CapacityError, ConfigError, StreamError
-from stream.packet import EVENT_DTYPE, Deploy, Label, Packet, Reset, packet_of
+from chip.profile import load_profile
+from chip.program_file import save_program
+from chip.quantise import quantise_graph
+from chip.run import answer_of, begin, proceed, rest, scores_of
+from neurons.convolution import Convolution
+from neurons.dense import Dense
+from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.leaky_integrator import LeakyIntegratorUnits
+from neurons.lif import LIFUnits
+from neurons.threshold import ThresholdUnits
+from stream.errors import CapacityError, ConfigError, FormatError, StreamError
+from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Deploy, Label, Packet, Reset, packet_of
+
+PROFILE = load_profile("tianjic-2019")
 
 WIDTH, HEIGHT = 12, 12  # 288 input lines: two axon groups
 
@@ -262,3 +275,138 @@ def test_warm_up_leaves_no_trace():
     before = node.snapshot()
     node.warm_up()
     assert all(np.array_equal(before[name], array) for name, array in node.snapshot().items())
+
+
+# -- a program from a file ---------------------------------------------------------------------------------------------
+
+
+def saved(folder, kind):
+    """Write a program: a chain of dense layers as ``weights`` has them, maps, or a line that takes spikes."""
+    rng = np.random.default_rng(4)
+    shape = (9,) if kind == "spikes" else (HEIGHT, WIDTH, 1 if kind == "one polarity" else 2)
+    n = int(np.prod(shape))
+    hidden = (30,) if kind in ("chain", "spikes") else (10, 10, 3)
+    if len(hidden) == 1:
+        first = Dense(rng.normal(0.05, 0.2, (n, 30)))
+    else:
+        first = Convolution(rng.normal(0.3, 0.2, (3, 3, shape[2], 3)))
+    model = ThresholdUnits(0.5) if kind == "folded" else LIFUnits(tau_mem_us=10_000.0)
+    graph = Graph(
+        shape,
+        [Population("hidden", model, hidden), Population("scores", LeakyIntegratorUnits(20_000.0), (4,))],
+        [
+            Projection(INPUT, "hidden", first),
+            Projection("hidden", "scores", Dense(rng.normal(0, 0.2, (int(np.prod(hidden)), 4)))),
+        ],
+    )
+    program = compile_network(
+        quantise_graph(graph, PROFILE, phase_us=2000), PROFILE, placement="rows", folded=kind == "folded"
+    )
+    save_program(folder / f"{kind}.prog", program)
+    return str(folder / f"{kind}.prog"), program
+
+
+def marked(program, takes="events"):
+    """Make a stream without weights, and the answers of the program asked by itself."""
+    rng, messages, answers = np.random.default_rng(8), [], []
+    running = begin(program, 0)
+    for k in range(4):
+        start_us = 777 + 100_000 * k
+        end_us = start_us + 41_234
+        messages.append(Reset(start_us))
+        events = events_between(rng, start_us, end_us, 900)
+        events["x"] = 3 * k + events["x"] % 3
+        spikes = np.zeros(len(events), SPIKE_DTYPE)
+        spikes["t"] = events["t"]
+        if takes == "spikes":
+            spikes["unit"] = 2 * k + rng.integers(0, 3, len(events))
+            messages.append(spikes)
+        else:
+            place = events["y"].astype(int) * WIDTH + events["x"]
+            channels = program.whole.inputs[2]
+            spikes["unit"] = place * channels + (events["p"] if channels == 2 else 0)
+            messages.append(events)
+        messages.append(Label(end_us, 1, start_us))
+        rest(running, start_us)
+        proceed(running, spikes, end_us, True)
+        answers.append(answer_of(running))
+    return messages, answers, scores_of(running).copy()
+
+
+def feed_port(node, messages, collect):
+    port = next(iter(node.inputs))
+    for message in messages:
+        if isinstance(message, np.ndarray):
+            node.on_packet(port, packet_of(message), collect)
+        else:
+            node.on_mark(port, message, collect)
+
+
+@pytest.mark.parametrize("kind", ["chain", "maps", "folded", "one polarity", "spikes"])
+def test_a_program_from_a_file_answers_from_the_first_event_on(tmp_path, kind):
+    path, program = saved(tmp_path, kind)
+    node, seen = ChipNode(program=path), Collector()
+    takes = "spikes" if kind == "spikes" else "events"
+    assert list(node.inputs) == [takes]
+    assert node.phase_us == 2000
+    messages, wanted, scores = marked(program, takes)
+    feed_port(node, messages[:5], seen)
+    snapshot = node.snapshot()
+    again, seen_again = ChipNode(program=path), Collector()
+    again.restore(snapshot)
+    feed_port(node, messages[5:], seen)
+    feed_port(again, messages[5:], seen_again)
+    assert [row[3] for row in seen.items["answers"]] == wanted
+    assert np.array_equal(scores_of(node.chip), scores)
+    assert len(set(wanted)) > 1
+    assert [row[3] for row in seen_again.items["answers"]] == wanted[1:]
+    assert_same_state(node, again)
+    assert {unit for _, unit in seen.items["spikes"]} <= set(range(300))
+    assert len(seen.items["spikes"]) > 20
+    look = node.look("state")
+    assert look["scores"].shape == (4,)
+    assert np.argmax(look["scores"]) == wanted[-1]
+    assert node.statistics()["cores used"] == len(program.cores)
+
+
+def test_a_program_and_what_it_does_not_suit(tmp_path):
+    path, _ = saved(tmp_path, "chain")
+    maps, _ = saved(tmp_path, "maps")
+    for changes, message in (
+        ({"width": 5}, "width is 5, and .*chain.prog has 12"),
+        ({"phase_us": 1000}, "phase_us is 1000, and .*chain.prog has 2000"),
+        ({"profile": "tianjicx"}, "profile is tianjicx, and .*chain.prog has tianjic-2019"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ChipNode(program=path, **changes)
+    assert ChipNode(program=path, width=WIDTH, height=HEIGHT, phase_us=2000, profile="tianjic-2019").program
+    with pytest.raises(FormatError, match="not there"):
+        ChipNode(program=str(tmp_path / "none.prog"))
+    with pytest.raises(ConfigError, match="set both, or program"):
+        ChipNode(width=3)
+    node, seen = ChipNode(program=maps), Collector()
+    with pytest.raises(ConfigError, match=r"layers \(288, 30\) \(30, 4\) does not suit .*maps.prog"):
+        node.on_mark("events", Deploy(0, 1, weights(0)), seen)
+    with pytest.raises(ConfigError, match="was taken with another program than .*maps.prog"):
+        node.restore(node.snapshot() | {"program.sha256": np.zeros(32, np.uint8)})
+    spikes, _ = saved(tmp_path, "spikes")
+    line = ChipNode(program=spikes)
+    with pytest.raises(StreamError, match=r"spike 1 of the packet is \(t=6 us, unit=9\), wanted unit < 9"):
+        line.on_packet("spikes", packet_of(np.array([(5, 8), (6, 9)], SPIKE_DTYPE)), seen)
+
+
+def test_weights_that_suit_a_program_are_written_into_it(tmp_path):
+    """Its cores stay where they were put; answers are those of a chip that had the weights from the start."""
+    path, _ = saved(tmp_path, "chain")
+    node, other = ChipNode(program=path), chip(phase_us=2000)
+    seen, seen_by_other = Collector(), Collector()
+    places = node.program.positions
+    messages = [Deploy(0, 1, weights(3)), *stream(0)[2:7]]
+    feed(node, messages, seen)
+    feed(other, messages, seen_by_other)
+    assert node.program.positions == places
+    assert seen.items["answers"] == seen_by_other.items["answers"]
+    assert seen.items["spikes"] == seen_by_other.items["spikes"]
+    again = ChipNode(program=path)
+    again.restore(node.snapshot())
+    assert_same_state(node, again)
