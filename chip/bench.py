@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from chip.compiler import Program, compile_network
 from chip.core import AXON_SPIKES, ROUTE_DTYPE, SYNAPSE_MATRIX, Core
 from chip.grid import DONE, GridState, new_state, run_phases, spike_room
-from chip.peer_bench import sana_fe
+from chip.peer_bench import PEERS, seconds_a_step
 from chip.profile import load_profile
 from chip.program import INPUT_DTYPE, GridProgram, assemble
 from chip.quantise import QuantisedLayer, chain
@@ -156,19 +156,20 @@ def _real_time(share: int, chips: tuple[int, int], n_phases: int, rng: np.random
     return Measurement(name, n_phases / seconds, "phases", "real time, phases of 1 ms", 1e6 / PHASE_US)
 
 
-def _beside_sana_fe(n_phases: int, rng: np.random.Generator) -> Iterator[Measurement]:
-    """Time a small ring beside SANA-FE's, where it is installed; see :mod:`chip.peer_bench`."""
+def _beside_peers(n_steps: int, rng: np.random.Generator) -> Iterator[Measurement]:
+    """Time a small ring beside other emulators', where they are installed; see :mod:`chip.peer_bench`."""
     n_cores, share = 8, 10
-    try:
-        peer_s = sana_fe(n_cores, share, n_phases)
-    except ImportError as error:
-        print(f"SANA-FE: skipped, {error}", file=sys.stderr)
-        return
     program = ring(share, (1, 1), rng, n_cores)
-    run = _runner(program, new_state(program, PHASE_US, PHASE_US), np.zeros(0, SPIKE_DTYPE), n_phases)
-    seconds, _ = alternate(run, lambda: None, rounds=5)
-    name = f"chip: {n_cores} full cores, {share} % of axons active, times SANA-FE"
-    yield Measurement(name, n_phases / seconds, "phases", "SANA-FE, Loihi's units, simple times", 1 / peer_s)
+    for peer in PEERS:
+        peer_s, why_not = seconds_a_step(peer, n_cores, share, n_steps)
+        if peer_s is None:
+            print(f"{peer}: skipped, {why_not}", file=sys.stderr)
+            continue
+        n_phases = 50 * n_steps
+        run = _runner(program, new_state(program, PHASE_US, PHASE_US), np.zeros(0, SPIKE_DTYPE), n_phases)
+        seconds, _ = alternate(run, lambda: None, rounds=5)
+        name = f"chip: {n_cores} full cores, {share} % of axons active, times {peer}"
+        yield Measurement(name, n_phases / seconds, "phases", peer, 1 / peer_s)
 
 
 def measurements(quick: bool) -> Iterator[Measurement]:
@@ -186,6 +187,6 @@ def measurements(quick: bool) -> Iterator[Measurement]:
     yield _digits((2312, 200, 10), n_phases, rng)
     for share in (10, 100):
         yield _real_time(share, (1, 1), n_phases // 10, rng)
-    yield from _beside_sana_fe(20, rng)
+    yield from _beside_peers(20, rng)
     if not quick:
         yield _real_time(10, (5, 5), 10, rng)
