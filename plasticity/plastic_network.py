@@ -250,10 +250,13 @@ def _check_rule(ends: Ends, rule: Rule | Beside | Homeostasis) -> None:
     if isinstance(rule, Decolle) and rule.n_classes < 1:
         raise ConfigError(f"{subject}: n_classes is {rule.n_classes}, wanted 1 or more")
     if isinstance(rule, Surround):
-        bounds = {"support_half": (0, math.inf), "support_floor": (0, 1), "reach": (1, 1000), "rate_hz": (0, math.inf)}
-        for name, (low, high) in (bounds | {"gain_exponent": (0, 10), "gain_max": (1, math.inf)}).items():
+        for name, low, high in (("support_half", 0, math.inf), ("support_given", 0, math.inf), ("reach", 1, 1000)):
             if not low <= getattr(rule, name) <= high:
                 raise ConfigError(f"{subject}: {name} is {getattr(rule, name)}, wanted {low} to {high}")
+        if not rule.support_half > 0 or not rule.rate_hz >= 0:
+            raise ConfigError(
+                f"{subject}: got support_half {rule.support_half}, rate_hz {rule.rate_hz}; wanted above 0, 0 or more"
+            )
     if isinstance(rule, BCM) and rule.tau_post_us == 2 * rule.tau_theta_us:
         raise ConfigError(
             f"{subject}: tau_post_us is twice tau_theta_us, for which there is no formula; move one a bit"

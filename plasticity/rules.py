@@ -192,7 +192,7 @@ class Table(NamedTuple):
     sliding: NDArray[Any]  # real, shape (n_all_post,)
     share: NDArray[Any]  # real, shape (n_fast,) or (0,): mixing or mask, for each synapse
     terminal: NDArray[np.float64]  # float64, shape (n_all_pre, 5): ``plasticity.short_term``
-    surround: NDArray[np.float64]  # float64, shape (n_projections, 8): ``plasticity.surround``
+    surround: NDArray[np.float64]  # float64, shape (n_projections, 6): ``plasticity.surround``
 
 
 class Memory(NamedTuple):

@@ -48,7 +48,7 @@ JITTER = "sources.filter_jitter.TimeJitter"
 # Where terminals begin: resources that outlast a recording, and a release that wakes at the second event of a burst.
 TERMINAL = {"depletion": 0.2, "tau_rec_us": 300_000.0, "f_rest": 0.25, "f_step": 0.5, "tau_fac_us": 10_000.0}
 TIRED = {"depletion": 0.2, "tau_rec_us": 300_000.0}  # beside a surround, which wakes by neighbours instead
-SURROUND = {"support_floor": 0.1, "tau_pool_us": 200_000.0, "gain_exponent": 1.2}  # set by hand, on simulated lessons
+SURROUND = {"support_half": 1.0, "support_given": 0.1}  # set by hand, on simulated lessons and 400 of nmnist/train
 # how much larger weights begin where terminals weaken spikes: one over the mean amplitude in a simulated digit
 STRONGER = {"STP": 3.9, "SUR": 2.4}
 # what is done to the stream: name, unit of its level, levels, operator, name of the parameter that the level is

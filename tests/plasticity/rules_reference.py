@@ -135,10 +135,9 @@ class Net:
         begin = way.seen[0][0] if way.seen else t
         busy = (p + usual * math.exp(-(t - begin) / it.tau_pool_us)) / usual if it.rate_hz else 1.0
         near = [s for s, y, x in way.seen if 0 < max(abs(y - row), abs(x - column)) <= it.reach]
-        x = sum(math.exp(-(t - s) / it.tau_support_us) for s in near)
+        x = sum(math.exp(-(t - s) / it.tau_support_us) for s in near) + it.support_given
         way.seen.append((t, row, column))
-        backed = it.support_floor + (1 - it.support_floor) * x / (x + it.support_half * busy) if it.support_half else 1
-        return backed * min(it.gain_max, max(1.0, 1 / busy) ** it.gain_exponent)
+        return x / (x + it.support_half * busy)
 
     def amplitude(self, way, pre, t):
         if way.terminal is None:

@@ -219,8 +219,8 @@ def test_rules_do_what_plain_python_does(topology, rule, phase_us):
 
 SURROUNDS = {
     "support": Surround(0.5, 0.3, 900.0, 1, 0.0),
-    "all": Surround(0.5, 0.3, 700.0, 2, 6000.0, 9000.0, 1.2, 2.5),
-    "gain": Surround(0.0, 0.0, 1.0, 1, 6000.0, 9000.0, 0.7, 3.0),
+    "all": Surround(0.5, 0.3, 700.0, 2, 6000.0, 9000.0),
+    "alone": Surround(0.2, 0.0, 900.0, 1, 3000.0, 9000.0),
 }
 """The base time of sums moves every 18 and 14 ms; streams last 90 ms, at 4400 spikes a second."""
 
@@ -270,10 +270,11 @@ def test_where_the_stream_is_cut_changes_no_bit_of_surrounds(data):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"support_floor": 1.5}, "support_floor is 1.5"),
+        ({"support_given": -1.0}, "support_given is -1"),
+        ({"support_half": 0.0}, "support_half 0"),
         ({"tau_pool_us": 0.0}, "tau_pool_us"),
         ({"reach": 0}, "reach is 0"),
-        ({"gain_max": 0.5}, "gain_max is 0.5"),
+        ({"rate_hz": -5.0}, "rate_hz -5"),
     ],
 )
 def test_surrounds_that_are_not_in_order(wrong, words):
