@@ -80,6 +80,9 @@ def fault_tolerance(
     sensor: Annotated[str, typer.Option(help="Sensor's size, such as 34x34.")] = "34x34",
     limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
     ask_limit: Annotated[int | None, typer.Option(help="Ask about so many recordings, all labels alike.")] = None,
+    ask_skip: Annotated[
+        int, typer.Option(min=0, help="Do not ask about the first so many recordings, all labels alike.")
+    ] = 0,
     threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
     damaged: Annotated[bool, typer.Option(help="Learn from damaged recordings too.")] = False,
     quick: Annotated[bool, typer.Option(help="One seed, two epochs, the middle level of each damage.")] = False,
@@ -94,11 +97,13 @@ def fault_tolerance(
         raise ConfigError(f"--methods {','.join(unknown)}: wanted some of {', '.join(METHODS)}")
     width, height = size_of(sensor)
     recordings, labels = labelled(folder, limit, width, height)
-    asked, _ = labelled(test, ask_limit or limit, width, height)
+    asked, _ = labelled(test, ask_limit or limit, width, height, ask_skip)
     if quick:
         seeds, epochs = 1, min(epochs, 2)
     rate_hz = usual_rate_hz(recordings)
     settings = {"recordings": len(recordings), "asked": len(asked), "epochs": epochs, "batch": batch, "hidden": hidden}
+    if ask_skip:
+        settings["ask_skip"] = ask_skip
     if damaged:
         settings["damaged"] = True
     out.mkdir(parents=True, exist_ok=True)

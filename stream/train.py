@@ -138,8 +138,8 @@ def size_of(words: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def labelled(folder: Path, limit: int | None, width: int, height: int) -> tuple[list[Any], int]:
-    """List recordings, and count the classes."""
+def labelled(folder: Path, limit: int | None, width: int, height: int, skip: int = 0) -> tuple[list[Any], int]:
+    """List recordings, without those that ``skip`` as a limit would choose, and count the classes."""
     module = importlib.import_module("sources.folder")
     read = importlib.import_module("sources.event_file").read_events
     make = importlib.import_module("plasticity.train").Recording
@@ -147,7 +147,10 @@ def labelled(folder: Path, limit: int | None, width: int, height: int) -> tuple[
     def reader(path: Path) -> Callable[[], Any]:
         return lambda: read(path, width=width, height=height).events
 
-    found = module.recordings_of(module.Part(path=str(folder), limit=limit))
+    found = module.recordings_of(module.Part(path=str(folder), limit=None if limit is None else skip + limit))
+    if skip:
+        left_out = {it.path for it in module.recordings_of(module.Part(path=str(folder), limit=skip))}
+        found = [it for it in found if it.path not in left_out]
     return [make(it.label, reader(it.path)) for it in found], 1 + max(it.label for it in found)
 
 

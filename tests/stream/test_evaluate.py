@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,3 +134,12 @@ def test_fan_out_counts_every_synapse_of_a_convolution() -> None:
             expected[max(0, top) : top + side, max(0, left) : left + side] += c
         np.testing.assert_array_equal(counts[it.source], expected.reshape(-1))
     assert set(counts["map2"]) == {10}
+
+
+def test_recordings_may_be_left_out(recordings: Path) -> None:
+    def items(*numbers: Any) -> list[bytes]:
+        return sorted(it.read().tobytes() for it in labelled(recordings / "train", *numbers)[0])
+
+    everything = items(None, 16, 16)
+    assert sorted(items(3, 16, 16) + items(None, 16, 16, 3)) == everything
+    assert items(2, 16, 16, 3) == sorted(set(items(5, 16, 16)) - set(items(3, 16, 16)))
