@@ -1,6 +1,6 @@
 """What hybrid learning costs on a chip that does not learn: float against integers, damage by damage, and the bill.
 
-``python demos/chip_learning.py TRAIN TEST --out RUN`` trains four ways on undamaged recordings (FOLDER/LABEL/RECORDING,
+``python demos/chip_learning.py TRAIN TEST --out RUN`` trains five ways on undamaged recordings (FOLDER/LABEL/RECORDING,
 such as N-MNIST), then asks the float network, event by event, and the chip, phase by phase in integers with the host
 learning beside it, about the same damaged events. Without folders: digits of the simulated camera. A table goes to the
 terminal, numbers to RUN/results.json, a picture to RUN/chip-learning.png. Networks that are in RUN already
@@ -27,7 +27,7 @@ from stream.evaluate_faults import damages, trainer_of, usual_rate_hz
 from stream.packet import Deploy, Label, Message, Packet, Reset
 from stream.train import bar, dense_layers, labelled, size_of
 
-METHODS = ("GP", "STP", "HP", "HP+STP")
+METHODS = ("GP", "LP", "STP", "HP", "HP+STP")
 COUNTS = ("spikes_in", "packets", "hops", "synaptic_ops", "phases", "spikes_out")
 
 
@@ -67,8 +67,23 @@ def seen(recording: Recording, operator: Any, t_us: int) -> tuple[np.ndarray, in
     return np.concatenate(kept), end_us
 
 
+def once_a_phase(events: np.ndarray, begin_us: int, node: ChipNode) -> np.ndarray:
+    """Return the first event of each line in each phase: what the axons of the chip can hold."""
+    line = (events["y"].astype(np.int64) * node.width + events["x"]) * 2 + events["p"]
+    phase = (events["t"] - begin_us) // node.phase_us
+    _, first = np.unique(phase * 2 * node.width * node.height + line, return_index=True)
+    return events[np.sort(first)]
+
+
 def ask(
-    trainer: Trainer, node: ChipNode, recordings: list[Recording], operator: Any, seed: int, t_us: int
+    trainer: Trainer,
+    node: ChipNode,
+    recordings: list[Recording],
+    operator: Any,
+    seed: int,
+    t_us: int,
+    *,
+    merged: bool = False,
 ) -> tuple[dict[str, float], int]:
     """Ask both about recordings in one stream, cleared between them; shares of right and of equal answers, its end."""
     network = trainer.lanes[0]
@@ -76,10 +91,10 @@ def ask(
     found = []
     for k in np.random.default_rng(seed).permutation(len(recordings)):
         events, end_us = seen(recordings[k], operator, t_us)
-        packet = Packet(events, t_us, end_us)
-        for member in (network, node):
+        floats = once_a_phase(events, t_us, node) if merged else events
+        for member, items in ((network, floats), (node, events)):
             member.on_mark("events", Reset(t_us), nowhere)
-            member.on_packet("events", packet, nowhere)
+            member.on_packet("events", Packet(items, t_us, end_us), nowhere)
         answers = int(np.argmax(network.averages(trainer.correction.readout))), node.answer()
         found.append((answers[0] == recordings[k].label, answers[1] == recordings[k].label, answers[0] == answers[1]))
         t_us = end_us
@@ -168,6 +183,7 @@ def main() -> None:
     options.add_argument("--asked", type=int, default=8, help="others of each digit, asked about")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--merged", action="store_true", help="the float network gets a line's first event a phase")
     options.add_argument("--quick", action="store_true", help="the middle level of each damage")
     options.add_argument("--out", type=Path, default=Path("runs/chip-learning"))
     given = options.parse_args()
@@ -198,7 +214,7 @@ def main() -> None:
         for name, level, operator in damages(width, height, given.seed, given.quick):
             before = node.statistics()
             row = {"method": method, "seed": given.seed, "damage": name, "level": level}
-            answers, t_us = ask(trainer, node, asked, operator, given.seed, t_us)
+            answers, t_us = ask(trainer, node, asked, operator, given.seed, t_us, merged=given.merged)
             row |= answers
             found.append(row | {"bill": bill(node, before, len(asked))})
             print(method, name, level, {key: round(row[key], 3) for key in ("float", "chip", "equal")}, flush=True)

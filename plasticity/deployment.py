@@ -13,6 +13,7 @@ from plasticity.rules import (
     FIRST_PRE,
     FORM,
     HAS_SHORT_TERM,
+    HAS_SURROUND,
     HEBBIAN,
     MIXING,
     N_PRE,
@@ -48,7 +49,7 @@ def rule_arrays(network: PlasticNetwork, way: int, layer: str) -> dict[str, NDAr
     Raises
     ------
     ConfigError
-        If the rule is another one, or of another form than ``add`` with ``tanh``.
+        If the rule is another one, or of another form than ``add`` with ``tanh``; if there is a surround.
     """
     table = network._table
     place, number = table.place[way], table.number[way]
@@ -57,6 +58,8 @@ def rule_arrays(network: PlasticNetwork, way: int, layer: str) -> dict[str, NDAr
         return arrays
     n_pre = int(place[N_PRE])
     pre = slice(int(place[FIRST_PRE]), int(place[FIRST_PRE]) + n_pre)
+    if place[HAS_SURROUND] > 0:
+        raise ConfigError(f"{layer}: a surround cannot be deployed; wanted tired terminals, Hebbian, or nothing")
     if place[HAS_SHORT_TERM] > 0:
         arrays[f"{layer}.terminal"] = table.terminal[pre].astype(np.float64)
     if place[RULE] == STATIC:

@@ -17,7 +17,10 @@ from chip.node import ChipNode
 from chip.profile import load_profile
 from chip.quantise import QuantisedLayer
 from neurons.graph_file import save_graph
+from plasticity.deployment import rule_arrays
 from plasticity.network_learner import NetworkLearner
+from plasticity.plastic_network import PlasticNetwork
+from plasticity.surround import Surround
 from stream.errors import CapacityError, ConfigError
 from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Deploy, Label, Packet, Reset
 from stream.train import dense_layers
@@ -421,3 +424,10 @@ def test_a_learner_deploys_its_rules_to_the_chip(tmp_path):
     assert counts["deploys"] == 2
     assert counts["host updates"] > 0 < counts["host rows written"]
     assert node.host.learner.terminal[0].tolist() == [13107, 32768, 0]
+
+
+def test_a_surround_is_not_deployed_in_silence():
+    graph = dense_layers("6", (WIDTH, WIDTH, 2), 3, 1)
+    network = PlasticNetwork.of(graph, surrounds={("input", "hidden1"): Surround(rate_hz=1e4)}, readout="scores")
+    with pytest.raises(ConfigError, match="layer0: a surround cannot be deployed"):
+        rule_arrays(network, 0, "layer0")
