@@ -51,7 +51,11 @@ SPAN_US = 80_000
 DENSITY = 0.03
 META_SHARE = 0.7  # of the tasks after which the rule is trained
 EWC_STRENGTH = 300.0
-RATE, META_RATE, BATCH = 2e-3, 2e-3, 16
+META_RATE, BATCH = 2e-3, 8
+MASKED_RATE, DENSE_RATE = 1e-2, 1e-3
+# spread of first weights by layer, times one over the square root of a unit's inputs: few spikes, but some, in each;
+# chosen on the first task with one seed, as the rates are
+MASKED_SPREAD, DENSE_SPREAD = (2.5, 1.5, 1.0), (1.5, 1.0, 1.0)
 
 
 def continual(
@@ -63,7 +67,7 @@ def continual(
     tasks: Annotated[int, typer.Option(min=2, help="How many tasks.")] = 10,
     shows: Annotated[int, typer.Option(min=20, help="Images of a task to learn from.")] = 500,
     asked: Annotated[int, typer.Option(min=10, help="Images of a task to ask about.")] = 100,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that each is seen.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that each is seen.")] = 2,
     hidden: Annotated[str, typer.Option(help="Units of hidden layers.")] = "1024,1024",
     seeds: Annotated[int, typer.Option(min=1, help="How many times, each with other masks and weights.")] = 3,
     full: Annotated[bool, typer.Option(help="50 tasks, 5000 images each, 500 asked.")] = False,
@@ -202,8 +206,9 @@ class _Run:
         self.is_masked = method in ("GP", "HP")
         rng = np.random.default_rng([seed, 0])
         density = DENSITY if self.is_masked else 1.0
-        # as strong with few inputs as with many; the first layer's come more often
-        scale = [0.8 / math.sqrt(n * density) if k else 2.0 / math.sqrt(n * density) for k, n in enumerate(sizes[:-1])]
+        first, middle, last = MASKED_SPREAD if self.is_masked else DENSE_SPREAD
+        spreads = [first, *[middle] * (len(sizes) - 3), last]
+        scale = [spread / math.sqrt(n * density) for spread, n in zip(spreads, sizes[:-1], strict=True)]
         shapes = list(itertools.pairwise(sizes))
         self.weights = [rng.normal(0.15 * s, s, shape) for s, shape in zip(scale, shapes, strict=True)]
         self.fisher = [np.zeros(shape) for shape in shapes] if not self.is_masked else []
@@ -294,7 +299,8 @@ class _Run:
 
         correction = importlib.import_module("plasticity.correction").GlobalCorrection
         network, synapses = self._network(task)
-        global_ = correction(network, learn=("weights",), weight_rate=RATE, longest=1.0)
+        rate = MASKED_RATE if self.is_masked else DENSE_RATE
+        global_ = correction(network, learn=("weights",), weight_rate=rate, longest=1.0)
         shows, labels = lessons
         spans = global_._spans
         anchor = [network._program.weight[span].copy() for span in spans]
