@@ -684,7 +684,7 @@ class Network(Operator):
         clock = self._clock.copy()
         try:
             self._start(0)
-            run(self._program, self.state, nothing, 0, BEFORE_ALL_US, self._out)
+            self._run(nothing, 0, BEFORE_ALL_US)  # of a plastic network: the kernel with its rules, not the plain one
             settle(self._program, self.state, 0, 0, self._out)
             _pick(self._out, 0, 0, self._picked)
             compact(self.state.heap, self.state.book, self.state.next_sequence)

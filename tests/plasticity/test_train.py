@@ -416,3 +416,16 @@ def test_the_command_goes_on_after_kill(tmp_path: Path) -> None:
     for mine, theirs in zip(one.projections, other.projections, strict=True):
         assert np.array_equal(mine.topology.weight, theirs.topology.weight)  # type: ignore[union-attr]
     assert json.loads(whole.stdout)["epochs"][-1]["held_back"] == 1.0
+
+
+def test_warming_up_compiles_what_will_run_and_nothing_else() -> None:
+    """The plain network's kernel takes as long to compile as the one with rules, and would never be called."""
+    lines = (
+        "import test_train as t",
+        "from neurons.engine import run",
+        "from plasticity.rules import plastic_run",
+        "t.Trainer(t.graph(), readout='scores')",
+        "assert not run.signatures and len(plastic_run.signatures) == 1",
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], env={**os.environ, "PYTHONPATH": path}, check=True)
