@@ -468,6 +468,6 @@ class Board:
         if not all(report.is_still for report in reports):
             row = np.zeros(1, PHASE_DTYPE)
             row["t"] = end_us
-            for name in PHASE_DTYPE.names[1:]:  # type: ignore[index]
+            for name in PHASE_DTYPE.names[1:]:  # type: ignore[index] # a record has names
                 row[name] = phase[name]
             rows.append(row)

@@ -307,12 +307,12 @@ class GlobalCorrection:
                 if rule.mixed == "blend":
                     mixing = table.share[fast]
                     metas.append(
-                        self._meta("mixing", f"{label} mixing", np.zeros(1), mixing, lambda g, at=fast: g.share[at])  # type: ignore[misc]
+                        self._meta("mixing", f"{label} mixing", np.zeros(1), mixing, lambda g, at=fast: g.share[at])  # type: ignore[misc] # a default in a lambda has no type
                     )
                 else:
                     mixing = number[MIXING : MIXING + 1]
                     metas.append(
-                        self._meta("mixing", f"{label} mixing", 0.0, mixing, lambda g, q=q: g.mixing[q : q + 1])  # type: ignore[misc]
+                        self._meta("mixing", f"{label} mixing", 0.0, mixing, lambda g, q=q: g.mixing[q : q + 1])  # type: ignore[misc] # a default in a lambda has no type
                     )
                 metas += [
                     self._meta(
@@ -320,21 +320,21 @@ class GlobalCorrection:
                         f"{label} local_rate",
                         rule.local_rate,
                         table.local_rate[pre],
-                        lambda g, at=pre: g.local_rate[at],  # type: ignore[misc]
+                        lambda g, at=pre: g.local_rate[at],  # type: ignore[misc] # a default in a lambda has no type
                     ),
                     self._meta(
                         "sliding_threshold",
                         f"{label} sliding_threshold",
                         np.zeros(1),  # always one for each unit: model.md's eta
                         table.sliding[post],
-                        lambda g, at=post: g.sliding[at],  # type: ignore[misc]
+                        lambda g, at=post: g.sliding[at],  # type: ignore[misc] # a default in a lambda has no type
                     ),
                     self._meta(
                         "tau",
                         f"{label} tau_hebb_us",
                         0.0,
                         number[TAU_FAST : TAU_FAST + 1],
-                        lambda g, q=q: g.tau_fast[q : q + 1],  # type: ignore[misc]
+                        lambda g, q=q: g.tau_fast[q : q + 1],  # type: ignore[misc] # a default in a lambda has no type
                     ),
                 ]
             terminal = network._terminals.get(ends)
@@ -347,7 +347,7 @@ class GlobalCorrection:
                             f"{label} {name}",
                             getattr(terminal, name),
                             table.terminal[pre, column],
-                            lambda g, at=pre, c=column: g.terminal[at, c],  # type: ignore[misc]
+                            lambda g, at=pre, c=column: g.terminal[at, c],  # type: ignore[misc] # a default in a lambda has no type
                         )
                     )
         return metas
@@ -367,7 +367,7 @@ class GlobalCorrection:
                     f"{population.name} tau_mem_us",
                     population.model.tau_mem_us,
                     program.constant[TAU_MEM, units],
-                    lambda g, at=units: g.tau[at],  # type: ignore[misc]
+                    lambda g, at=units: g.tau[at],  # type: ignore[misc] # a default in a lambda has no type
                 )
                 if isinstance(population.model, LIFUnits) and row[UNIFORM]:
                     it = it._replace(put=self._also_table(it.put, p))
@@ -379,7 +379,7 @@ class GlobalCorrection:
                         f"{population.name} tau_adapt_us",
                         population.model.tau_adapt_us,
                         program.constant[TAU_2, units],
-                        lambda g, at=units: g.tau_2[at],  # type: ignore[misc]
+                        lambda g, at=units: g.tau_2[at],  # type: ignore[misc] # a default in a lambda has no type
                     )
                 )
         return metas

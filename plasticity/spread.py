@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from neurons.graph import Graph
 from plasticity.train import Recording, Trainer
-from stream.cluster import join
+from stream.cluster import begin_at, join
 from stream.errors import RunError
 from stream.operator import Snapshot
 
@@ -36,7 +36,8 @@ MOST_LOSSES = 20  # of workers in a row, without a batch that came through
 class Lanes:
     """Some lanes of a training, in the process of a Ray actor."""
 
-    def __init__(self, graph: Graph, arguments: dict[str, Any]) -> None:
+    def __init__(self, graph: Graph, arguments: dict[str, Any], folder: str) -> None:
+        begin_at(folder)
         self._trainer = Trainer(graph, **arguments)
 
     def learn(
@@ -134,7 +135,11 @@ class SpreadTrainer(Trainer):
         self._workers = []
 
     def _start(self) -> Any:
-        return self._ray.remote(Lanes).options(num_cpus=1, max_restarts=0).remote(self._graph, self._arguments)
+        return (
+            self._ray.remote(Lanes)
+            .options(num_cpus=1, max_restarts=0)
+            .remote(self._graph, self._arguments, os.getcwd())
+        )
 
     def _spread(self, what: str, recordings: Sequence[Recording]) -> list[Any]:
         """Let all lanes run on the workers; returns what each gave, in their order."""
@@ -163,7 +168,7 @@ class SpreadTrainer(Trainer):
                 give(worker, lanes)
                 continue
             except ray.exceptions.RayTaskError as error:
-                raise error.as_instanceof_cause() from None
+                raise error.cause from None  # with its own words, not with Ray's around them
             self.busy_s += busy_s
             for lane, result in zip(lanes, found, strict=True):
                 done[lane] = result

@@ -45,7 +45,7 @@ def _recordings(rng: Any, n: int) -> list[Recording]:
         events["x"], events["y"] = np.clip(x, 0, SIDE - 1), np.clip(y, 0, SIDE - 1)
         events["p"] = rng.integers(0, 2, N_EVENTS)
         events.flags.writeable = False
-        made.append(Recording(label, lambda events=events: events))  # type: ignore[misc]
+        made.append(Recording(label, lambda events=events: events))  # type: ignore[misc] # a default in a lambda has no type
     return made
 
 
@@ -75,7 +75,7 @@ def measurements(quick: bool) -> Iterator[Measurement]:
     n, rounds = (4, 2) if quick else (BATCH, 5)
     graph = _graph(rng)
     recordings = _recordings(rng, n)
-    weight = np.asarray(graph.projections[0].topology.weight, np.float32)  # type: ignore[union-attr]
+    weight = np.asarray(graph.projections[0].topology.weight, np.float32)  # type: ignore[union-attr] # dense, made above
     all_events = [recording.read() for recording in recordings]
     rows = [(it["y"].astype(np.int64) * SIDE + it["x"]) * 2 + it["p"] for it in all_events]
     total = np.zeros(N_HIDDEN, np.float32)

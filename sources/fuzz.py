@@ -228,7 +228,7 @@ def explore(
         finding = None
         steps: set[int] = set()
         try:
-            steps = reached(lambda data=data: check(data), folder)  # type: ignore[misc]
+            steps = reached(lambda data=data: check(data), folder)  # type: ignore[misc] # a default in a lambda has no type
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:

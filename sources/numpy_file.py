@@ -496,7 +496,7 @@ class NpzWriter:
         self._open = ExitStack()
         try:
             self._spools = {
-                name: self._open.enter_context(tempfile.TemporaryFile(dir=path.absolute().parent))  # noqa: SIM115
+                name: self._open.enter_context(tempfile.TemporaryFile(dir=path.absolute().parent))  # noqa: SIM115 - the stack closes it
                 for name in "txyp"
             }
         except OSError as error:

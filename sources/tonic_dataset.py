@@ -371,7 +371,7 @@ class TonicTransform(Operator):
             emit("events", Packet(held, self._start_us, self._end_us))
             return
         before = np.random.get_state()  # noqa: NPY002 - tonic draws from NumPy's global generator
-        np.random.seed((self._seed + self._n_recordings) % (1 << 32))  # noqa: NPY002
+        np.random.seed((self._seed + self._n_recordings) % (1 << 32))  # noqa: NPY002 - as above
         try:
             events, outside = from_tonic(self._transform(as_tonic(held)), width=self._width, height=self._height)
         except Exception as error:
@@ -380,7 +380,7 @@ class TonicTransform(Operator):
                 f"{type(error).__name__}: {error}; wanted a transform that gives events"
             ) from error
         finally:
-            np.random.set_state(before)  # noqa: NPY002
+            np.random.set_state(before)  # noqa: NPY002 - as above
         # times may have been moved, but not past the marks around them
         events["t"] = np.clip(events["t"], self._start_us, self._end_us - 1)
         self._n_recordings += 1

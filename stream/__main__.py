@@ -781,7 +781,7 @@ def _set_transport(pipeline: "Pipeline", transport: str | None) -> None:
     if transport is not None:
         if transport not in ("ipc", "tcp"):
             raise ConfigError(f"--transport {transport}: wanted ipc or tcp")
-        pipeline.transport = transport  # type: ignore[assignment]
+        pipeline.transport = transport  # type: ignore[assignment] # one of the two: just checked
 
 
 def _set_recovery(pipeline: "Pipeline", snapshot_every: float | None, restarts: int | None) -> None:

@@ -188,7 +188,7 @@ def run_node(
         return host.run()
     except HebbstreamError as error:
         if host is not None:
-            error.status = host.status()  # type: ignore[attr-defined]
+            error.status = host.status()  # type: ignore[attr-defined] # handed over with the error
         raise
     finally:
         if host is not None:

@@ -36,12 +36,13 @@ from stream.node import Command, Line, Pass, Report, serve
 from stream.pipeline import NodeSpec, Pipeline
 from stream.processes import Engine, NodeProcess, Reports
 
-__all__ = ["RayEngine", "join"]
+__all__ = ["RayEngine", "begin_at", "join"]
 
 PLACE_PATIENCE_S = 60.0  # how long the cluster may take to find room for all nodes
 CALL_PATIENCE_S = 20.0  # how long an actor may take to answer a call
 LISTEN_S = 0.5  # how long a call for reports waits for the first one
 CLIENT_PORT = 10001
+KNOCKS = 5  # at Ray's client port
 
 
 def join(where: str) -> Any:
@@ -71,7 +72,7 @@ def join(where: str) -> Any:
         raise ConfigError(f"--on {where}: wanted ray, or ray://HEAD, or ray://HEAD:PORT")
     try:
         if head:
-            ray.init(f"ray://{head}" if ":" in head else f"ray://{head}:{CLIENT_PORT}", **options)
+            _knock(ray, f"ray://{head}" if ":" in head else f"ray://{head}:{CLIENT_PORT}", options)
             return ray
         with contextlib.suppress(ConnectionError):
             ray.init("auto", **options)
@@ -85,12 +86,32 @@ def join(where: str) -> Any:
     return ray
 
 
+def _knock(ray: Any, address: str, options: dict[str, Any]) -> None:
+    """Join through Ray's client port; again if what its server starts has crashed.
+
+    It forks while gRPC's threads run. Without ``GRPC_ENABLE_FORK_SUPPORT=0`` in the server's environment the child may
+    die of that (seen with Ray 2.60 and gRPC 1.85), which takes Ray half a minute to notice.
+    """
+    for knock in range(KNOCKS):
+        try:
+            ray.init(address, **options)
+            return
+        except ConnectionAbortedError:
+            if knock == KNOCKS - 1:
+                raise
+
+
+def begin_at(folder: str) -> None:
+    """Let relative paths begin where they begin for who gave the command, if this machine has that folder."""
+    if Path(folder).is_dir():
+        os.chdir(folder)
+
+
 class NodeActor:
     """A node in the process of a Ray actor."""
 
     def __init__(self, folder: str) -> None:
-        if Path(folder).is_dir():  # relative paths begin there, as they do in a run of one machine
-            os.chdir(folder)
+        begin_at(folder)
         commands, self._commands = _pipe()
         self._reports, reports = _pipe()
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

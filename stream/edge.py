@@ -372,8 +372,8 @@ class Receiver:
                     f"{header.sequence - self._expected} lost between the processes"
                 )
             if isinstance(message, Packet):
-                if message.items.dtype.names is None or header.body.item != self.port.item:  # type: ignore[union-attr]
-                    raise StreamError(f"edge {self.name}: a packet of {header.body.item}, wanted {self.port.item}")  # type: ignore[union-attr]
+                if message.items.dtype.names is None or header.body.item != self.port.item:  # type: ignore[union-attr] # of a packet
+                    raise StreamError(f"edge {self.name}: a packet of {header.body.item}, wanted {self.port.item}")  # type: ignore[union-attr] # of a packet
                 if len(message.items) and message.origin_ns:
                     self.latency.add((time.monotonic_ns() - message.origin_ns) / 1000)
             self._expected += 1

@@ -76,7 +76,7 @@ def accuracy(
     if quick:
         seeds, epochs = 1, 1
     settings = {"recordings": len(recordings), "asked": len(asked), "epochs": epochs, "batch": batch}
-    settings |= {"hidden": hidden, "channels": channels}  # type: ignore[dict-item]
+    settings |= {"hidden": hidden, "channels": channels}  # type: ignore[dict-item] # values of two types
     out.mkdir(parents=True, exist_ok=True)
     found = read_results(out / "results.json", settings)
     module = importlib.import_module("plasticity.train")

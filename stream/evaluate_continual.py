@@ -23,8 +23,8 @@ so far, and the most confident answer counts (the largest share in a softmax). E
 The authors' local rule lives on all connections outside of a mask, 97 % of the table; here on as many as the mask has,
 so that an event still reaches 6 % of the units and no more. Masks, network and head are theirs: 1024-1024-10, 3 %.
 
-Everything found so far is in ``OUT/results.json``, weights after each task in ``OUT/METHOD-SEED.npz``; the same command
-goes on where it was interrupted.
+What a method and a seed have come to is in ``OUT/results.json``; on the way there, weights after each task and what was
+found so far are in ``OUT/METHOD-SEED.npz``. The same command goes on where it was interrupted.
 """
 
 import functools
@@ -40,7 +40,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.evaluation import read_results, write_results
+from stream.evaluation import On, each, read_results, write_results
 from stream.train import bar
 
 __all__ = ["continual"]
@@ -72,6 +72,7 @@ def continual(
     seeds: Annotated[int, typer.Option(min=1, help="How many times, each with other masks and weights.")] = 3,
     full: Annotated[bool, typer.Option(help="50 tasks, 5000 images each, 500 asked.")] = False,
     quick: Annotated[bool, typer.Option(help="One seed, 3 tasks, 60 images each, hidden layers of 128.")] = False,
+    on: On = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Learn task after task, then ask about all of them."""
@@ -90,25 +91,38 @@ def continual(
         raise ConfigError(f"--hidden {hidden}: wanted whole numbers above 0, such as 1024,1024")
     sizes = [N_INPUTS, *map(int, hidden.split(",")), N_CLASSES]
     out.mkdir(parents=True, exist_ok=True)
-    lessons, questions = _shows(images, out / "train.npz", shows), _shows(test, out / "test.npz", asked)
     settings = {"kind": kind, "tasks": tasks, "shows": shows, "asked": asked, "epochs": epochs, "hidden": hidden}
     found = read_results(out / "results.json", settings)
-    for seed in range(1, seeds + 1):
-        for method in wanted:
-            run = _Run(method, seed, kind, tasks, sizes, out)
-            with bar() as show:
-                for task in range(run.done, tasks):
-                    run.learn(task, lessons, epochs, functools.partial(show, task + 1))
-                    run.keep()
-                    if run.done in _asked_after(tasks) and not _rows(found, method, seed, run.done, True):
-                        found.append(run.row(questions))
-                        write_results(out / "results.json", settings, found)
-            if run.is_masked and not _rows(found, method, seed, tasks, False):
-                found.append(run.row(questions, is_known=False))
-                write_results(out / "results.json", settings, found)
-            last = [row for row in found if row["seed"] == seed and row["method"] == method]
-            words = ", ".join(f"after {row['after']}: {100 * row['right']:.1f} %" for row in last)
-            print(f"{method}, seed {seed}: {words}", file=sys.stderr, flush=True)
+    for source, path, n in ((images, out / "train.npz", shows), (test, out / "test.npz", asked)):
+        _shows(source, path, n)  # once, here
+
+    def study(job: tuple[int, str]) -> list[dict[str, Any]]:
+        seed, method = job
+        lessons, questions = _shows(images, out / "train.npz", shows), _shows(test, out / "test.npz", asked)
+        run = _Run(method, seed, kind, tasks, sizes, out)
+        run.rows = run.rows or _of_job(found, job)  # before they were kept with the weights
+        with bar() as show:
+            while run.done < tasks:
+                run.learn(run.done, lessons, epochs, functools.partial(show, run.done + 1))
+                if run.done in _asked_after(tasks):
+                    run.ask(questions)
+                run.keep()
+        if run.is_masked and not _series(run.rows, method, tasks, False):
+            run.ask(questions, is_known=False)
+            run.keep()
+        return run.rows
+
+    def keep(job: tuple[int, str], rows: list[dict[str, Any]]) -> None:
+        found[:] = [row for row in found if row not in _of_job(found, job)] + rows
+        write_results(out / "results.json", settings, found)
+        words = ", ".join(f"after {row['after']}: {100 * row['right']:.1f} %" for row in rows)
+        print(f"{job[1]}, seed {job[0]}: {words}", file=sys.stderr, flush=True)
+
+    def is_done(job: tuple[int, str]) -> bool:
+        last = [row["task known"] for row in _of_job(found, job) if row["after"] == tasks]
+        return False in last or None in last  # asked with task unknown, or never told
+
+    each([job for job in itertools.product(range(1, seeds + 1), wanted) if not is_done(job)], study, keep, on=on)
     _draw(out / "results.png", found, tasks)
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))
@@ -216,10 +230,12 @@ class _Run:
         self.rates = [np.full(n, 0.01) for n in sizes[:-1]]
         self.sliding = [np.zeros(n) for n in sizes[1:]]
         self.done = 0
+        self.rows: list[dict[str, Any]] = []  # what was found so far
         self._path = out / f"{method}-{seed}.npz"
         if self._path.exists():
             with np.load(self._path) as kept:
                 self.done = int(kept["done"])
+                self.rows = json.loads(str(kept["rows"])) if "rows" in kept else []
                 for k in range(len(shapes)):
                     self.weights[k] = kept[f"weight{k}"]
                     self.rates[k], self.sliding[k] = kept[f"rate{k}"], kept[f"sliding{k}"]
@@ -231,8 +247,7 @@ class _Run:
         """Write everything down."""
         import numpy as np
 
-        self.done += 1
-        arrays: dict[str, Any] = {"done": np.array(self.done)}
+        arrays: dict[str, Any] = {"done": np.array(self.done), "rows": np.array(json.dumps(self.rows))}
         for k, weight in enumerate(self.weights):
             arrays |= {f"weight{k}": weight, f"rate{k}": self.rates[k], f"sliding{k}": self.sliding[k]}
             arrays[f"theta{k}"] = np.array([self.theta["mixing"][k], self.theta["tau_hebb_us"][k]])
@@ -330,6 +345,7 @@ class _Run:
             self._add_fisher(task, network, global_, shows, labels)
         if self.method == "HP" and 1 <= task < META_SHARE * self.tasks:
             self._train_rule(task, lessons)
+        self.done = task + 1
 
     def _add_fisher(self, task: int, network: Any, global_: Any, shows: list[Any], labels: list[int]) -> None:
         """Add the mean squared derivative of the loss by each weight."""
@@ -369,8 +385,8 @@ class _Run:
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
-    def row(self, questions: tuple[list[Any], list[int]], is_known: bool = True) -> dict[str, Any]:
-        """Ask about all tasks so far; returns a row of the results."""
+    def ask(self, questions: tuple[list[Any], list[int]], is_known: bool = True) -> None:
+        """Ask about all tasks so far."""
         import numpy as np
 
         shows, labels = questions
@@ -389,7 +405,7 @@ class _Run:
                     answers.append((float(shares.max() / shares.sum()), int(np.argmax(scores))))
                 right += max(answers)[1] == label
             each.append(right / len(labels))
-        return {
+        row = {
             "seed": self.seed,
             "method": self.method,
             "task known": is_known if self.is_masked else None,
@@ -397,17 +413,14 @@ class _Run:
             "right": float(np.mean(each)),
             "each": each,
         }
+        self.rows.append(row)
 
 
 # -- what was found ----------------------------------------------------------------------------------------------------
 
 
-def _rows(found: list[dict[str, Any]], method: str, seed: int, after: int, is_known: bool) -> list[dict[str, Any]]:
-    return [
-        row
-        for row in found
-        if (row["method"], row["seed"], row["after"]) == (method, seed, after) and row["task known"] in (is_known, None)
-    ]
+def _of_job(found: list[dict[str, Any]], job: tuple[int, str]) -> list[dict[str, Any]]:
+    return [row for row in found if (row["seed"], row["method"]) == job]
 
 
 def _series(found: list[dict[str, Any]], method: str, after: int, is_known: bool) -> list[float]:

@@ -8,6 +8,7 @@ and the recordings have to lie where all machines find them.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
@@ -44,9 +45,23 @@ def each(jobs: Sequence[Job], work: Callable[[Job], Rows], keep: Callable[[Job, 
     from stream.cluster import join
 
     ray = join(on)
-    done = [ray.remote(num_cpus=1, max_retries=4)(work).remote(job) for job in jobs]
+    # as an object: Ray takes functions up to some size only, and a study's may hold all that is shown
+    kept, do = ray.put(work), ray.remote(num_cpus=1, max_retries=4)(_do)
+    done = [do.remote(kept, job, os.getcwd()) for job in jobs]
     for job, rows in zip(jobs, done, strict=True):
-        keep(job, ray.get(rows))
+        try:
+            found = ray.get(rows)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        keep(job, found)
+
+
+def _do(work: Callable[[Job], Rows], job: Job, folder: str) -> Rows:
+    """Do a job on a worker."""
+    from stream.cluster import begin_at
+
+    begin_at(folder)
+    return work(job)
 
 
 def read_results(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:

@@ -311,9 +311,9 @@ class Host:
         self._origin_ns = 0
         self._stream_us = begin.stream_us if begin is not None else 0
         self._reason = ""
-        self._outlets = [Outlet(spec, members[spec.name]) for spec in pipeline.source if spec.name in members]  # type: ignore[arg-type]
+        self._outlets = [Outlet(spec, members[spec.name]) for spec in pipeline.source if spec.name in members]  # type: ignore[arg-type] # a source by its name
         for outlet in self._outlets if begin is not None else ():
-            outlet.last_us = begin.members[outlet.spec.name].t_us  # type: ignore[union-attr]
+            outlet.last_us = begin.members[outlet.spec.name].t_us  # type: ignore[union-attr] # not None in this loop
         self._inlets: dict[str, Inlet] = {}
         self._targets: dict[tuple[str, str], list[LocalEdge | Sender | Tap]] = {}
         self._locals: list[LocalEdge] = []

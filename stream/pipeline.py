@@ -262,9 +262,9 @@ def _placed(message: str, raw: Mapping[str, Any]) -> str:
 @functools.cache
 def _params_type(kind: type) -> type[msgspec.Struct]:
     """Make a strict record of a constructor's keyword arguments."""
-    hints = typing.get_type_hints(kind.__init__, include_extras=True)  # type: ignore[misc]
+    hints = typing.get_type_hints(kind.__init__, include_extras=True)  # type: ignore[misc] # a class's constructor, read and not called
     fields: list[Any] = []
-    for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:  # type: ignore[misc]
+    for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:  # type: ignore[misc] # a class's constructor, read and not called
         annotation = hints.get(parameter.name, Any)
         if parameter.default is inspect.Parameter.empty:
             fields.append((parameter.name, annotation))

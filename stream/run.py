@@ -225,8 +225,8 @@ def _run_in(folder: RunFolder, on_status: OnStatus, controls: Controls, engine: 
     except HebbstreamError as error:
         folder.log("failed", reason=str(error))
         if (found := getattr(error, "result", None)) is not None:
-            error.result = found._replace(resumed_from=resumed_from)  # type: ignore[attr-defined]
-            folder.write_summary(result_json(what.pipeline, error.result))  # type: ignore[attr-defined]
+            error.result = found._replace(resumed_from=resumed_from)  # type: ignore[attr-defined] # handed over with the error
+            folder.write_summary(result_json(what.pipeline, error.result))  # type: ignore[attr-defined] # handed over with the error
         raise
     result = result._replace(resumed_from=resumed_from)
     folder.log("end", reason=result.reason, restarts=len(result.restarts), snapshots=result.snapshots)
@@ -368,7 +368,7 @@ def _run_here(
         except HebbstreamError as error:
             note(host.status())
             wall_s = time.monotonic() - start_s
-            error.result = _result(pipeline, latest, wall_s, begin, str(error), shelf=shelf)  # type: ignore[attr-defined]
+            error.result = _result(pipeline, latest, wall_s, begin, str(error), shelf=shelf)  # type: ignore[attr-defined] # handed over with the error
             raise
         finally:
             if keeper is not None:
@@ -433,7 +433,7 @@ class _Supervisor:
         except HebbstreamError as error:
             self._end(GONE_PATIENCE_S)
             if self.start_s is not None:  # before that nothing has flowed, and zeros would only hide the message
-                error.result = self._result(str(error))  # type: ignore[attr-defined]
+                error.result = self._result(str(error))  # type: ignore[attr-defined] # handed over with the error
             raise
         except BaseException:
             self._end(0.0)

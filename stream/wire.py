@@ -217,7 +217,7 @@ def encode(
             dtype = WIRE_DTYPES[item]
             n_bytes = len(message.items) * dtype.itemsize
             is_placed = into is not None and n_bytes <= len(into)
-            payload = into[:n_bytes].view(dtype) if is_placed else np.empty(len(message.items), dtype)  # type: ignore[index]
+            payload = into[:n_bytes].view(dtype) if is_placed else np.empty(len(message.items), dtype)  # type: ignore[index] # is_placed: not None
             pack = pack_events if item == "events" else pack_spikes
             wrong = pack(message.items, message.start_us, payload)
             if wrong >= 0:

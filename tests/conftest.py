@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,35 @@ def data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no recordings at {path}; set HEBBSTREAM_DATA")
     return path.resolve()
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """URL of a bucket of an S3 server on the loopback address, which processes find that start from now on.
+
+    Empty where s3fs or moto is missing.
+    """
+    try:
+        import fsspec
+        import s3fs  # noqa: F401 - what fsspec takes for s3://
+        from moto.server import ThreadedMotoServer
+    except ImportError:
+        yield ""
+        return
+    served = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    served.start()
+    host, port = served.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "anybody",
+            "AWS_SECRET_ACCESS_KEY": "anything",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patched.setenv(name, value)
+        fsspec.filesystem("s3").mkdir("bucket")
+        try:
+            yield "s3://bucket"
+        finally:
+            fsspec.filesystem("s3").clear_instance_cache()
+            served.stop()

@@ -42,7 +42,7 @@ SCREENS = ROOT / "build" / "screens"
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add to the navigation what is made here, and the pages that exist."""
-    nav: list[dict[str, Any]] = config.nav  # type: ignore[assignment]
+    nav: list[dict[str, Any]] = config.nav  # type: ignore[assignment] # typed as Any or None there
     sections = {name: entries for section in nav for name, entries in section.items() if isinstance(entries, list)}
     listed = set(re.findall(r"'([\w/]+\.md)'", str(nav)))
     for path in sorted((ROOT / "docs").glob("*.md")):

@@ -91,7 +91,7 @@ def test_damaged_files_are_refused_or_harmless(saved, tmp_path_factory, data):
     try:
         load_program(path)
     except HebbstreamError as error:
-        assert "bad.prog" in str(error) or len(str(error)) > 20  # noqa: PT017
+        assert "bad.prog" in str(error) or len(str(error)) > 20  # noqa: PT017 - an error is one of two good ends
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_damaged_files_are_refused_or_harmless(saved, tmp_path_factory, data):
 def test_what_a_hostile_file_claims_is_checked(saved, tmp_path, change, message):
     with safetensors.safe_open(saved[0], "np") as file:
         head = json.loads(file.metadata()[KEY])
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
     for place, value in change.items():
         at, *words = (int(word) if word.isdigit() else word for word in place.split("."))
         item = head

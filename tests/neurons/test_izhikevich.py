@@ -31,7 +31,7 @@ def solved(model: IzhikevichUnits, kicks: list[tuple[int, float]], until_us: int
     def peak(t: float, y: Any) -> Any:
         return y[0] - model.v_peak
 
-    peak.terminal, peak.direction = True, 1  # type: ignore[attr-defined]
+    peak.terminal, peak.direction = True, 1
     spikes, t_ms = [], 0.0
     for kick_us, weight in [*kicks, (until_us, 0.0)]:
         while t_ms < kick_us / 1000:

@@ -134,7 +134,7 @@ def test_why_not_behind_what_fires_by_itself() -> None:
     assert run_from_0(Graph((1,), [timer, behind], ways), [(40, 0)]) == {"timer": [(100, 0)], "behind": [(100, 0)]}
     # 0.6 + 0.6, then -0.4; and cut: 0.6 - 0.4, then + 0.6
     assert run_from_0(Graph((1,), [timer], []), [(40, 0)]) == {"timer": [(100, 0)]}
-    one, late, other = (q.topology.weight for q in ways)  # type: ignore[union-attr]
+    one, late, other = (q.topology.weight for q in ways)
     nothing = np.zeros((1, 1))
     cut = [Projection(INPUT, "behind", Dense(np.vstack([one, other])))]
     cut.append(Projection(INPUT, "behind", Dense(np.vstack([late, nothing])), 60))

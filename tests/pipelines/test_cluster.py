@@ -1,9 +1,18 @@
 """Runs, training and chips spread over machines by Ray: its own test cluster, on addresses of the loopback network."""
 
 import functools
+import gc
+import gzip
+import itertools
+import json
 import os
 import signal
+import socket
+import struct
+import subprocess
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from chip.board import Board
 from chip.core import AXON_SPIKES, ROUTE_DTYPE, SYNAPSE_MATRIX, TO_CORE, Core
@@ -24,10 +34,13 @@ from neurons.lif import LIFUnits
 from plasticity.hebbian import Hebbian
 from plasticity.spread import SpreadTrainer
 from plasticity.train import Recording, Trainer, train
+from sources.atis_bin import write_atis_bin
+from stream.__main__ import app
 from stream.cluster import RayEngine, join
 from stream.errors import ConfigError, RunError
-from stream.packet import SPIKE_DTYPE
+from stream.packet import EVENT_DTYPE, SPIKE_DTYPE
 from stream.pipeline import EdgeSpec, NodeSpec, OperatorSpec, Pipeline, SourceSpec
+from stream.places import place
 from stream.record import read_recording
 from stream.run import RunResult, run
 from stream.snapshot import FINAL, read_snapshot
@@ -46,6 +59,9 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         self.cluster = Cluster()
+        with socket.socket() as free:
+            free.bind(("127.0.0.2", 0))
+            self.client_port = int(free.getsockname()[1])
         self.n = 1
         self.there: dict[str, Any] = {}
         for host in HOSTS:
@@ -59,6 +75,7 @@ class Machines:
             labels={"host": host},
             object_store_memory=80 << 20,
             include_dashboard=False,
+            **({"ray_client_server_port": self.client_port} if self.n == 2 else {}),  # of the head, the first one
         )
 
     def lose(self, host: str) -> None:
@@ -66,14 +83,20 @@ class Machines:
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
+def machines(bucket: str) -> Iterator[Machines]:
     import ray
 
-    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_worker_niceness")}
+    del bucket  # is there before machines start, so that they find it
+    names = ("PYTHONPATH", "RAY_ADDRESS", "RAY_worker_niceness", "GRPC_ENABLE_FORK_SUPPORT")
+    before = {name: os.environ.get(name) for name in names}
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own name; its default lets workers wait for whatever else the machine does
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # else what Ray's client server starts may crash (docs/cluster.md)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [TOYS, before["PYTHONPATH"] or ""]))
     handler = signal.getsignal(signal.SIGTERM)  # which Ray takes
-    machines = Machines()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # as below: the head leaves its client server's logs open
+        machines = Machines()
+        gc.collect()
     os.environ["RAY_ADDRESS"] = machines.cluster.address
     try:
         yield machines
@@ -88,8 +111,6 @@ def machines() -> Iterator[Machines]:
 @pytest.fixture(autouse=True)
 def no_fragile_warnings(toys: list[str]) -> Iterator[None]:
     """Ray opens files and sockets that it leaves to the collector; that is its own affair."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
@@ -122,8 +143,8 @@ def toy(folder: Path, *, speed: float | None = None, hosts: dict[str, str] | Non
     return pipeline
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    recording = read_recording(folder / "r.hbs")
+def outcome(folder: Path | str) -> dict[str, Any]:
+    recording = read_recording(f"{folder}/r.hbs")
     assert recording.torn == ""
     return {port: (recording.items(port).tobytes(), recording.marks(port)) for port in recording.ports}
 
@@ -163,24 +184,40 @@ def test_one_machine_and_three_give_the_same_bits(
         assert outcome(folder) == wanted
 
 
-def test_nobody_without_a_key_of_the_run_comes_in(machines: Machines, tmp_path: Path) -> None:
-    engine = RayEngine("ray", toy(tmp_path))
-    ours, theirs = engine.keys("relay"), engine.keys("count")
-    assert ours is not None
-    assert theirs is not None
-    assert ours.secret != theirs.secret
-    assert ours.peers == theirs.peers
-    assert ours.secret not in repr(theirs.peers)
-    engine.close()
+def test_each_node_has_a_key_of_its_own_which_is_written_nowhere(
+    machines: Machines, tmp_path: Path, toys: list[str]
+) -> None:
+    described = toy(Path())
+    engine = RayEngine("ray", described)
+    result = run(described, plugins=toys, directory=tmp_path / "run", engine=engine)
+    assert_exact(result)
+    passes = [engine.keys(name) for name in ("count", "relay", "recorder")]
+    secrets = {it.secret for it in passes if it is not None}
+    assert len(secrets) == 3
+    assert all(it is not None and it.peers.keys() == engine.places().keys() for it in passes)
+    logs = Path(machines.cluster.head_node.get_session_dir_path()) / "logs"
+    files = [it for folder in (tmp_path, logs) for it in folder.rglob("*") if it.is_file()]
+    assert any(it.name == "run.json" for it in files)
+    assert any(it.stat().st_size > 1000 for it in files if it.is_relative_to(logs))
+    for path in files:
+        content = path.read_bytes()
+        assert not any(secret.encode() in content for secret in secrets), path
 
 
+@pytest.mark.parametrize("where", ["folder", "S3"])
 def test_a_machine_lost_on_the_way_changes_no_bit(
-    machines: Machines, tmp_path: Path, toys: list[str], wanted: dict[str, Any]
+    where: str, machines: Machines, bucket: str, tmp_path: Path, toys: list[str], wanted: dict[str, Any]
 ) -> None:
     """The relay's machine is lost; Ray finds another place, and all go on from the last snapshot."""
-    machines.add("d")
-    described = toy(tmp_path, speed=0.2, hosts={"count": "a", "recorder": "c"}, restarts=20)
-    described.node.append(NodeSpec(name="relay", cpus=1.8))  # there is room for it on b and on d
+    if where == "S3" and not bucket:
+        pytest.skip("s3fs or moto is not installed (pip install s3fs 'moto[s3,server]')")
+    machines.add("d" if where == "folder" else "e")
+    hosts = {"count": "a", "recorder": "c"}
+    if where == "folder":
+        described, folder = toy(tmp_path, speed=0.2, hosts=hosts, restarts=20), str(tmp_path / "run")
+    else:  # the recording too; a far place takes its time
+        described, folder = toy(Path(), speed=0.05, hosts=hosts, restarts=20), f"{bucket}/lost"
+    described.node.append(NodeSpec(name="relay", cpus=1.8))  # there is room for it on two machines
     engine = RayEngine("ray", described)
     lost: list[str] = []
 
@@ -190,7 +227,6 @@ def test_a_machine_lost_on_the_way_changes_no_bit(
             host = next(host for host, node in machines.there.items() if node.node_ip_address == lost[0])
             threading.Thread(target=machines.lose, args=(host,)).start()
 
-    folder = tmp_path / "run"
     result = run(described, plugins=toys, directory=folder, on_status=on_status, engine=engine)
     assert lost
     assert engine.places()["relay"][0] != lost[0]
@@ -198,8 +234,8 @@ def test_a_machine_lost_on_the_way_changes_no_bit(
     assert any(restart.resumed_from > 0 for restart in result.restarts)
     assert "gone" in result.restarts[0].reason
     assert_exact(result)
-    assert outcome(tmp_path) == wanted
-    assert int(read_snapshot(folder / "snapshots", FINAL, "relay")["seen"]) == N
+    assert outcome(tmp_path if where == "folder" else f"{folder}/recordings") == wanted
+    assert int(read_snapshot(place(f"{folder}/snapshots"), FINAL, "relay")["seen"]) == N
 
 
 def test_a_node_that_fails_is_named(machines: Machines, tmp_path: Path, toys: list[str]) -> None:
@@ -209,10 +245,116 @@ def test_a_node_that_fails_is_named(machines: Machines, tmp_path: Path, toys: li
         run(described, plugins=toys, engine=RayEngine("ray", described))
 
 
+def typed(folder: Path, *words: str) -> dict[str, Any]:
+    """Type a command of hebbstream in a folder; returns what it prints as JSON."""
+    command = [sys.executable, "-P", "-m", "stream", *words, "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+FILE = """
+name = "toy"
+[[source]]
+name = "count"
+kind = "toy_members.Count"
+params = { n = 40000, mark_every = 3000 }
+packet_items = 100
+speed = "max"
+[[operator]]
+name = "relay"
+kind = "toy_members.Relay"
+[[operator]]
+name = "recorder"
+kind = "stream.record.Recorder"
+params = { path = "r.hbs", ports = { relayed = "events", direct = "events" } }
+[[edge]]
+from = "count.events"
+to = "relay.events"
+[[edge]]
+from = "relay.events"
+to = "recorder.relayed"
+[[edge]]
+from = "count.events"
+to = "recorder.direct"
+[[node]]
+name = "relay"
+host = "c"
+cpus = 0.5
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_typed_gives_the_same_bits_by_either_way_in(
+    machines: Machines, tmp_path: Path, wanted: dict[str, Any]
+) -> None:
+    """From a machine of the cluster, and from one that is none, through Ray's client port."""
+    (tmp_path / "toy.toml").write_text(FILE)
+    for name, on in (("in", "ray"), ("out", f"ray://127.0.0.2:{machines.client_port}")):
+        found = typed(tmp_path, "run", "toy.toml", "--plugin", "toy_members", "--dir", name, "--on", on)
+        assert [edge["items"] for edge in found["ledger"]] == [[N, N, 0]] * 3
+        assert outcome(tmp_path / name / "recordings") == wanted
+
+
+@pytest.mark.slow
+def test_what_is_trained_and_studied_by_typed_commands_is_the_same(machines: Machines, tmp_path: Path) -> None:
+    """Paths are relative to where the command is typed, on whichever machine they are opened."""
+    rng = np.random.default_rng(1)
+    for part, number in (("train", 6), ("test", 2)):
+        for label, k in itertools.product(range(2), range(number)):
+            events = np.zeros(300, EVENT_DTYPE)
+            events["t"] = np.sort(rng.integers(0, 100_000, len(events)))
+            events["x"], events["y"] = rng.integers(0, 17, len(events)) + 17 * label, rng.integers(0, 34, len(events))
+            path = tmp_path / part / str(label) / f"{k}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atis_bin(path, events)
+    train_ = ["train", "train", "--test", "test", "--hidden", "12", "--epochs", "2", "--batch", "4"]
+    study = ["eval", "fault-tolerance", "train", "test", "--hidden", "12", "--methods", "GP", "--quick"]
+    for command, out in ((train_, "network"), (study, "study")):
+        here = typed(tmp_path, *command, "--out", f"{out}-here")
+        spread = typed(tmp_path, *command, "--out", f"{out}-spread", "--on", "ray")
+        assert {name: spread[name] for name in here} == here
+        home, away = tmp_path / f"{out}-here", tmp_path / f"{out}-spread"
+        files = [it.relative_to(home) for it in home.rglob("*.safetensors")]
+        assert files
+        assert all((home / name).read_bytes() == (away / name).read_bytes() for name in files)
+
+
+def test_many_tasks_on_workers_are_learned_as_here(machines: Machines, tmp_path: Path) -> None:
+    """``eval continual``: synapses of each task, weights and what was found on the way are kept by whoever does it."""
+    rng = np.random.default_rng(2)
+    for name, n in (("train", 60), ("t10k", 20)):
+        pictures = rng.integers(0, 2, (n, 28, 28)).astype(np.uint8) * 255
+        head = struct.pack(">4I", 0x803, n, 28, 28)
+        (tmp_path / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + pictures.tobytes()))
+        labels = struct.pack(">2I", 0x801, n) + bytes(rng.integers(0, 10, n).tolist())
+        (tmp_path / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    images = [str(tmp_path / f"{name}-images-idx3-ubyte.gz") for name in ("train", "t10k")]
+    words = ["eval", "continual", *images, "--quick", "--methods", "GP,EWC", "--json"]
+    found = {}
+    for on in ("", "ray"):
+        out = tmp_path / f"out{on}"
+        done = CliRunner().invoke(app, [*words, "--out", str(out), "--on", on], catch_exceptions=False)
+        assert done.exit_code == 0
+        found[on] = json.loads((out / "results.json").read_text())
+    assert found["ray"] == found[""]
+    assert len(found[""]["results"]) == 7
+
+
 def test_no_room_is_told_with_words(machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream.cluster.PLACE_PATIENCE_S", 0.5)
     with pytest.raises(ConfigError, match=r"relay \(0.5 cpus, on host nowhere\).*the cluster has"):
         RayEngine("ray", toy(tmp_path, hosts={"relay": "nowhere"}))
+    greedy = toy(tmp_path)
+    greedy.node.append(NodeSpec(name="relay", memory_mb=10**7))
+    with pytest.raises(ConfigError, match=r"relay \(0.5 cpus, 10000000 MiB\).*the cluster has.*MiB"):
+        RayEngine("ray", greedy)
+    (tmp_path / "toy.toml").write_text(FILE)
+    words = ["run", str(tmp_path / "toy.toml"), "--plugin", "toy_members", "--on", "ray"]
+    for word in (["--view"], ["--one-process"], ["--transport", "ipc"]):
+        with pytest.raises(ConfigError, match="--on ray: goes without --view, --one-process and --transport"):
+            CliRunner().invoke(app, [*words, *word], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("where", ["ray:there", "spark", "ray://a:b:c"])
@@ -321,6 +463,12 @@ def test_a_study_spread_over_workers_is_the_study(machines: Machines, tmp_path: 
         (tmp_path / "lost").unlink(missing_ok=True)
         if not on:
             (tmp_path / "lost").touch()
-        each(range(4), work, lambda job, rows, kept=kept: kept.append((job, rows)), on=on)  # type: ignore[misc]
+        each(range(4), work, lambda job, rows, kept=kept: kept.append((job, rows)), on=on)
     assert (tmp_path / "lost").exists()
     assert found["ray"] == found[""]
+
+    def fail(job: int) -> list[dict[str, Any]]:
+        raise ConfigError(f"job {job}: wrong from the start")
+
+    with pytest.raises(ConfigError, match=r"^job 0: wrong from the start$"):
+        each(range(1), fail, lambda job, rows: None, on="ray")

@@ -95,7 +95,7 @@ def outcome(
 ) -> Outcome:
     out.mkdir(exist_ok=True)
     pipeline = described(recordings, out, mode=mode, packet_items=packet_items, recut=recut, carried=carried)
-    pipeline.transport = transport  # type: ignore[assignment]
+    pipeline.transport = transport
     result = run(pipeline, processes=processes, plugins=toys)
     assert all(ledger.is_balanced for ledger in result.ledgers)
     assert all(ledger.items[2] == 0 for ledger in result.ledgers)

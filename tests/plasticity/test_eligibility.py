@@ -95,7 +95,7 @@ def test_it_points_where_the_adjoint_does() -> None:
     found = []
     for form in ("adjoint", "eligibility"):
         network = PlasticNetwork.of(graph(), readout="scores", precision="float64")
-        correction = GlobalCorrection(network, learn=("weights",), form=form)  # type: ignore[arg-type]
+        correction = GlobalCorrection(network, learn=("weights",), form=form)
         network.run(spikes(1), until_us=1_400_000)
         correction.add(np.array([0.3, -0.7, 0.4]))
         found.append(correction.window.gradients.weight.copy())
@@ -115,7 +115,7 @@ def test_networks_learn_by_it(tmp_path: Path) -> None:
             items["t"] = np.sort(rng.integers(0, 50_000, 60))
             own = 6 * (k % 3) + rng.integers(0, 6, 60)
             items["unit"] = np.where(rng.random(60) < 0.6, own, rng.integers(0, 20, 60))
-            made.append(Recording(k % 3, lambda items=items: items))  # type: ignore[misc]
+            made.append(Recording(k % 3, lambda items=items: items))
         return made
 
     trainer = Trainer(graph(), readout="scores", lanes=2, learn=("weights",), form="eligibility", weight_rate=0.01)
@@ -134,4 +134,4 @@ def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(ConfigError, match="want the adjoint"):
         GlobalCorrection(hebbian, learn=("weights",), form="eligibility")
     with pytest.raises(ConfigError, match="wanted 'adjoint' or 'eligibility'"):
-        GlobalCorrection(plain, form="backwards")  # type: ignore[arg-type]
+        GlobalCorrection(plain, form="backwards")

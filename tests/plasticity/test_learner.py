@@ -107,7 +107,7 @@ class Run:
             assert mine[name].tobytes() == theirs[name].tobytes(), name
         return self.items == other.items and self.marks == other.marks
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 def weight_of(learner: OnlineLearner, layer: int) -> np.ndarray:
@@ -237,7 +237,7 @@ def test_carried_hebb_is_deployed_as_it_stands() -> None:
             seen.append(message)
 
     for message in messages_of(1):
-        (learner.on_packet if isinstance(message, Packet) else learner.on_mark)("events", message, emit)  # type: ignore
+        (learner.on_packet if isinstance(message, Packet) else learner.on_mark)("events", message, emit)
     t = 200_000
     learner.on_mark("events", Reset(t, False), emit)
     mixing, tau_hebb_us = 0.12, 100_000.0  # held in LP
@@ -394,7 +394,7 @@ def test_a_step_comes_into_force_where_it_should() -> None:
     for message in messages:
         run.feed([message])
         if not np.array_equal(weight_of(learner, 0), before):
-            changed.append((type(message).__name__, message.t_us))  # type: ignore[union-attr]
+            changed.append((type(message).__name__, message.t_us))
             before = weight_of(learner, 0)
     # labels at 60,000 + 70,000 k us; 100,000 us later, at the first mark from there on
     assert changed == [("Label", 200_000), ("Label", 270_000), ("Label", 340_000)]

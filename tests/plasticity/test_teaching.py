@@ -134,7 +134,7 @@ def test_the_rule_counts_what_each_feature_fired(tmp_path: Path) -> None:
             spikes.extend(message.items["unit"].tolist())
 
     for message in shows([2], seed=1):
-        (one.on_packet if isinstance(message, Packet) else one.on_mark)("events", message, emit)  # type: ignore[arg-type]
+        (one.on_packet if isinstance(message, Packet) else one.on_mark)("events", message, emit)
     prototype = one.taught()[PROTOTYPE]
     assert spikes
     np.testing.assert_allclose(prototype[:, 2], np.bincount(spikes, minlength=N_FEATURES), atol=0.02)

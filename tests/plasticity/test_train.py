@@ -67,7 +67,7 @@ def recordings(n: int, seed: int) -> list[Recording]:
         items["t"] = np.sort(rng.integers(0, 50_000, len(items)))
         own = rng.random(len(items)) < 0.6
         items["unit"] = np.where(own, 10 * label + rng.integers(0, 10, 60), rng.integers(0, 30, 60))
-        made.append(Recording(label, lambda items=items: items))  # type: ignore[misc]
+        made.append(Recording(label, lambda items=items: items))
     return made
 
 
@@ -274,7 +274,7 @@ def test_rates_are_held() -> None:
         rates.append(len(out["hidden"]) / 24 / 0.06)
     assert abs(rates[1] - 5.0) < 0.5 * abs(rates[0] - 5.0), rates
     with pytest.raises(ConfigError, match="wanted one of cross_entropy, mse"):
-        GlobalCorrection(network, loss="hinge")  # type: ignore[arg-type]
+        GlobalCorrection(network, loss="hinge")
 
 
 def test_steps_by_the_count_of_events(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_the_command_goes_on_after_kill(tmp_path: Path) -> None:
     assert json.loads(again.stdout) == json.loads(whole.stdout)
     one, other = (load_graph(tmp_path / name / "best.safetensors") for name in ("whole", "killed"))
     for mine, theirs in zip(one.projections, other.projections, strict=True):
-        assert np.array_equal(mine.topology.weight, theirs.topology.weight)  # type: ignore[union-attr]
+        assert np.array_equal(mine.topology.weight, theirs.topology.weight)
     assert json.loads(whole.stdout)["epochs"][-1]["held_back"] == 1.0
 
 

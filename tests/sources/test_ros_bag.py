@@ -20,8 +20,8 @@ from stream.packet import EVENT_DTYPE
 from stream.pipeline import source_of
 
 rosbags = pytest.importorskip("rosbags")
-from rosbags import rosbag1, rosbag2  # noqa: E402
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402
+from rosbags import rosbag1, rosbag2  # noqa: E402 - after importorskip
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore  # noqa: E402 - after importorskip
 
 _EVENT = "uint16 x\nuint16 y\nTIME ts\nbool polarity\n"
 _ARRAY = "std_msgs/Header header\nuint32 height\nuint32 width\nPACKAGE/Event[] events\n"

@@ -126,7 +126,7 @@ def test_a_film_is_shown_again_and_labelled(film):
 def test_a_snapshot_in_the_middle_of_a_film_goes_on_bit_for_bit(film, at):
     path, rate = film([frame / 2 + 60 for frame in edge(6)])
     options = {"scene": "video", "path": str(path), "width": 12, "height": 10, "threshold_on": 0.05, "seed": 4}
-    make = lambda: SimulatedCamera(**options, video=Video(passes=2, frame_rate_hz=rate))  # noqa: E731
+    make = lambda: SimulatedCamera(**options, video=Video(passes=2, frame_rate_hz=rate))  # noqa: E731 - one line, used at once
     one, other = make(), make()
     for _ in range(at):
         one.poll(50)

@@ -128,7 +128,7 @@ def test_a_wrong_token_is_refused_at_once_and_with_words(tmp_path: Path, toys: l
 )
 def test_what_does_not_fit_starts_nothing(toys: list[str], arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        run_node(plugins=("toy_members",), **arguments)  # type: ignore[arg-type]
+        run_node(plugins=("toy_members",), **arguments)
 
 
 def test_nobody_there_is_told_after_the_patience_asked_for(tmp_path: Path, toys: list[str]) -> None:

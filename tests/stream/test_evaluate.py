@@ -54,7 +54,7 @@ def test_it_asks_every_method_about_every_damage_and_goes_on(recordings: Path, t
 def test_lessons_may_be_damaged_and_are_so_alike_every_time(recordings: Path, tmp_path: Path) -> None:
     clean = evaluate(recordings, tmp_path / "clean", "GP")
     damaged = evaluate(recordings, tmp_path / "one", "GP", "--damaged")
-    assert damaged["settings"] == {**clean["settings"], "damaged": True}  # type: ignore[dict-item]
+    assert damaged["settings"] == {**clean["settings"], "damaged": True}
     assert damaged["results"] == evaluate(recordings, tmp_path / "two", "GP", "--damaged")["results"]
     with pytest.raises(ConfigError, match="give another --out"):
         evaluate(recordings, tmp_path / "clean", "GP", "--damaged")

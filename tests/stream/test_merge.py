@@ -82,7 +82,7 @@ def test_the_order_is_that_of_time_whatever_arrives_first(data: st.DataObject, n
         if isinstance(message, Packet):
             merge.on_packet(names[index], message, emit)
         else:
-            merge.on_mark(names[index], message, emit)  # type: ignore[arg-type]
+            merge.on_mark(names[index], message, emit)
         if data.draw(st.integers(0, 9)) == 0:  # interrupted and restored
             kept = merge.snapshot()
             merge = Merge(inputs=names, lateness_us=10**6)
@@ -144,7 +144,7 @@ def test_side_by_side() -> None:
 )
 def test_what_cannot_be_merged(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="merge"):
-        Merge(**wrong)  # type: ignore[arg-type]
+        Merge(**wrong)
 
 
 def test_a_foreign_snapshot() -> None:

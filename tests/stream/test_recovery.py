@@ -205,7 +205,7 @@ def test_who_dies_again_and_again_is_given_up(tmp_path: Path, toys: list[str]) -
     folder = tmp_path / "run"
     with pytest.raises(RunError, match=r"given up: 2 restarts within 60 s.*--resume") as caught:
         run(toy(relay={"kill_at": 20_000}, restarts=2), plugins=toys, directory=folder)
-    result: RunResult = caught.value.result  # type: ignore[attr-defined]
+    result: RunResult = caught.value.result
     assert len(result.restarts) == 2
     assert all(ledger.is_balanced for ledger in result.ledgers)
     assert json.loads((folder / "summary.json").read_text())["restarts"][1]["node"] == "relay"
@@ -221,7 +221,7 @@ def test_who_dies_again_and_again_is_given_up(tmp_path: Path, toys: list[str]) -
 def test_who_fails_is_not_restarted(tmp_path: Path, toys: list[str]) -> None:
     with pytest.raises(RunError, match="relay was told to fail") as caught:
         run(toy(relay={"fail_at": 10_000}), plugins=toys, directory=tmp_path / "run")
-    assert caught.value.result.restarts == []  # type: ignore[attr-defined]
+    assert caught.value.result.restarts == []
 
 
 @needs_proc

@@ -122,7 +122,7 @@ def pipeline(path: Path, **source: object) -> Pipeline:
     recorder = {"path": str(path), "ports": {"in": "events"}}
     return Pipeline(
         name="toy",
-        source=[SourceSpec(name="count", kind="toy_members.Count", packet_items=10, **source)],  # type: ignore[arg-type]
+        source=[SourceSpec(name="count", kind="toy_members.Count", packet_items=10, **source)],
         operator=[OperatorSpec(name="recorder", kind="stream.record.Recorder", params=recorder)],
         edge=[EdgeSpec(source="count.events", target="recorder.in")],
     )

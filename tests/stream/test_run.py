@@ -78,7 +78,7 @@ def test_processes_give_what_one_process_gives(tmp_path: Path, toys: list[str], 
     contents = []
     for processes in (False, True):
         described = pipeline(tmp_path, source={"n": 5000, "mark_every": 700})
-        described.transport = transport  # type: ignore[assignment]
+        described.transport = transport
         result = run(described, processes=processes, plugins=toys)
         assert_exact(result)
         assert [ledger.items for ledger in result.ledgers] == [(5000, 5000, 0)] * 3
@@ -133,7 +133,7 @@ def test_a_torn_source_is_reported_and_what_came_is_kept(tmp_path: Path, toys: l
 def test_a_failing_member_is_named_and_the_ledger_comes_out(tmp_path: Path, toys: list[str]) -> None:
     with pytest.raises(RunError, match="node 'relay': ValueError: relay was told to fail") as caught:
         run(pipeline(tmp_path, source={"n": 10**6}, relay={"fail_at": 1000}), plugins=toys)
-    result: RunResult = caught.value.result  # type: ignore[attr-defined]
+    result: RunResult = caught.value.result
     assert_exact(result)
     assert result.ledgers[0].items[1] == 1000
     assert len(read_recording(tmp_path / "r.hbs").items("relayed")) == 1000
@@ -142,7 +142,7 @@ def test_a_failing_member_is_named_and_the_ledger_comes_out(tmp_path: Path, toys
 def test_a_killed_node_is_named(tmp_path: Path, toys: list[str]) -> None:
     with pytest.raises(RunError, match=r"node 'relay' died: killed by signal 9 \(SIGKILL\)") as caught:
         run(pipeline(tmp_path, source={"n": 10**6}, relay={"kill_at": 1000}), plugins=toys)
-    assert_exact(caught.value.result)  # type: ignore[attr-defined]
+    assert_exact(caught.value.result)
     # of the 1000, what ZeroMQ's thread in the relay had not written yet went with it: more on a busy machine
     assert len(read_recording(tmp_path / "r.hbs").items("relayed")) >= 300
 
@@ -152,7 +152,7 @@ def test_a_wrong_parameter_starts_nothing(tmp_path: Path, toys: list[str]) -> No
         run(pipeline(tmp_path, source={"speed": 3}), processes=False, plugins=toys)
     with pytest.raises(Exception, match=r"node 'count'.*unknown field `speed`") as caught:
         run(pipeline(tmp_path, source={"speed": 3}), plugins=toys)
-    assert caught.value.exit_code == 2  # type: ignore[attr-defined]
+    assert caught.value.exit_code == 2
 
 
 def test_a_graph_that_does_not_fit_starts_nothing(tmp_path: Path, toys: list[str]) -> None:
@@ -338,7 +338,7 @@ def test_a_recording_behind_a_live_edge_accounts_for_what_is_not_in_it(
     tmp_path: Path, toys: list[str], policy: str
 ) -> None:
     described = pipeline(tmp_path, source={"n": 200_000}, relay={"sleep_s": 0.01})
-    described.edge[0].delivery, described.edge[0].policy = "live", policy  # type: ignore[assignment]
+    described.edge[0].delivery, described.edge[0].policy = "live", policy
     described.edge[0].max_count = 8
     result = run(described, plugins=toys)
     assert_exact(result)

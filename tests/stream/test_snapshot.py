@@ -211,7 +211,7 @@ def test_the_keeper_writes_in_order_and_tells_what_went_wrong(tmp_path: Path) ->
     settled: list[int] = []
     keeper = Keeper(tmp_path / "s", told.append)
     for number in range(1, 6):
-        keeper.put(Kept(number, "a", 0), {"x": np.array([number])}, lambda number=number: settled.append(number))  # type: ignore[misc]
+        keeper.put(Kept(number, "a", 0), {"x": np.array([number])}, lambda number=number: settled.append(number))
     (tmp_path / "s" / "000006").parent.mkdir(exist_ok=True)
     (tmp_path / "s" / "000006").write_text("in the way")
     keeper.put(Kept(6, "a", 0), {"x": np.array([6])}, lambda: None)
