@@ -1,16 +1,15 @@
 """Two cameras merged: side by side, in order of time, whichever of them is quicker.
 
-``python demos/two_cameras.py``
+``python demos/two_cameras.py``; ``--seconds 30 --view`` shows it in a browser while it runs.
 """
 
 import argparse
 from pathlib import Path
 
-from look import draw_events
+from look import draw_events, play
 
 from stream.pipeline import EdgeSpec, OperatorSpec, Pipeline, SourceSpec
 from stream.record import read_recording
-from stream.run import run
 
 SIDE = 34
 
@@ -19,11 +18,17 @@ def main() -> None:
     """Merge."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=float, default=0.5)
+    options.add_argument("--view", action="store_true", help="show it in a browser while it runs")
     options.add_argument("--out", type=Path, default=Path("runs/two-cameras"))
     given = options.parse_args()
     params = {"width": SIDE, "height": SIDE, "duration_us": round(given.seconds * 1e6)}
     cameras = [
-        SourceSpec(name=name, kind="sources.simulated.SimulatedCamera", params={**params, "seed": seed})
+        SourceSpec(
+            name=name,
+            kind="sources.simulated.SimulatedCamera",
+            params={**params, "seed": seed},
+            speed=1.0 if given.view else "max",
+        )
         for name, seed in (("left", 1), ("right", 2))
     ]
     merge = {"inputs": ["left", "right"], "width": SIDE, "height": SIDE, "beside": True}
@@ -41,7 +46,7 @@ def main() -> None:
             EdgeSpec(source="merge.events", target="recorder.events"),
         ],
     )
-    result = run(pipeline, processes=False)
+    result = play(pipeline, view=given.view)
     events = read_recording(given.out / "both.hbs").items("events")
     draw_events(events, 2 * SIDE, SIDE, given.out / "two-cameras.png", "left and right camera, merged", n_panels=4)
     print(f"{len(events):,} events, late: {result.members['merge'].get('late items', 0):.0f}")

@@ -244,7 +244,8 @@ function empty(context, w, h, text) {
 }
 
 const spanUs = () => 1e6 * 2 ** Number($("span").value);
-const seconds = (us) => (us < 1e6 ? `${Math.round(us / 1e3)} ms` : us < 6e7 ? `${(us / 1e6).toFixed(us < 1e7 ? 1 : 0)} s` : `${Math.floor(us / 6e7)} min ${Math.round((us % 6e7) / 1e6)} s`);
+const minutes = (s) => `${Math.floor(s / 60)} min ${s % 60} s`;
+const seconds = (us) => (us < 1e6 ? `${Math.round(us / 1e3)} ms` : us < 5.95e7 ? `${(us / 1e6).toFixed(us < 1e7 ? 1 : 0)} s` : minutes(Math.round(us / 1e6)));
 
 function timeAxis(context, x, w, h, spanUs) {
   context.fillStyle = colours.quiet;
