@@ -31,7 +31,8 @@ def main() -> None:
         )
         for name, seed in (("left", 1), ("right", 2))
     ]
-    merge = {"inputs": ["left", "right"], "width": SIDE, "height": SIDE, "beside": True}
+    # simulated cameras begin when their processes do, and neither is ever unplugged: the merge may wait long
+    merge = {"inputs": ["left", "right"], "width": SIDE, "height": SIDE, "beside": True, "lateness_us": 5_000_000}
     sink = {"path": str(given.out / "both.hbs"), "ports": {"events": "events"}}
     pipeline = Pipeline(
         name="two-cameras",
@@ -49,7 +50,8 @@ def main() -> None:
     result = play(pipeline, view=given.view)
     events = read_recording(given.out / "both.hbs").items("events")
     draw_events(events, 2 * SIDE, SIDE, given.out / "two-cameras.png", "left and right camera, merged", n_panels=4)
-    print(f"{len(events):,} events, late: {result.members['merge'].get('late items', 0):.0f}")
+    late = {name: f"{result.members['merge'][f'late {name}']:.0f}" for name in ("left", "right")}
+    print(f"{len(events):,} events; too late: {late['left']} of the left camera, {late['right']} of the right one")
 
 
 if __name__ == "__main__":
