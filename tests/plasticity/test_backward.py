@@ -502,7 +502,7 @@ def _case(name: str, rng: Any) -> Case:
         second = {("hidden", "scores"): ShortTerm(depletion=0.3, tau_rec_us=15_000.0)}
     graph = Graph(inputs, [Population("hidden", lif, shape), scores], ways)
     rules = {(INPUT, "hidden"): Hebbian(**numbers)}
-    surrounds = {(INPUT, "hidden"): Surround(0.5, 0.3, 3_000.0)} if "convolution" in name else {}
+    surrounds = {(INPUT, "hidden"): Surround(0.3, 1.0, 3_000.0)} if "convolution" in name else {}
     return Case(graph, rules, {(INPUT, "hidden"): terminal, **second}, phase_us, ("spikes",), surrounds)
 
 
