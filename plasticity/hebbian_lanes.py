@@ -86,7 +86,7 @@ def _vector(n: int) -> Any:
     whether one is above ``threshold``; nobody is reset. All numbers and arrays (shape (any,), contiguous) of one type;
     places are not checked.
     """
-    from llvmlite import ir  # type: ignore[import-untyped]
+    from llvmlite import ir  # type: ignore[import-untyped] # it has no types
     from numba import types
     from numba.extending import intrinsic
 

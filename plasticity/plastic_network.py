@@ -755,8 +755,8 @@ class PlasticNetwork(Network):
             memory.fatigue[:, 1] = self._table.terminal[:, 2]
             memory.support.fill(0)
             memory.surround_us.fill(t_us)
-            rate_hz, tau_pool_us = self._table.surround[:, 4], self._table.surround[:, 5]
-            memory.pool[:] = rate_hz * tau_pool_us * 1e-6
+            usual = Surround._make(self._table.surround.T)
+            memory.pool[:] = usual.rate_hz * usual.tau_pool_us * 1e-6  # as busy as usual
 
     def _start(self, t_us: int) -> None:
         for p in range(len(self._names)):  # what is noted has happened

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.evaluation import On, each, read_results, write_results
+from stream import evaluation
 from stream.train import bar, dense_layers, labelled, size_of
 
 __all__ = ["accuracy", "simulate"]
@@ -48,28 +48,22 @@ def simulate(
 def accuracy(
     folder: Annotated[Path, typer.Argument(help="Recordings to learn from: FOLDER/LABEL/RECORDING.")],
     test: Annotated[Path, typer.Argument(help="Recordings to be asked about.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for networks and results; go on from what it holds.")
-    ],
+    out: evaluation.Out,
     nets: Annotated[str, typer.Option(help="Some of dense, conv.")] = ",".join(NETS),
     hidden: Annotated[str, typer.Option(help="Units of the dense network's hidden layers.")] = "400",
     channels: Annotated[str, typer.Option(help="Channels of convolutions; each halves the map.")] = "12,24",
-    seeds: Annotated[int, typer.Option(min=1, help="How many times, with other weights and another order.")] = 3,
+    seeds: evaluation.Seeds = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every recording is seen.")] = 8,
-    batch: Annotated[int, typer.Option(min=1, help="Recordings between two steps.")] = 32,
-    sensor: Annotated[str, typer.Option(help="Sensor's size, such as 34x34.")] = "34x34",
-    limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
-    threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
+    batch: evaluation.Batch = 32,
+    sensor: evaluation.Sensor = "34x34",
+    limit: evaluation.Limit = None,
+    threads: evaluation.Threads = 0,
     quick: Annotated[bool, typer.Option(help="One seed, one epoch.")] = False,
-    on: On = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    on: evaluation.On = "",
+    as_json: evaluation.Json = False,
 ) -> None:
     """Train on recordings, ask about others, count synaptic operations."""
-    from stream.errors import ConfigError
-
-    wanted = nets.split(",")
-    if unknown := set(wanted) - set(NETS):
-        raise ConfigError(f"--nets {','.join(sorted(unknown))}: wanted some of {', '.join(NETS)}")
+    wanted = evaluation.chosen("--nets", nets, NETS)
     width, height = size_of(sensor)
     recordings, labels = labelled(folder, limit, width, height)
     asked, _ = labelled(test, limit, width, height)
@@ -78,7 +72,7 @@ def accuracy(
     settings = {"recordings": len(recordings), "asked": len(asked), "epochs": epochs, "batch": batch}
     settings |= {"hidden": hidden, "channels": channels}  # type: ignore[dict-item] # values of two types
     out.mkdir(parents=True, exist_ok=True)
-    found = read_results(out / "results.json", settings)
+    found = evaluation.read_results(out / "results.json", settings)
     module = importlib.import_module("plasticity.train")
 
     def study(job: tuple[int, str]) -> list[dict[str, Any]]:
@@ -108,10 +102,12 @@ def accuracy(
     def keep(job: tuple[int, str], rows: list[dict[str, Any]]) -> None:
         print(f"{job[1]}, seed {job[0]}: trained and asked", file=sys.stderr, flush=True)
         found.extend(rows)
-        write_results(out / "results.json", settings, found)
+        evaluation.write_results(out / "results.json", settings, found)
 
     done = {(row["seed"], row["net"]) for row in found}
-    each([job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on)
+    evaluation.each(
+        [job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on
+    )
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))
         return

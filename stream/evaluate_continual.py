@@ -40,7 +40,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.evaluation import On, each, read_results, write_results
+from stream.evaluation import Hidden, Json, On, Out, Seeds, chosen, each, read_results, write_results
 from stream.train import bar
 
 __all__ = ["continual"]
@@ -61,26 +61,24 @@ MASKED_SPREAD, DENSE_SPREAD = (2.5, 1.5, 1.0), (1.5, 1.0, 1.0)
 def continual(
     images: Annotated[Path, typer.Argument(help="MNIST's training images (train-images-idx3-ubyte.gz).")],
     test: Annotated[Path, typer.Argument(help="MNIST's test images.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for shows, weights and results; go on from it.")],
+    out: Out,
     methods: Annotated[str, typer.Option(help=f"Some of {', '.join(METHODS)}.")] = ",".join(METHODS),
     kind: Annotated[str, typer.Option(help="permuted or rotated.")] = "permuted",
     tasks: Annotated[int, typer.Option(min=2, help="How many tasks.")] = 10,
     shows: Annotated[int, typer.Option(min=20, help="Images of a task to learn from.")] = 500,
     asked: Annotated[int, typer.Option(min=10, help="Images of a task to ask about.")] = 100,
     epochs: Annotated[int, typer.Option(min=1, help="Times that each is seen.")] = 2,
-    hidden: Annotated[str, typer.Option(help="Units of hidden layers.")] = "1024,1024",
-    seeds: Annotated[int, typer.Option(min=1, help="How many times, each with other masks and weights.")] = 3,
+    hidden: Hidden = "1024,1024",
+    seeds: Seeds = 3,
     full: Annotated[bool, typer.Option(help="50 tasks, 5000 images each, 500 asked.")] = False,
     quick: Annotated[bool, typer.Option(help="One seed, 3 tasks, 60 images each, hidden layers of 128.")] = False,
     on: On = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Learn task after task, then ask about all of them."""
     from stream.errors import ConfigError
 
-    wanted = methods.split(",")
-    if unknown := [name for name in wanted if name not in METHODS]:
-        raise ConfigError(f"--methods {','.join(unknown)}: wanted some of {', '.join(METHODS)}")
+    wanted = chosen("--methods", methods, METHODS)
     if kind not in ("permuted", "rotated"):
         raise ConfigError(f"--kind {kind}: wanted permuted or rotated")
     if full:

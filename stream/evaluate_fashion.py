@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.evaluation import read_results, write_results
+from stream.evaluation import Json, Out, Seeds, read_results, write_results
 from stream.train import bar
 
 __all__ = ["fashion"]
@@ -35,13 +35,13 @@ MOST_IN_TURN = 2000  # pictures that are asked one by one: a state is written an
 
 def fashion(
     folder: Annotated[Path, typer.Argument(help="Fashion-MNIST's four IDX files, or MNIST's.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results; go on from what it holds.")],
+    out: Out,
     modes: Annotated[str, typer.Option(help="Some of LP, GP, HP.")] = ",".join(MODES),
     trained: Annotated[str, typer.Option(help="Whose fast state it is in training: batch, alone.")] = "batch",
     epochs: Annotated[int, typer.Option(min=1, help="Times that every picture is seen.")] = 30,
-    seeds: Annotated[int, typer.Option(min=1, help="How many times, with other weights, order and noise.")] = 1,
+    seeds: Seeds = 1,
     quick: Annotated[bool, typer.Option(help="2,000 pictures, one epoch.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train the authors' network on Fashion-MNIST and ask it under noise."""
     import numpy as np

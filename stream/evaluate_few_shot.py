@@ -32,7 +32,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from stream.evaluation import On, each, read_results, write_results
+from stream.evaluation import Json, On, Out, Seeds, chosen, each, read_results, write_results
 from stream.train import bar
 
 __all__ = ["few_shot"]
@@ -68,22 +68,18 @@ def few_shot(
     folder: Annotated[
         Path, typer.Argument(help="Pictures ALPHABET/CHARACTER/PICTURE.png, or Omniglot's .zip files of them.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for shows, networks and results; go on from it.")],
+    out: Out,
     methods: Annotated[str, typer.Option(help=f"Some of {', '.join(METHODS)}.")] = ",".join(METHODS),
-    seeds: Annotated[int, typer.Option(min=1, help="How many times, each with other weights and lessons.")] = 3,
+    seeds: Seeds = 3,
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of meta-learning: four lessons, one examination.")] = 400,
     ways: Annotated[int, typer.Option(min=2, help="Classes of a lesson.")] = 20,
     turned: Annotated[bool, typer.Option(help="Learn from characters turned by 90, 180, 270 degrees too.")] = True,
     quick: Annotated[bool, typer.Option(help="One seed, 20 rounds, a tenth of the questions.")] = False,
     on: On = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Meta-learn on some characters, then teach others by a show or a few."""
-    from stream.errors import ConfigError
-
-    wanted = methods.split(",")
-    if unknown := [name for name in wanted if name not in METHODS]:
-        raise ConfigError(f"--methods {','.join(unknown)}: wanted some of {', '.join(METHODS)}")
+    wanted = chosen("--methods", methods, METHODS)
     if quick:
         seeds, rounds = 1, min(rounds, 20)
     out.mkdir(parents=True, exist_ok=True)

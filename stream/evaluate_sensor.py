@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
+from stream import evaluation
 from stream.evaluate_faults import COLORS, METHODS, ask, trainer_of, usual_rate_hz
-from stream.evaluation import On, each, read_results, write_results
 from stream.train import bar, dense_layers, labelled, size_of
 
 __all__ = ["sensor"]
@@ -30,29 +30,23 @@ def sensor(
     lessons: Annotated[Path, typer.Argument(help="Recordings of the simulated camera: FOLDER/LABEL/RECORDING.")],
     stream: Annotated[Path, typer.Argument(help="The sensor's recordings, which teach once.")],
     test: Annotated[Path, typer.Argument(help="Others of the sensor's, which never teach.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for networks and results; go on from what it holds.")
-    ],
+    out: evaluation.Out,
     methods: Annotated[str, typer.Option(help=f"Some of {', '.join(METHODS)}.")] = ",".join(METHODS),
-    seeds: Annotated[int, typer.Option(min=1, help="How many times, each with other weights and another order.")] = 3,
+    seeds: evaluation.Seeds = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every simulated recording is seen.")] = 3,
-    batch: Annotated[int, typer.Option(min=1, help="Simulated recordings between two steps.")] = 16,
+    batch: evaluation.Batch = 16,
     every: Annotated[int, typer.Option(min=1, help="The sensor's recordings between two corrections.")] = 4,
     rate: Annotated[float, typer.Option(help="Adam's rate for weights in the sensor's stream.")] = 5e-4,
-    hidden: Annotated[str, typer.Option(help="Units of hidden layers, such as 512 or 512,128.")] = "200",
-    sensor: Annotated[str, typer.Option(help="Sensor's size, such as 34x34.")] = "34x34",
-    limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
-    threads: Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")] = 0,
+    hidden: evaluation.Hidden = "200",
+    sensor: evaluation.Sensor = "34x34",
+    limit: evaluation.Limit = None,
+    threads: evaluation.Threads = 0,
     quick: Annotated[bool, typer.Option(help="One seed, one epoch.")] = False,
-    on: On = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    on: evaluation.On = "",
+    as_json: evaluation.Json = False,
 ) -> None:
     """Learn from simulation, then from a sensor's stream while it runs."""
-    from stream.errors import ConfigError
-
-    wanted = methods.split(",")
-    if unknown := [name for name in wanted if name not in METHODS]:
-        raise ConfigError(f"--methods {','.join(unknown)}: wanted some of {', '.join(METHODS)}")
+    wanted = evaluation.chosen("--methods", methods, METHODS)
     width, height = size_of(sensor)
     simulated, classes = labelled(lessons, limit, width, height)
     real, more = labelled(stream, limit, width, height)
@@ -70,7 +64,7 @@ def sensor(
         "hidden": hidden,
     }
     out.mkdir(parents=True, exist_ok=True)
-    found = read_results(out / "results.json", settings)
+    found = evaluation.read_results(out / "results.json", settings)
 
     def study(job: tuple[int, str]) -> list[dict[str, Any]]:
         seed, method = job
@@ -103,10 +97,12 @@ def sensor(
     def keep(job: tuple[int, str], rows: list[dict[str, Any]]) -> None:
         print(f"{job[1]}, seed {job[0]}: trained, streamed and asked", file=sys.stderr, flush=True)
         found.extend(rows)
-        write_results(out / "results.json", settings, found)
+        evaluation.write_results(out / "results.json", settings, found)
 
     done = {(row["seed"], row["method"]) for row in found}
-    each([job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on)
+    evaluation.each(
+        [job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on
+    )
     _draw(out / "results.png", found, wanted, len(real))
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stream.evaluation import Json, Sensor
 from stream.train import labelled, size_of
 
 __all__ = ["ask", "teach"]
@@ -29,8 +30,8 @@ def teach(
     shows: Annotated[str, typer.Option(help="Shows of each class, several to compare.")] = "1,2,3",
     queries: Annotated[int, typer.Option(min=1, help="Recordings of each class that are asked about.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="How many, each with other classes and recordings.")] = 5,
-    sensor: Annotated[str, typer.Option(help="Sensor's size, such as 34x34.")] = "34x34",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    sensor: Sensor = "34x34",
+    as_json: Json = False,
 ) -> None:
     """Teach classes by one to a few shows, then ask."""
     import numpy as np

@@ -15,13 +15,50 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
-__all__ = ["On", "each", "read_results", "write_results"]
+__all__ = [
+    "Batch",
+    "Hidden",
+    "Json",
+    "Limit",
+    "On",
+    "Out",
+    "Seeds",
+    "Sensor",
+    "Threads",
+    "chosen",
+    "each",
+    "read_results",
+    "write_results",
+]
 
 Job = TypeVar("Job")
 Rows: TypeAlias = list[dict[str, Any]]
+# options that mean the same in every study
+Out: TypeAlias = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder for all that is made and found; go on from what it holds.")
+]
+Seeds: TypeAlias = Annotated[
+    int, typer.Option(min=1, help="How many times, each with other first weights, order and chance.")
+]
+Batch: TypeAlias = Annotated[int, typer.Option(min=1, help="Recordings between two steps.")]
+Hidden: TypeAlias = Annotated[str, typer.Option(help="Units of hidden layers, such as 512 or 512,128.")]
+Sensor: TypeAlias = Annotated[str, typer.Option(help="Sensor's size, such as 34x34.")]
+Limit: TypeAlias = Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")]
+Threads: TypeAlias = Annotated[int, typer.Option(min=0, help="0: one for each core. Does not change the result.")]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 On: TypeAlias = Annotated[
     str, typer.Option("--on", help="Spread the study over a cluster: 'ray', 'ray://HEAD' (extra 'cluster').")
 ]
+
+
+def chosen(option: str, words: str, known: Sequence[str]) -> list[str]:
+    """Read a list of names, such as ``GP,LP``; ConfigError if one is not known."""
+    from stream.errors import ConfigError
+
+    wanted = words.split(",")
+    if unknown := [name for name in wanted if name not in known]:
+        raise ConfigError(f"{option} {','.join(unknown)}: wanted some of {', '.join(known)}")
+    return wanted
 
 
 def each(jobs: Sequence[Job], work: Callable[[Job], Rows], keep: Callable[[Job, Rows], None], *, on: str = "") -> None:

@@ -39,7 +39,7 @@ def _vector(n: int) -> Any:
     ``down``. Returns the int64 mask of the lanes that were. ``v`` and ``weight``: real, shape (any,), contiguous;
     ``factor``, ``threshold`` and ``down`` of the same type; places are not checked.
     """
-    from llvmlite import ir  # type: ignore[import-untyped]
+    from llvmlite import ir  # type: ignore[import-untyped] # it has no types
     from numba import types
     from numba.extending import intrinsic
 
