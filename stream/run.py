@@ -605,6 +605,8 @@ class _Supervisor:
                 continue
             if now_s - process.heard_s > (hang_s if process.has_spoken else max(hang_s, START_PATIENCE_S)):
                 silent_s = now_s - process.heard_s
+                if not process.pid:
+                    raise NodeLost(name, f"has found no machine to run on within {silent_s:.0f} s")
                 raise NodeLost(name, f"hangs: its process {process.pid} has said nothing for {silent_s:.1f} s")
             if self.phase != "running" or (name in self.latest and self.latest[name].done):
                 process.worked_s = now_s

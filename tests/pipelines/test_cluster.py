@@ -38,7 +38,7 @@ from sources.atis_bin import write_atis_bin
 from stream.__main__ import app
 from stream.cluster import RayEngine, join
 from stream.errors import ConfigError, RunError
-from stream.packet import EVENT_DTYPE, SPIKE_DTYPE
+from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Reset
 from stream.pipeline import EdgeSpec, NodeSpec, OperatorSpec, Pipeline, SourceSpec
 from stream.places import place
 from stream.record import read_recording
@@ -238,6 +238,83 @@ def test_a_machine_lost_on_the_way_changes_no_bit(
     assert int(read_snapshot(place(f"{folder}/snapshots"), FINAL, "relay")["seen"]) == N
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("node", ["camera", "recorder"])
+def test_a_live_camera_tells_the_gap_after_a_machine_was_lost(
+    node: str, machines: Machines, tmp_path: Path, toys: list[str]
+) -> None:
+    """Its machine, or the recorder's, is switched off and on again: what nobody saw is told, with a mark where."""
+    host = f"desk-{node}"
+    machines.add(host)
+    params = {"path": str(tmp_path / "r.hbs"), "ports": {"events": "events"}}
+    other = "recorder" if node == "camera" else "camera"
+    described = Pipeline(
+        name="desk",
+        source=[SourceSpec(name="camera", kind="toy_camera.PlayedCamera")],
+        operator=[OperatorSpec(name="recorder", kind="stream.record.Recorder", params=params)],
+        edge=[EdgeSpec(source="camera.events", target="recorder.events")],
+        node=[NodeSpec(name=node, host=host, cpus=0.5), NodeSpec(name=other, host="a", cpus=0.5)],
+    )
+    described.recovery = msgspec.structs.replace(described.recovery, snapshot_every_us=200_000, restarts=20)
+    engine = RayEngine("ray", described)
+    done: list[str] = []
+    lost = ""
+    back_us = 0
+
+    def on_status(statuses: dict[str, Any], phase: str) -> None:
+        nonlocal lost, back_us
+        recorded_us = statuses["recorder"].stream_us if "recorder" in statuses else 0
+        if not done and phase == "running" and recorded_us > 1_000_000:
+            done.append("off")
+            lost = engine.places()[node][0]
+            machines.lose(host)
+        elif done == ["off"] and phase.startswith("starting again"):
+            done.append("on")
+            machines.add(host)
+        elif done == ["off", "on"] and phase == "running":
+            back_us = back_us or recorded_us
+            if recorded_us > back_us + 1_000_000:
+                done.append("stopped")
+                os.kill(os.getpid(), signal.SIGINT)
+
+    result = run(
+        described, plugins=[*toys, "toy_camera"], directory=tmp_path / "run", on_status=on_status, engine=engine
+    )
+    assert result.was_stopped
+    assert engine.places()[node][0] != lost  # the same desk, another address
+    assert "gone" in result.restarts[0].reason
+    recording = read_recording(tmp_path / "r.hbs")
+    seams = recording.marks("events")
+    assert seams
+    assert all(isinstance(seam, Reset) for seam in seams)
+    t = recording.items("events")["t"]
+    assert (t[1:] >= t[:-1]).all()
+    missing_us = sum(int(t[t >= seam.t_us][0] - t[t < seam.t_us][-1]) for seam in seams)
+    assert missing_us == pytest.approx(result.gaps["camera"] * 1e6, rel=0.2, abs=50_000)
+    assert result.gaps["camera"] > 0.2
+    assert all(ledger.is_balanced for ledger in result.ledgers)
+
+
+def test_a_machine_that_does_not_come_back_is_told(
+    machines: Machines, tmp_path: Path, toys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines.add("gone")
+    described = toy(tmp_path, speed=0.05, hosts={"relay": "gone"}, restarts=1, hang_s=4.0)
+    monkeypatch.setattr("stream.run.START_PATIENCE_S", 4.0)
+    monkeypatch.setattr("stream.cluster.CALL_PATIENCE_S", 2.0)
+    off: list[str] = []
+
+    def on_status(statuses: dict[str, Any], phase: str) -> None:
+        if phase == "running" and not off and statuses.get("relay"):
+            off.append("gone")
+            machines.lose("gone")
+
+    engine = RayEngine("ray", described)
+    told = r"node 'relay' has found no machine to run on within \d+ s\ngiven up: 1 restarts"
+    with pytest.raises(RunError, match=told):
+        run(described, plugins=toys, directory=tmp_path / "run", on_status=on_status, engine=engine)
+
+
 def test_a_node_that_fails_is_named(machines: Machines, tmp_path: Path, toys: list[str]) -> None:
     described = toy(tmp_path)
     described.operator[0].params = {"fail_at": 10_000}
@@ -338,7 +415,8 @@ def test_many_tasks_on_workers_are_learned_as_here(machines: Machines, tmp_path:
         done = CliRunner().invoke(app, [*words, "--out", str(out), "--on", on], catch_exceptions=False)
         assert done.exit_code == 0
         found[on] = json.loads((out / "results.json").read_text())
-    assert found["ray"] == found[""]
+    typed(tmp_path, *words[:-1], "--out", "far", "--on", f"ray://127.0.0.2:{machines.client_port}")
+    assert json.loads((tmp_path / "far" / "results.json").read_text()) == found["ray"] == found[""]
     assert len(found[""]["results"]) == 7
 
 

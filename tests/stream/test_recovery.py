@@ -298,6 +298,7 @@ def test_ctrl_c_today_and_resume_tomorrow(tmp_path: Path, toys: list[str], one_p
     described = toy()
     described.recovery = msgspec.structs.replace(described.recovery, snapshot_every_us=10**9)
     described.source[0].params["mark_every"] = 0
+    described.source[0].speed = 0.1  # 4 s: a slow machine must not let it end before the signals
     create(folder, described, plugins=toys, processes=not one_process).close()
     position = 0
     for _ in range(2):
