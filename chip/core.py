@@ -121,10 +121,11 @@ def weigh(weight: Any, block: Any, n_zero: Any) -> None:
 
 
 @inline_kernel
-def _add_rows(block: Any, rows: Any, n_rows: int, current: Any, total: Any) -> None:
-    """Add rows of int8 into int32 where nothing can saturate; ``total`` is scratch, int16."""
+def _add_rows(block: Any, rows: Any, n_rows: int, bias: Any, current: Any, total: Any) -> None:
+    """Add rows of int8 to biases of int32 where nothing can saturate; ``total`` is scratch, int16."""
     n = len(current)
     k = 0
+    begin = bias
     while k < n_rows:
         stop = min(k + 256, n_rows)  # 256 * -128 is the smallest that 16 bits hold
         for j in range(n):
@@ -153,7 +154,8 @@ def _add_rows(block: Any, rows: Any, n_rows: int, current: Any, total: Any) -> N
                 total[j] += np.int16(a[j])
             k += 1
         for j in range(n):
-            current[j] += np.int32(total[j])
+            current[j] = begin[j] + np.int32(total[j])
+        begin = current
 
 
 @kernel
@@ -175,7 +177,15 @@ def _add_terms(block: Any, axon: Any, current: Any) -> Any:
 
 @inline_kernel
 def add_spikes(
-    block: Any, n_zero: Any, axon: Any, active: Any, n_active: int, bias_reach: int, current: Any, total: Any
+    block: Any,
+    n_zero: Any,
+    axon: Any,
+    active: Any,
+    n_active: int,
+    bias: Any,
+    bias_reach: int,
+    current: Any,
+    total: Any,
 ) -> tuple[Any, Any, Any]:
     """Collect the spikes that wait on a core's axons, and clear them.
 
@@ -188,11 +198,13 @@ def add_spikes(
     axon
         int32, shape (n_axons,): 1 where a spike waits; zero afterwards.
     active, n_active
-        int32: those axons, in any order.
+        int32: those axons, in any order; at least one.
+    bias
+        int32, shape (padded neurons,).
     bias_reach
         Largest magnitude of a bias.
     current
-        int32, shape (padded neurons,): the biases on entry, U afterwards. Padding stays what padded weights make it.
+        int32, out, shape (padded neurons,): U. Padding is what padded weights and biases make it.
     total
         Scratch, int16, as ``current``.
 
@@ -205,8 +217,10 @@ def add_spikes(
     reach = bias_reach + np.int64(n_active) * 128
     n_saturated: Any = 0
     if reach < 2**31:
-        _add_rows(block, active, n_active, current, total)
+        _add_rows(block, active, n_active, bias, current, total)
     else:
+        for j in range(len(current)):
+            current[j] = bias[j]
         n_saturated = _add_terms(block, axon, current)
     for k in range(n_active):
         i = active[k]
@@ -221,8 +235,8 @@ def add_values(
 ) -> tuple[Any, Any, Any, Any]:
     """Collect the values that wait on a core's axons, and clear them.
 
-    Parameters and results as :func:`add_spikes`, but ``active`` is scratch, and the number of axons that held something
-    comes first.
+    Parameters and results as :func:`add_spikes`, but ``active`` is scratch, ``current`` holds the biases on entry, and
+    the number of axons that held something comes first.
     """
     n_active, n_zeros, largest, summed = 0, np.int64(0), np.int64(0), np.int64(0)
     for i in range(len(axon)):

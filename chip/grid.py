@@ -103,7 +103,7 @@ class GridState(NamedTuple):
     soma: SomaState
     idle: NDArray[np.uint8]  # shape (n_cores,): would do nothing without input
     input_waiting: NDArray[np.uint8]  # shape (n_inputs,)
-    input_value: NDArray[np.int32]  # shape (n_inputs,): what waits there; a spike counts 1
+    input_value: NDArray[np.int64]  # shape (n_inputs,): what waits there; a spike counts 1. Saturates on the axon only
     input_list: NDArray[np.int32]  # shape (n_inputs,): those waiting, in order of arrival
     output: NDArray[np.int32]  # shape (n_outputs,): values that left in the last phase
     score: NDArray[np.int64]  # shape (n_outputs,): their sum since the last clear
@@ -171,8 +171,8 @@ def _gather(incoming: Any, taken: int, clock: Any, waiting: Any, value: Any, uni
 @inline_kernel
 def _n_digits(value: Any, payload: int) -> Any:
     """Count the digits of a value, to the base 2^payload, that are not zero."""
-    if payload >= 32:
-        return np.int64(value != 0)  # it is an int32
+    if payload > 60:
+        return np.int64(value != 0)  # it is a sum of some numbers of 32 bits
     half, mask = (np.int64(1) << payload) >> 1, (np.int64(1) << payload) - 1
     left, n = np.int64(value), np.int64(0)
     while left != 0:
@@ -202,11 +202,11 @@ def _take_input(
     takes_values = False
     core, tree, start, count, in_tree = np.int64(-1), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for k in range(len(units)):
-        unit = units[k]
+        unit = np.uint32(units[k])  # unsigned, here and below: Numba looks at the sign of every other index
         waiting[unit] = 0
         given = value[unit]
         value[unit] = 0
-        for at in range(input_start[unit], input_start[unit + 1]):
+        for at in range(np.uint64(input_start[unit]), np.uint64(input_start[unit + np.uint32(1)])):
             line = lines[at]
             if line["core"] != core:
                 if core >= 0:
@@ -215,28 +215,29 @@ def _take_input(
                 core, tree, in_tree = np.int64(line["core"]), np.int64(line["tree"]), np.int64(0)
                 start, count = starts[core], n_terms[core]
                 takes_values = cores[core]["axon_mode"] == 1
-            i = np.int64(line["axon"])
             n_reached += 1
+            i = line["axon"]
+            place = np.uint64(start + i)
             if takes_values:
                 if given == 0:
                     n_reached -= 1
                     continue
-                total = np.int64(axon[start + i]) + np.int64(given)
+                total = np.int64(axon[place]) + given
                 bounded = min(max(total, np.int64(-(2**31))), np.int64(2**31 - 1))
                 if total != bounded:
                     n_saturated += 1
                     if first_core < 0:
                         first_core = core
-                axon[start + i] = np.int32(bounded)
+                axon[place] = np.int32(bounded)
                 in_tree += _n_digits(given, payload)
                 count += 1
                 continue
             in_tree += 1
-            if axon[start + i] != 0:
+            if axon[place] != 0:
                 merged += 1
             else:
-                axon[start + i] = 1
-                active[start + count] = i
+                axon[place] = 1
+                active[np.uint64(start + count)] = i
                 count += 1
     if core >= 0:
         n_terms[core] = count
@@ -486,6 +487,7 @@ def _dendrites(
     zeros: Any,
     axon: Any,
     active: Any,
+    bias: Any,
     current: Any,
     total: Any,
 ) -> tuple[Any, Any, Any, Any]:
@@ -493,6 +495,9 @@ def _dendrites(
     first, n_axons, reach = row["axon"], row["n_axons"], row["bias_reach"]
     n_macs, n_zero, n_saturated = n_terms, np.int64(0), np.int64(0)
     mine = axon[first : first + n_axons]
+    if row["synapse"] == 1 or row["axon_mode"] != 0:
+        for j in range(len(current)):
+            current[j] = bias[j]
     if row["synapse"] == 1:
         n_saturated, reach = add_axons(mine, reach, current)
     else:
@@ -500,7 +505,7 @@ def _dendrites(
         which = active[first : first + n_axons]
         if row["axon_mode"] == 0:
             n_zero, n_saturated, reach = add_spikes(
-                block, zeros[first : first + n_axons], mine, which, n_terms, reach, current, total
+                block, zeros[first : first + n_axons], mine, which, n_terms, bias, reach, current, total
             )
             n_macs = n_terms * row["n_neurons"]
         else:
@@ -681,8 +686,6 @@ def run_phases(
             row, soma = program.cores[core], program.somas[core]
             start, n_neurons, padded, fire_type = row["neuron"], row["n_neurons"], row["padded"], soma["fire_type"]
             current, bias = state.current[:padded], program.bias[start : start + padded]
-            for j in range(padded):
-                current[j] = bias[j]
             n_overflows, reach = np.int64(0), row["bias_reach"]
             if n_terms != 0:
                 n_overflows, reach, n_ops, n_macs = _dendrites(
@@ -693,11 +696,15 @@ def run_phases(
                     program.n_zero,
                     axon,
                     active,
+                    bias,
                     current,
                     state.total[:padded],
                 )
                 state.core_ops[core] += n_ops
                 slowest = max(slowest, n_macs)
+            else:
+                for j in range(padded):
+                    current[j] = bias[j]
             used = current[:n_neurons]
             n_fired, changed, n_sent, n_reached = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
             if fire_type == 8:
@@ -811,7 +818,7 @@ def new_state(program: GridProgram, phase_us: int, end_us: int) -> GridState:
         ),
         idle=np.zeros(n_cores, np.uint8),
         input_waiting=np.zeros(n_inputs, np.uint8),
-        input_value=np.zeros(n_inputs, np.int32),
+        input_value=np.zeros(n_inputs, np.int64),
         input_list=np.zeros(n_inputs, np.int32),
         output=np.zeros(int(limits["n_outputs"]), np.int32),
         score=np.zeros(int(limits["n_outputs"]), np.int64),

@@ -185,7 +185,7 @@ def _encode(events: Any, width: int, channels: int, items: Any) -> int:
     """Write events as spikes of input units; one channel: both polarities are the same unit."""
     for k in range(len(events)):
         items[k]["t"] = events[k]["t"]
-        items[k]["unit"] = unit_of(events[k], width) // (3 - channels)
+        items[k]["unit"] = unit_of(events[k], width) >> (2 - channels)
     return len(events)
 
 

@@ -700,12 +700,13 @@ def test_a_phase_that_takes_too_long_is_told():
     assert state.totals["overruns"][0] == 1
 
 
-def test_values_from_outside_that_overflow_an_axon_name_its_core():
+@pytest.mark.parametrize("on", [[0, 1], [0, 0]], ids=["two lines", "the same line"])
+def test_values_from_outside_that_overflow_an_axon_name_its_core(on):
     core = one_core(Soma(v_threshold=TOP), np.zeros((1, 1)), axon_mode=AXON_VALUES)
     lines = np.array([(0, 0, 0), (1, 0, 0)], INPUT_DTYPE)
     grid = assemble([core], [(2, 3)], lines, 2, 0, PROFILE)
     state = new_state(grid, 1000, 1000)
-    give_input(state, np.array([0, 1], np.int32), np.array([2**31 - 1, 1], np.int32))
+    give_input(state, np.array(on, np.int32), np.array([2**31 - 1, 1], np.int32))
     spikes, rows, progress = np.empty(9, SPIKE_DTYPE), np.empty(4, PHASE_DTYPE), np.zeros(3, np.int64)
     status = run_phases(grid, state, spikes[:0], 1000, True, spikes, rows, progress)
     assert status == OVERFLOW
