@@ -50,6 +50,9 @@ FINE_BITS = 10
 FINE = 2**FINE_BITS
 CAREFUL = 16  # when two events nearer than this made units fire, so many are not tried four at once
 ZERO: Any = np.int64(0)
+NONE: Any = np.uint64(0)
+ONE: Any = np.uint64(1)
+SIXTEEN: Any = np.uint64(16)
 
 
 class Layer(NamedTuple):
@@ -466,34 +469,46 @@ def convolution_front(
         before = n_hot
         # touched after this, a site is not held, has no flush to come, and its decay stands in the table
         fresh_us = max(held_until_us, anchor_us + ((t - anchor_us) >> shift << shift), t - FINE * FINE + 1)
+        fresh_us = fresh_us if in_sixteens else t + 1
         # one loop over all sites, and no branch on who fired: a processor cannot guess how many rows and columns of
         # windows hold an event, nor where the next spike is, and each wrong guess costs as much as a site
-        n_x = ox_last - ox_first + 1
+        n_x, n_channels = ox_last - ox_first + 1, np.uint64(n)
         at_wrap, site_wrap = layer.step[0] * (n_x - 1) - layer.step[1], layer.width - n_x + 1
-        site, at, x = oy_first * layer.width + ox_first, at_row, ZERO
-        n_noted, anyone = n_hot, ZERO
+        site: Any = oy_first * layer.width + ox_first
+        g: Any = np.uint64(layer.first_group + site)
+        j: Any = np.uint64(layer.first + site * n)
+        at: Any = np.uint64(at_row)
+        note: Any = np.uint64(n_hot)
+        anyone, x = ZERO, n_x
         for _ in range((oy_last - oy_first + 1) * n_x):
-            g: Any = np.uint64(layer.first_group + site)
             t_0: Any = t_us[g]
             t_us[g] = t
-            j = layer.first + site * n
-            if in_sixteens and t_0 >= fresh_us:
+            if t_0 >= fresh_us:
                 dt: Any = np.uint64(t - t_0)
                 factor = real(table[1, dt >> np.uint64(FINE_BITS)] * table[0, dt & np.uint64(FINE - 1)])
-                for c in range(0, n, 16):
+                c = NONE
+                while True:
                     mask = integrate_16(v, j + c, factor, weight, at + c, theta, down, is_hard)
-                    hot[n_noted, 0], hot[n_noted, 1] = j + c, mask
-                    n_noted += 1
+                    hot[note, 0], hot[note, 1] = j + c, mask
+                    note += ONE
                     anyone |= mask
+                    c += SIXTEEN
+                    if c == n_channels:
+                        break
             else:
-                n_before = n_noted
-                n_noted = integrate_any(layer, v, held_us, j, n, t_0, held_until_us, t, table, weight, at, hot, n_noted)
-                anyone |= n_noted - n_before
-            x += 1
-            is_row_done = x == n_x
-            site += site_wrap if is_row_done else 1
-            at += at_wrap if is_row_done else -layer.step[0]
-            x = ZERO if is_row_done else x
+                n_noted = np.int64(note)
+                n_noted = integrate_any(
+                    layer, v, held_us, np.int64(j), n, t_0, held_until_us, t, table, weight, np.int64(at), hot, n_noted
+                )
+                anyone |= n_noted - np.int64(note)
+                note = np.uint64(n_noted)
+            x -= 1
+            is_row_done = x == 0
+            x = n_x if is_row_done else x
+            g += np.uint64(site_wrap if is_row_done else 1)
+            j += np.uint64((site_wrap if is_row_done else 1) * n)
+            at += np.uint64(at_wrap if is_row_done else -layer.step[0])
+        n_noted = np.int64(note)
         if anyone != 0:
             for i in range(before, n_noted):
                 hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = hot[i, 0], hot[i, 1], t

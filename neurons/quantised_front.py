@@ -28,6 +28,7 @@ __all__ = ["LONGEST_RUN", "fold", "quantised_front"]
 LONGEST_RUN = 64  # events of a microsecond that are taken at once; more go one by one
 ZERO: Any = np.int64(0)
 ONE: Any = np.int64(1)
+ANOTHER: Any = np.uint64(1)
 
 
 @inner_kernel
@@ -55,20 +56,22 @@ def _note(
 ) -> int:
     """Walk one unit through m events; note which of them made it fire."""
     real = v.dtype.type
-    total = ZERO
+    total = np.int32(0)
     u = v[layer.first + unit] * factor
-    for e in range(m):
-        total += np.int64(row[places[e] + unit])
+    # unsigned: Numba looks at the sign of every other index
+    here, note = np.uint64(unit), np.uint64(n_notes)
+    for e in range(np.uint64(m)):
+        total = np.int32(total + np.int32(row[np.uint64(places[e]) + here]))
         if u + step * real(total) > layer.theta:
             if layer.is_hard:
                 u = layer.down
-                total = ZERO
+                total = np.int32(0)
             else:
                 u -= layer.down
-            notes[0, n_notes] = e * layer.n + unit
-            n_notes += 1
+            notes[0, note] = np.int64(e) * layer.n + unit
+            note += ANOTHER
     v[layer.first + unit] = u + step * real(total)
-    return n_notes
+    return np.int64(note)
 
 
 @inner_kernel
