@@ -477,7 +477,7 @@ def convolution_front(
         site: Any = oy_first * layer.width + ox_first
         g: Any = np.uint64(layer.first_group + site)
         j: Any = np.uint64(layer.first + site * n)
-        at: Any = np.uint64(at_row)
+        at: Any = at_row
         note: Any = np.uint64(n_hot)
         anyone, x = ZERO, n_x
         for _ in range((oy_last - oy_first + 1) * n_x):
@@ -488,7 +488,7 @@ def convolution_front(
                 factor = real(table[1, dt >> np.uint64(FINE_BITS)] * table[0, dt & np.uint64(FINE - 1)])
                 c = NONE
                 while True:
-                    mask = integrate_16(v, j + c, factor, weight, at + c, theta, down, is_hard)
+                    mask = integrate_16(v, j + c, factor, weight, np.uint64(at) + c, theta, down, is_hard)
                     hot[note, 0], hot[note, 1] = j + c, mask
                     note += ONE
                     anyone |= mask
@@ -496,21 +496,21 @@ def convolution_front(
                     if c == n_channels:
                         break
             else:
-                n_noted = np.int64(note)
-                n_noted = integrate_any(
-                    layer, v, held_us, np.int64(j), n, t_0, held_until_us, t, table, weight, np.int64(at), hot, n_noted
+                n_before: Any = np.int64(note)
+                j_0: Any = np.int64(j)
+                n_noted: Any = integrate_any(
+                    layer, v, held_us, j_0, n, t_0, held_until_us, t, table, weight, at, hot, n_before
                 )
-                anyone |= n_noted - np.int64(note)
+                anyone |= n_noted - n_before
                 note = np.uint64(n_noted)
             x -= 1
             is_row_done = x == 0
             x = n_x if is_row_done else x
             g += np.uint64(site_wrap if is_row_done else 1)
             j += np.uint64((site_wrap if is_row_done else 1) * n)
-            at += np.uint64(at_wrap if is_row_done else -layer.step[0])
-        n_noted = np.int64(note)
+            at += at_wrap if is_row_done else -layer.step[0]
         if anyone != 0:
-            for i in range(before, n_noted):
+            for i in range(before, np.int64(note)):
                 hot[n_hot, 0], hot[n_hot, 1], hot[n_hot, 2] = hot[i, 0], hot[i, 1], t
                 n_hot += hot[n_hot, 1] != 0
         if layer.is_patient:

@@ -71,7 +71,7 @@ def _note(
             notes[0, note] = np.int64(e) * layer.n + unit
             note += ANOTHER
     v[layer.first + unit] = u + step * real(total)
-    return np.int64(note)
+    return np.int64(note)  # type: ignore[return-value]  # compiled, an int is an int64
 
 
 @inner_kernel
