@@ -987,7 +987,7 @@ def _fast_front(
         t: Any = typed(items[k - 1]["t"])
         state.t_us[group] = t
         if is_above:
-            fire_reached(program, state, p, ZERO, n, (True, t_0), t, out)
+            fire_reached(program, state, p, ZERO, n, (is_above, t_0), t, out)
             n_fired = book[N_QUEUE]
             if n_fired > 0 and not is_last:
                 begin(state.book, state.progress, t, INSIDE)
@@ -1081,9 +1081,10 @@ def plastic_run(
     while True:
         n_out: Any
         end: Any = len(items)
-        if code == PLASTIC_SPIKE:
+        is_awaited = code == PLASTIC_SPIKE  # a variable: for True and for False, Numba would compile it twice
+        if is_awaited:
             q_awaited: Any = book[AWAITED]
-            k = _plastic_front(program, state, table, memory, q_awaited, items, strength, k, True, out)
+            k = _plastic_front(program, state, table, memory, q_awaited, items, strength, k, is_awaited, out)
             book[IS_DELIVERED] = 1
             if only >= 0:
                 end = k
@@ -1095,7 +1096,7 @@ def plastic_run(
                 k = _fast_front(program, state, table, memory, only, items, k, out)
             if k == before:  # one at least as everywhere else, then fast again
                 some = items[: k + 1] if is_fast else items
-                k = _plastic_front(program, state, table, memory, only, some, strength, k, False, out)
+                k = _plastic_front(program, state, table, memory, only, some, strength, k, is_awaited, out)
             if k > before:
                 end = k
         until: Any = typed(until_us)

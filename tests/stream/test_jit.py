@@ -104,3 +104,18 @@ def test_kernels_run_uncompiled_too(project: Path) -> None:
         timeout=120,
     )
     assert done.stdout.strip() == "3", done.stderr
+
+
+@pytest.mark.parametrize("kind", ["inner_kernel", "inline_kernel"])
+def test_what_only_kernels_call_is_compiled_into_them_alone(project: Path, kind: str) -> None:
+    """It has no file of its own, and its callers are compiled anew when it changes."""
+    helper = HELPER.replace("import kernel", f"import {kind}").replace("@kernel", f"@{kind}")
+    (project / "probe" / "helper.py").write_text(helper.format(expression="FACTOR * x"))
+    assert call(project) == "3.0 0"
+    assert call(project) == "3.0 1"
+    folders = {
+        it.name.rpartition("-")[0]: len(list(it.glob("*.nbc"))) for it in (project / "cache" / "kernels").iterdir()
+    }
+    assert folders == {"probe.caller": 1}
+    (project / "probe" / "helper.py").write_text(helper.format(expression="FACTOR * x + 8"))
+    assert call(project) == "11.0 0"
