@@ -586,7 +586,7 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def bench(
     quick: Annotated[bool, typer.Option(help="Small sizes and few rounds: does it run at all?")] = False,
-    only: Annotated[str, typer.Option(help="Only this suite (sources.filter_bench), or what contains this.")] = "",
+    only: Annotated[str, typer.Option(help="Only these suites (neurons.bench,chip.bench), or names with this.")] = "",
     baseline: Annotated[Path | None, typer.Option(help="Compare with the ratios kept in this file.")] = None,
     save: Annotated[Path | None, typer.Option(help="Keep the ratios in this file.")] = None,
     as_json: Json = False,

@@ -318,13 +318,13 @@ def run_all(
 ) -> None:
     """Run every suite, show the ratios, compare them with a baseline.
 
-    ``only`` is the name of a suite, or a part of the names of measurements: then all are made and some are shown. In a
-    file that is there already ``save`` replaces the ratios that were measured anew.
+    ``only`` names suites, separated by commas, or is a part of the names of measurements: then all are made and some
+    are shown. In a file that is there already ``save`` replaces the ratios that were measured anew.
 
     Raises
     ------
     ConfigError
-        If the baseline cannot be read.
+        If the baseline cannot be read, or there is nothing of that name.
     """
     from rich.box import SIMPLE
     from rich.table import Table
@@ -338,12 +338,18 @@ def run_all(
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(f"baseline {baseline}: cannot be read: {error}; make one with --save") from None
     found: list[Measurement] = []
-    for suite in [only] if only in SUITES else SUITES:
+    suites = only.split(",")
+    are_suites = all(suite in SUITES for suite in suites)
+    if not are_suites and len(suites) > 1:
+        raise ConfigError(f"bench --only {only}: wanted suites of {', '.join(SUITES)}, or a part of a name")
+    for suite in suites if are_suites else SUITES:
         with _talk_to_stderr(), console.status(f"measuring {suite.split('.')[0]}") as status:
             for measurement in importlib.import_module(suite).measurements(quick):
                 status.update(f"measuring {suite.split('.')[0]}: {measurement.name}")
-                if only == suite or only in measurement.name:
+                if are_suites or only in measurement.name:
                     found.append(measurement)
+    if not found:
+        raise ConfigError(f"bench --only {only}: no measurement is called so; suites are {', '.join(SUITES)}")
     if as_json:
         print(json.dumps([measurement._asdict() | {"ratio": measurement.ratio} for measurement in found]))
     else:

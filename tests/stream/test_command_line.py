@@ -118,8 +118,12 @@ def test_bench_runs_and_keeps_a_baseline(tmp_path: Path) -> None:
     assert len(set(names)) == len(names) >= 8
     assert all(measurement["ratio"] > 0 for measurement in found)
     assert set(json.loads(kept.read_text())["ratios"]) == set(names)
-    done = hebbstream("bench", "--quick", "--only", "edge ipc", "--baseline", str(kept))
+    some = json.loads(hebbstream("bench", "--quick", "--json", "--only", "chip.bench,sources.filter_bench").stdout)
+    assert {it["name"].partition(" ")[0] for it in some} == {"chip:", "filter"}
+    done = hebbstream("bench", "--quick", "--only", "sources.filter_bench", "--baseline", str(kept))
     assert "baseline" in done.stdout
+    for word in ("chip.bench,nothing", "chip.bench,"):
+        assert "wanted suites of stream.bench, " in hebbstream("bench", "--only", word, code=2).stderr
     assert "make one with --save" in hebbstream("bench", "--baseline", str(tmp_path / "none"), code=2).stderr
 
 
