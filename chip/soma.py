@@ -118,6 +118,9 @@ class SomaState(NamedTuple):
     window: NDArray[np.int64]  # shape (n_cores,): phases since the window began
 
 
+SMALL = 2**21  # a power of two; four times it, times an alpha of 256, still fits 32 bits
+
+
 @kernel
 def lfsr_step(r: int) -> int:
     """Move a 32-bit shift register on by one; x^32 + x^7 + x^5 + x^3 + x^2 + x + 1, period 2^32 - 1."""
@@ -169,6 +172,48 @@ def _lanes(
         current[j] = u if before_reset else later
         v[j] = later
     return np.int64(n_fired), np.int64(changed), np.int64(clamped)
+
+
+@inline_kernel
+def _are_small(v: Any, v_theta: Any, current: Any) -> bool:
+    """Tell whether all potentials and inputs together are below ``SMALL``, and all thresholds where they began."""
+    large, moved = np.int32(0), np.int32(0)
+    for j in range(len(v)):
+        whole = np.int32(v[j] + current[j])
+        large = np.int32(large | np.int32(whole ^ np.int32(whole >> 31)))
+        moved = np.int32(moved | v_theta[j])
+    return bool((large < SMALL) & (moved == 0))
+
+
+@inline_kernel
+def _small_lanes(
+    v: Any,
+    current: Any,
+    fired: Any,
+    threshold: Any,
+    floor: Any,
+    keep: Any,
+    shift: Any,
+    alpha: Any,
+    beta: Any,
+    before_reset: bool,
+) -> tuple[Any, Any]:
+    """Do as ``_lanes`` where ``_are_small``: nothing can be clamped, and a product with alpha fits 32 bits."""
+    n_fired, changed = np.int32(0), np.int32(0)
+    for j in range(len(v)):
+        before = v[j]
+        u = np.int32(before + current[j])
+        reset = np.int32(np.int32(u & keep) + shift)
+        fires = u > threshold
+        if not fires:
+            reset = u
+        later = max(np.int32(np.int32(np.int32(reset * alpha) >> 8) + beta), floor)
+        n_fired = np.int32(n_fired + np.int32(fires))
+        changed = np.int32(changed | np.int32(later ^ before))
+        fired[j] = np.uint8(fires)
+        current[j] = u if before_reset else later
+        v[j] = later
+    return np.int64(n_fired), np.int64(changed)
 
 
 @inline_kernel
@@ -235,7 +280,26 @@ def soma_phase(
             resting = np.uint8(resting | rest_row[j])
         moving = np.int64(resting)
     # 28-bit potentials, thresholds of 29 and inputs of 30 bits leave room for every sum in 32
-    if moving == 0 and fire_type < 6 and bits <= 28 and reach < 2**30:
+    is_still = moving == 0 and fire_type < 6 and bits <= 28 and reach < 2**30
+    threshold = max(p["v_threshold"], p["floor"])
+    taken_away = shift - (threshold & drop)
+    # above a higher threshold than SMALL nobody is who is small, so what a spike takes away is small or without meaning
+    has_small_steps = bits >= 24 and threshold > -SMALL and abs(shift) < SMALL and abs(beta) < SMALL
+    if is_still and has_small_steps and _are_small(v_row, theta_row, current):
+        clamped = np.int64(0)
+        n_fired, changed = _small_lanes(
+            v_row,
+            current,
+            fired,
+            np.int32(threshold),
+            np.int32(p["floor"]),
+            np.int32(keep),
+            np.int32(taken_away),
+            np.int32(alpha),
+            np.int32(beta),
+            before_reset,
+        )
+    elif is_still:
         n_fired, changed, clamped = _lanes(
             v_row,
             theta_row,
