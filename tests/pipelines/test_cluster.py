@@ -299,15 +299,17 @@ def test_a_machine_that_does_not_come_back_is_told(
     machines: Machines, tmp_path: Path, toys: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machines.add("gone")
-    described = toy(tmp_path, speed=0.05, hosts={"relay": "gone"}, restarts=1, hang_s=4.0)
-    monkeypatch.setattr("stream.run.START_PATIENCE_S", 4.0)
-    monkeypatch.setattr("stream.cluster.CALL_PATIENCE_S", 2.0)
+    hosts = {"count": "a", "relay": "gone", "recorder": "a"}
+    described = toy(tmp_path, speed=0.05, hosts=hosts, restarts=1, hang_s=8.0)
     off: list[str] = []
 
     def on_status(statuses: dict[str, Any], phase: str) -> None:
         if phase == "running" and not off and statuses.get("relay"):
             off.append("gone")
             machines.lose("gone")
+            # not before: a slow machine needs its time to start
+            monkeypatch.setattr("stream.run.START_PATIENCE_S", 8.0)
+            monkeypatch.setattr("stream.cluster.CALL_PATIENCE_S", 2.0)
 
     engine = RayEngine("ray", described)
     told = r"node 'relay' has found no machine to run on within \d+ s\ngiven up: 1 restarts"
