@@ -36,7 +36,7 @@ def sensor(
     epochs: Annotated[int, typer.Option(min=1, help="Times that every simulated recording is seen.")] = 3,
     batch: evaluation.Batch = 16,
     every: Annotated[int, typer.Option(min=1, help="The sensor's recordings between two corrections.")] = 4,
-    rate: Annotated[float, typer.Option(help="Adam's rate for weights in the sensor's stream.")] = 5e-4,
+    rate: Annotated[float, typer.Option(help="Adam's rate for weights in the sensor's stream.")] = 1e-4,
     hidden: evaluation.Hidden = "200",
     sensor: evaluation.Sensor = "34x34",
     limit: evaluation.Limit = None,
