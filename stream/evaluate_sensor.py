@@ -87,10 +87,10 @@ def sensor(
         ]
         trainer.correction._rates = rate, trainer.correction._rates[1] * rate / trainer.correction._rates[0]
         right = _streamed(trainer, real, every, seed)
-        mine += [
-            {"stage": "stream", "at": k, "right": sum(right[k : k + SPAN]) / len(right[k : k + SPAN])}
-            for k in range(0, len(right), SPAN)
-        ]
+        starts = range(0, max(len(right) - SPAN // 2, 1), SPAN)  # a short rest goes with the last span
+        for k in starts:
+            some = right[k : len(right) if k == starts[-1] else k + SPAN]
+            mine.append({"stage": "stream", "at": k, "right": sum(some) / len(some)})
         mine.append({"stage": "after", "at": len(real), "right": ask(first, readout, asked, None, False, seed)})
         return [{"seed": seed, "method": method, **row} for row in mine]
 
@@ -103,7 +103,7 @@ def sensor(
     evaluation.each(
         [job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on
     )
-    _draw(out / "results.png", found, wanted, len(real))
+    _draw(out / "results.png", found, len(real))
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))
         return
@@ -165,7 +165,7 @@ def _print(found: list[dict[str, Any]], methods: list[str]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
-def _draw(path: Path, found: list[dict[str, Any]], methods: list[str], n: int) -> None:
+def _draw(path: Path, found: list[dict[str, Any]], n: int) -> None:
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -176,7 +176,7 @@ def _draw(path: Path, found: list[dict[str, Any]], methods: list[str], n: int) -
     for method, color in COLORS.items():
         places = sorted({row["at"] for row in found if row["stage"] == "stream"})
         rows = [_rows(found, method, "stream", at) for at in places]
-        if method not in methods or not all(rows):
+        if not all(rows):
             continue
         middle, spread = (np.array([fold(it) for it in rows]) for fold in (np.mean, np.std))
         x = np.array(places) + SPAN / 2
