@@ -21,6 +21,7 @@ counted, and cannot touch the stream.
 """
 
 import hmac
+import os
 import time
 import zlib
 from collections import deque
@@ -492,20 +493,26 @@ def _beat(socket: "zmq.Socket[bytes]", patience_s: float) -> None:
 def listen(socket: "zmq.Socket[bytes]", subject: str, endpoint: str, curve: Curve | None) -> str:
     """Bind a ROUTER so that strangers can do little harm; returns where it really listens.
 
-    A socket file of ours is for its owner alone.
+    A socket file of ours is for its owner alone, from its first moment on.
     """
     socket.setsockopt(zmq.LINGER, 1000)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     if curve is not None:
         curve.secure_server(socket)
+    has_file = endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@")
+    # what other threads make meanwhile is for its owner alone, too; folders among it can still be entered
+    before = os.umask(0o077) if has_file else 0
     try:
         socket.bind(endpoint)
-        if endpoint.startswith("ipc://") and not endpoint.startswith("ipc://@"):
+        if has_file:
             Path(endpoint.removeprefix("ipc://")).chmod(0o600)
     except zmq.ZMQError as error:
         socket.close()
         raise StreamError(f"{subject}: cannot listen at {endpoint}: {error.strerror}; choose a free one") from None
+    finally:
+        if has_file:
+            os.umask(before)
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
