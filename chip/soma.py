@@ -118,7 +118,7 @@ class SomaState(NamedTuple):
     window: NDArray[np.int64]  # shape (n_cores,): phases since the window began
 
 
-SMALL = 2**21  # a power of two; four times it, times an alpha of 256, still fits 32 bits
+SMALL = 2**21  # a power of two; a reset leaves less than twice it, which times an alpha of 256 fits 32 bits
 
 
 @kernel
@@ -176,7 +176,7 @@ def _lanes(
 
 @inline_kernel
 def _are_small(v: Any, v_theta: Any, current: Any) -> bool:
-    """Tell whether all potentials and inputs together are below ``SMALL``, and all thresholds where they began."""
+    """Tell whether each potential with its input is below ``SMALL`` in magnitude, and no threshold is adapted."""
     large, moved = np.int32(0), np.int32(0)
     for j in range(len(v)):
         whole = np.int32(v[j] + current[j])
@@ -283,7 +283,8 @@ def soma_phase(
     is_still = moving == 0 and fire_type < 6 and bits <= 28 and reach < 2**30
     threshold = max(p["v_threshold"], p["floor"])
     taken_away = shift - (threshold & drop)
-    # above a higher threshold than SMALL nobody is who is small, so what a spike takes away is small or without meaning
+    # nobody small is above a threshold of SMALL or more, so where a spike happens what it takes away is small, too;
+    # after leak and bias less than 2^23 is left, which 24 bits hold without clamping
     has_small_steps = bits >= 24 and threshold > -SMALL and abs(shift) < SMALL and abs(beta) < SMALL
     if is_still and has_small_steps and _are_small(v_row, theta_row, current):
         clamped = np.int64(0)

@@ -50,8 +50,8 @@ FINE_BITS = 10
 FINE = 2**FINE_BITS
 CAREFUL = 16  # when two events nearer than this made units fire, so many are not tried four at once
 ZERO: Any = np.int64(0)
-NONE: Any = np.uint64(0)
-ONE: Any = np.uint64(1)
+UNSIGNED_ZERO: Any = np.uint64(0)
+UNSIGNED_ONE: Any = np.uint64(1)
 SIXTEEN: Any = np.uint64(16)
 
 
@@ -475,6 +475,7 @@ def convolution_front(
         n_x, n_channels = ox_last - ox_first + 1, np.uint64(n)
         at_wrap, site_wrap = layer.step[0] * (n_x - 1) - layer.step[1], layer.width - n_x + 1
         site: Any = oy_first * layer.width + ox_first
+        # unsigned: Numba looks at the sign of every other index
         g: Any = np.uint64(layer.first_group + site)
         j: Any = np.uint64(layer.first + site * n)
         at: Any = at_row
@@ -486,11 +487,11 @@ def convolution_front(
             if t_0 >= fresh_us:
                 dt: Any = np.uint64(t - t_0)
                 factor = real(table[1, dt >> np.uint64(FINE_BITS)] * table[0, dt & np.uint64(FINE - 1)])
-                c = NONE
+                c = UNSIGNED_ZERO
                 while True:
                     mask = integrate_16(v, j + c, factor, weight, np.uint64(at) + c, theta, down, is_hard)
                     hot[note, 0], hot[note, 1] = j + c, mask
-                    note += ONE
+                    note += UNSIGNED_ONE
                     anyone |= mask
                     c += SIXTEEN
                     if c == n_channels:

@@ -28,7 +28,7 @@ __all__ = ["LONGEST_RUN", "fold", "quantised_front"]
 LONGEST_RUN = 64  # events of a microsecond that are taken at once; more go one by one
 ZERO: Any = np.int64(0)
 ONE: Any = np.int64(1)
-ANOTHER: Any = np.uint64(1)
+UNSIGNED_ONE: Any = np.uint64(1)
 
 
 @inner_kernel
@@ -69,7 +69,7 @@ def _note(
             else:
                 u -= layer.down
             notes[0, note] = np.int64(e) * layer.n + unit
-            note += ANOTHER
+            note += UNSIGNED_ONE
     v[layer.first + unit] = u + step * real(total)
     return np.int64(note)  # type: ignore[return-value]  # compiled, an int is an int64
 

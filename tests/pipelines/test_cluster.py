@@ -295,9 +295,11 @@ def test_a_live_camera_tells_the_gap_after_a_machine_was_lost(
     assert all(ledger.is_balanced for ledger in result.ledgers)
 
 
+@pytest.mark.slow
 def test_a_machine_that_does_not_come_back_is_told(
     machines: Machines, tmp_path: Path, toys: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The only machine that a node may run on stays away: the run says so, and gives up."""
     machines.add("gone")
     hosts = {"count": "a", "relay": "gone", "recorder": "a"}
     described = toy(tmp_path, speed=0.05, hosts=hosts, restarts=1, hang_s=8.0)

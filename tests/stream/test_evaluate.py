@@ -13,6 +13,7 @@ from stream.__main__ import app
 from stream.errors import ConfigError
 from stream.evaluate_accuracy import _convolutions, _fan_out
 from stream.evaluate_faults import _damaged
+from stream.evaluate_sensor import by_spans
 from stream.train import labelled
 
 
@@ -105,6 +106,14 @@ def test_a_network_of_one_camera_goes_on_learning_in_the_stream_of_another(recor
     assert (tmp_path / "o" / "results.png").stat().st_size > 1000
     with pytest.raises(ConfigError, match="give another --out"):
         CliRunner().invoke(app, [*arguments, "GP", "--every", "2"], catch_exceptions=False)
+
+
+def test_a_short_rest_of_a_stream_is_no_point_of_its_own() -> None:
+    right = [True] * 100 + [False] * 100
+    assert by_spans(right) == [(0, 1.0), (100, 0.0)]
+    assert by_spans([*right, *[True] * 25]) == [(0, 1.0), (100, 0.2)]
+    assert by_spans([*right, *[True] * 51]) == [(0, 1.0), (100, 0.0), (200, 1.0)]
+    assert by_spans([True, False]) == [(0, 0.5)]
 
 
 def test_accuracy_counts_what_a_chip_would_do(recordings: Path, tmp_path: Path) -> None:
