@@ -2,7 +2,7 @@
 
 The limit is ``int32 += int8`` over the same rows of the same arrays in the same order: no axons, no somas, no mesh. So
 the ratio says what all of the chip around the additions costs; it may pass 1, because where nothing can saturate the
-chip adds eight rows at a time (:mod:`chip.core`).
+chip keeps its sums in registers, in 16 bits (:mod:`chip.core`).
 
 The whole chip is also measured against time: phases of 1 ms, cores joined in a ring, a tenth and all of the axons
 active in every phase; there the limit is one phase a millisecond, and the ratio is how many times faster than real

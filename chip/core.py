@@ -20,7 +20,7 @@ How saturating sums are fast
 ----------------------------
 Every partial sum of a phase lies within ``largest |bias| + 128 * sum |a_i|``, whatever the weights and the order. Where
 that is below 2^31, no term can saturate, so the sum does not depend on order or grouping and any plain addition gives
-the same bits. Spikes are then added eight rows at a time in 16-bit lanes: 256 rows of int8 stay within 16 bits.
+the same bits. Spikes are then added in 16-bit lanes that stay in registers: 256 rows of int8 stay within 16 bits.
 Where the bound is not met, the terms are added one by one, as the equations say.
 """
 
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from chip.soma import Soma
 from stream.jit import inline_kernel, kernel
+from stream.lanes import add_16, add_64, add_256
 
 __all__ = [
     "ALONG_X",
@@ -121,41 +122,23 @@ def weigh(weight: Any, block: Any, n_zero: Any) -> None:
 
 
 @inline_kernel
-def _add_rows(block: Any, rows: Any, n_rows: int, bias: Any, current: Any, total: Any) -> None:
-    """Add rows of int8 to biases of int32 where nothing can saturate; ``total`` is scratch, int16."""
-    n = len(current)
-    k = 0
-    begin = bias
+def _add_rows(block: Any, rows: Any, n_rows: int, bias: Any, current: Any) -> None:
+    """Add rows of int8 to biases of int32 where nothing can saturate."""
+    n = np.int64(len(current))
+    k, begin = np.int64(0), bias
     while k < n_rows:
-        stop = min(k + 256, n_rows)  # 256 * -128 is the smallest that 16 bits hold
-        for j in range(n):
-            total[j] = 0
-        while k + 8 <= stop:
-            at0, at1, at2, at3 = n * rows[k], n * rows[k + 1], n * rows[k + 2], n * rows[k + 3]
-            at4, at5, at6, at7 = n * rows[k + 4], n * rows[k + 5], n * rows[k + 6], n * rows[k + 7]
-            a, b, c, d = block[at0 : at0 + n], block[at1 : at1 + n], block[at2 : at2 + n], block[at3 : at3 + n]
-            e, f, g, h = block[at4 : at4 + n], block[at5 : at5 + n], block[at6 : at6 + n], block[at7 : at7 + n]
-            for j in range(n):
-                total[j] += np.int16(
-                    (np.int16(a[j]) + np.int16(b[j]) + np.int16(c[j]) + np.int16(d[j]))
-                    + (np.int16(e[j]) + np.int16(f[j]) + np.int16(g[j]) + np.int16(h[j]))
-                )
-            k += 8
-        while k + 4 <= stop:
-            at0, at1, at2, at3 = n * rows[k], n * rows[k + 1], n * rows[k + 2], n * rows[k + 3]
-            a, b, c, d = block[at0 : at0 + n], block[at1 : at1 + n], block[at2 : at2 + n], block[at3 : at3 + n]
-            for j in range(n):
-                total[j] += np.int16(np.int16(a[j]) + np.int16(b[j]) + np.int16(c[j]) + np.int16(d[j]))
-            k += 4
-        while k < stop:
-            at0 = n * rows[k]
-            a = block[at0 : at0 + n]
-            for j in range(n):
-                total[j] += np.int16(a[j])
-            k += 1
-        for j in range(n):
-            current[j] = begin[j] + np.int32(total[j])
-        begin = current
+        stop = min(k + 256, np.int64(n_rows))  # 256 * -128 is the smallest that 16 bits hold
+        j = np.int64(0)
+        while j + 256 <= n:
+            add_256(current, begin, block, rows, k, stop, n, j)
+            j += 256
+        while j + 64 <= n:
+            add_64(current, begin, block, rows, k, stop, n, j)
+            j += 64
+        while j < n:
+            add_16(current, begin, block, rows, k, stop, n, j)
+            j += 16
+        k, begin = stop, current
 
 
 @kernel
@@ -185,7 +168,6 @@ def add_spikes(
     bias: Any,
     bias_reach: int,
     current: Any,
-    total: Any,
 ) -> tuple[Any, Any, Any]:
     """Collect the spikes that wait on a core's axons, and clear them.
 
@@ -205,8 +187,6 @@ def add_spikes(
         Largest magnitude of a bias.
     current
         int32, out, shape (padded neurons,): U. Padding is what padded weights and biases make it.
-    total
-        Scratch, int16, as ``current``.
 
     Returns
     -------
@@ -217,14 +197,14 @@ def add_spikes(
     reach = bias_reach + np.int64(n_active) * 128
     n_saturated: Any = 0
     if reach < 2**31:
-        _add_rows(block, active, n_active, bias, current, total)
+        _add_rows(block, active, n_active, bias, current)
     else:
         for j in range(len(current)):
             current[j] = bias[j]
         n_saturated = _add_terms(block, axon, current)
     for k in range(n_active):
-        i = active[k]
-        n_zeros += n_zero[i]
+        i = np.uint32(active[k])  # unsigned: Numba looks at the sign of every other index
+        n_zeros += np.int64(n_zero[i])
         axon[i] = 0
     return n_zeros, n_saturated, reach
 

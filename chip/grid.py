@@ -92,6 +92,7 @@ COUNT_DTYPE = np.dtype(
 )
 
 DONE, FULL, OVERFLOW, NOWHERE = 0, 1, 2, 3
+NOTHING = np.int64(-(2**63))  # on an input line: no sum of numbers of 32 bits comes there
 
 
 class GridState(NamedTuple):
@@ -102,8 +103,7 @@ class GridState(NamedTuple):
     n_terms: NDArray[np.int64]  # shape (2, n_cores): what arrived there
     soma: SomaState
     idle: NDArray[np.uint8]  # shape (n_cores,): would do nothing without input
-    input_waiting: NDArray[np.uint8]  # shape (n_inputs,)
-    input_value: NDArray[np.int64]  # shape (n_inputs,): what waits there; a spike counts 1. Saturates on the axon only
+    input_value: NDArray[np.int64]  # shape (n_inputs,): what waits there, or NOTHING; a spike counts 1, sums are whole
     input_list: NDArray[np.int32]  # shape (n_inputs,): those waiting, in order of arrival
     output: NDArray[np.int32]  # shape (n_outputs,): values that left in the last phase
     score: NDArray[np.int64]  # shape (n_outputs,): their sum since the last clear
@@ -117,7 +117,6 @@ class GridState(NamedTuple):
     link_change: NDArray[np.int64]  # scratch, shape (n_used + 1,): load of a link less that of the one before
     input_packets: NDArray[np.int64]  # scratch, shape (n_input_trees,)
     current: NDArray[np.int32]  # scratch, shape (most neurons of a core,)
-    total: NDArray[np.int16]  # scratch, as ``current``
     fired: NDArray[np.uint8]  # scratch, as ``current``
     firing: NDArray[np.int32]  # scratch, as ``current``: numbers of the neurons that fired
 
@@ -149,23 +148,26 @@ def _travel(trees: Any, stretches: Any, change: Any, tree: Any, n: Any, phase: A
 
 
 @inline_kernel
-def _gather(incoming: Any, taken: int, clock: Any, waiting: Any, value: Any, units: Any) -> int:
+def _gather(incoming: Any, taken: Any, clock: Any, value: Any, units: Any) -> Any:
     """Take in the spikes before the end of the next phase, each line once. Returns how many are taken in all."""
-    end_us, n_input, merged = clock["end_us"], clock["n_input"], clock["merged"]
-    while taken < len(incoming) and incoming[taken]["t"] < end_us:
-        unit = np.int64(incoming[taken]["unit"])
-        if unit >= len(waiting):
+    end_us, merged = clock["end_us"], clock["merged"]
+    # unsigned, here and below: Numba looks at the sign of every other index
+    at, n_input = np.uint64(taken), np.uint64(clock["n_input"])
+    while at < np.uint64(len(incoming)) and incoming[at]["t"] < end_us:
+        unit = incoming[at]["unit"]
+        if unit >= np.uint64(len(value)):
             break
-        if waiting[unit] != 0:
+        given = value[unit]
+        if given != NOTHING:
             merged += 1
         else:
-            waiting[unit] = 1
+            given = np.int64(0)
             units[n_input] = unit
-            n_input += 1
-        value[unit] += 1
-        taken += 1
-    clock["n_input"], clock["merged"] = n_input, merged
-    return taken
+            n_input += np.uint64(1)
+        value[unit] = given + 1
+        at += np.uint64(1)
+    clock["n_input"], clock["merged"] = np.int64(n_input), merged
+    return np.int64(at)
 
 
 @inline_kernel
@@ -184,12 +186,10 @@ def _n_digits(value: Any, payload: int) -> Any:
 @inline_kernel
 def _take_input(
     cores: Any,
-    waiting: Any,
     value: Any,
     units: Any,
     input_start: Any,
     lines: Any,
-    starts: Any,
     axon: Any,
     active: Any,
     n_terms: Any,
@@ -200,48 +200,53 @@ def _take_input(
     """Bring what waits on the input lines onto axons. Returns what reached one, overflows, the first core of these."""
     n_reached, n_saturated, first_core, merged = np.int64(0), np.int64(0), np.int64(-1), np.int64(0)
     takes_values = False
-    core, tree, start, count, in_tree = np.int64(-1), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    core, tree, start = np.int32(-1), np.int32(0), np.uint64(0)
+    before, count, in_tree = np.uint64(0), np.uint64(0), np.uint64(0)  # axons active before and now; packets
     for k in range(len(units)):
-        unit = np.uint32(units[k])  # unsigned, here and below: Numba looks at the sign of every other index
-        waiting[unit] = 0
+        unit = np.uint64(units[k])
         given = value[unit]
-        value[unit] = 0
-        for at in range(np.uint64(input_start[unit]), np.uint64(input_start[unit + np.uint32(1)])):
+        value[unit] = NOTHING
+        at, end = np.uint64(input_start[unit]), np.uint64(input_start[unit + np.uint64(1)])
+        while at != end:
             line = lines[at]
+            at += np.uint64(1)
             if line["core"] != core:
                 if core >= 0:
-                    n_terms[core] = count
-                    packets[tree] += in_tree
-                core, tree, in_tree = np.int64(line["core"]), np.int64(line["tree"]), np.int64(0)
-                start, count = starts[core], n_terms[core]
+                    n_terms[core] = np.int64(count)
+                    packets[tree] += np.int64(in_tree)
+                    if not takes_values:
+                        n_reached += np.int64(in_tree)
+                        merged += np.int64(in_tree + before - count)
+                core, tree, in_tree = line["core"], line["tree"], np.uint64(0)
+                start, before = np.uint64(cores[core]["axon"]), np.uint64(n_terms[core])
+                count = before
                 takes_values = cores[core]["axon_mode"] == 1
-            n_reached += 1
-            i = line["axon"]
-            place = np.uint64(start + i)
+            i = np.uint64(line["axon"])
             if takes_values:
                 if given == 0:
-                    n_reached -= 1
                     continue
-                total = np.int64(axon[place]) + given
+                n_reached += 1
+                total = np.int64(axon[start + i]) + given
                 bounded = min(max(total, np.int64(-(2**31))), np.int64(2**31 - 1))
                 if total != bounded:
                     n_saturated += 1
                     if first_core < 0:
-                        first_core = core
-                axon[place] = np.int32(bounded)
-                in_tree += _n_digits(given, payload)
-                count += 1
+                        first_core = np.int64(core)
+                axon[start + i] = np.int32(bounded)
+                in_tree += np.uint64(_n_digits(given, payload))
+                count += np.uint64(1)
                 continue
-            in_tree += 1
-            if axon[place] != 0:
-                merged += 1
-            else:
-                axon[place] = 1
-                active[np.uint64(start + count)] = i
-                count += 1
+            in_tree += np.uint64(1)
+            if axon[start + i] == 0:
+                axon[start + i] = 1
+                active[start + count] = line["axon"]
+                count += np.uint64(1)
     if core >= 0:
-        n_terms[core] = count
-        packets[tree] += in_tree
+        n_terms[core] = np.int64(count)
+        packets[tree] += np.int64(in_tree)
+        if not takes_values:
+            n_reached += np.int64(in_tree)
+            merged += np.int64(in_tree + before - count)
     phase["merged"] += merged
     return n_reached, n_saturated, first_core
 
@@ -489,7 +494,6 @@ def _dendrites(
     active: Any,
     bias: Any,
     current: Any,
-    total: Any,
 ) -> tuple[Any, Any, Any, Any]:
     """Add up what waits at one core. Returns sums that saturated, a bound of all sums, operations, additions."""
     first, n_axons, reach = row["axon"], row["n_axons"], row["bias_reach"]
@@ -505,7 +509,7 @@ def _dendrites(
         which = active[first : first + n_axons]
         if row["axon_mode"] == 0:
             n_zero, n_saturated, reach = add_spikes(
-                block, zeros[first : first + n_axons], mine, which, n_terms, bias, reach, current, total
+                block, zeros[first : first + n_axons], mine, which, n_terms, bias, reach, current
             )
             n_macs = n_terms * row["n_neurons"]
         else:
@@ -581,13 +585,14 @@ def give_input(state: GridState, units: Any, values: Any) -> None:
     n_input = clock["n_input"]
     for k in range(len(units)):
         unit = units[k]
-        if state.input_waiting[unit] != 0:
+        given = state.input_value[unit]
+        if given != NOTHING:
             clock["merged"] += 1
         else:
-            state.input_waiting[unit] = 1
+            given = np.int64(0)
             state.input_list[n_input] = unit
             n_input += 1
-        state.input_value[unit] += values[k]
+        state.input_value[unit] = given + values[k]
     clock["n_input"] = n_input
 
 
@@ -631,7 +636,7 @@ def run_phases(
     taken, n_spikes, n_rows = progress[0], progress[1], progress[2]
     status = 0
     while True:
-        taken = _gather(incoming, taken, clock, state.input_waiting, state.input_value, state.input_list)
+        taken = _gather(incoming, taken, clock, state.input_value, state.input_list)
         at_us = incoming[taken]["t"] if taken < len(incoming) else until_us
         if at_us < clock["end_us"]:
             status = 3 if taken < len(incoming) else 0
@@ -653,12 +658,10 @@ def run_phases(
         if clock["n_input"] != 0:
             n_reached, n_saturated, first_core = _take_input(
                 program.cores,
-                state.input_waiting,
                 state.input_value,
                 state.input_list[: clock["n_input"]],
                 program.input_start,
                 program.input_lines,
-                program.axons,
                 axon,
                 active,
                 n_waiting,
@@ -698,7 +701,6 @@ def run_phases(
                     active,
                     bias,
                     current,
-                    state.total[:padded],
                 )
                 state.core_ops[core] += n_ops
                 slowest = max(slowest, n_macs)
@@ -817,8 +819,7 @@ def new_state(program: GridProgram, phase_us: int, end_us: int) -> GridState:
             window=np.zeros(n_cores, np.int64),
         ),
         idle=np.zeros(n_cores, np.uint8),
-        input_waiting=np.zeros(n_inputs, np.uint8),
-        input_value=np.zeros(n_inputs, np.int64),
+        input_value=np.full(n_inputs, NOTHING, np.int64),
         input_list=np.zeros(n_inputs, np.int32),
         output=np.zeros(int(limits["n_outputs"]), np.int32),
         score=np.zeros(int(limits["n_outputs"]), np.int64),
@@ -832,7 +833,6 @@ def new_state(program: GridProgram, phase_us: int, end_us: int) -> GridState:
         link_change=np.zeros(len(program.links) + 1, np.int64),
         input_packets=np.zeros(int(limits["n_input_trees"]), np.int64),
         current=np.zeros(most, np.int32),
-        total=np.zeros(most, np.int16),
         fired=np.zeros(most, np.uint8),
         firing=np.zeros(most, np.int32),
     )
@@ -851,8 +851,8 @@ def clear(program: GridProgram, state: GridState, end_us: int) -> None:
     soma_rest(program.somas, program.neurons, state.soma)
     for array in (state.axon, state.active, state.n_terms, state.idle):
         array[...] = 0
-    for array in (state.input_waiting, state.input_value, state.input_list):
-        array[...] = 0
+    state.input_value[:] = NOTHING
+    state.input_list[:] = 0
     state.output[:] = 0
     state.score[:] = 0
     state.link_load[:] = 0
@@ -900,7 +900,7 @@ def fault(
         unit = int(incoming["unit"][taken])
         return CapacityError(
             f"chip: phase {phase} since the last reset: a spike for input line {unit} at "
-            f"{int(incoming['t'][taken])} us, there are {len(state.input_waiting)} lines, the first is 0"
+            f"{int(incoming['t'][taken])} us, there are {len(state.input_value)} lines, the first is 0"
         )
     number = int(state.phase["overflow_core"][0])
     return CapacityError(

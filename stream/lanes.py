@@ -13,7 +13,19 @@ from typing import Any
 
 import numba
 
-__all__ = ["integrate_4", "integrate_16", "integrate_64", "lowest_bit", "prefetch", "sum_16", "sum_64", "sum_256"]
+__all__ = [
+    "add_16",
+    "add_64",
+    "add_256",
+    "integrate_4",
+    "integrate_16",
+    "integrate_64",
+    "lowest_bit",
+    "prefetch",
+    "sum_16",
+    "sum_64",
+    "sum_256",
+]
 
 _config: Any = numba.config
 
@@ -187,6 +199,63 @@ def _vector_sum(n: int) -> Any:
     return intrinsic(sum_rows)
 
 
+def _plain_add(n: int) -> Any:
+    def add_rows(out: Any, begin: Any, row: Any, which: Any, first: int, last: int, stride: int, at: int) -> None:
+        for lane in range(n):
+            total = int(begin[at + lane])
+            for e in range(first, last):
+                total += int(row[int(which[e]) * stride + at + lane])
+            out[at + lane] = total
+
+    return add_rows
+
+
+def _vector_add(n: int) -> Any:
+    """Make ``add_rows`` for n lanes.
+
+    ``add_rows(out, begin, row, which, first, last, stride, at)``: ``out[at:at + n]`` becomes ``begin[at:at + n]`` and
+    the sum of ``row[which[e] * stride + at:][:n]`` for e from ``first`` to ``last - 1``.
+
+    ``out`` and ``begin``: int32, ``row``: int8, ``which``: int32, all shape (any,), contiguous. ``last - first`` is at
+    most 256, so that 16 bits hold a sum; it is for the caller to know that 32 hold the rest. Places are not checked.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils as untyped
+    from numba.extending import intrinsic
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        cgutils: Any = untyped
+        word = ir.IntType(64)
+        narrow, wide, widest = (ir.VectorType(ir.IntType(bits), n) for bits in (8, 16, 32))
+
+        def place(array: int, at: Any, kind: Any) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, values[array]).data
+            return builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
+
+        # the compiler makes registers of it
+        total = cgutils.alloca_once(builder, wide)
+        builder.store(ir.Constant(wide, [0] * n), total)
+        with cgutils.for_range(builder, builder.sub(values[5], values[4]), intp=word) as loop:
+            number = builder.load(place(3, builder.add(values[4], loop.index), ir.IntType(32)))
+            begin = builder.mul(builder.zext(number, word), values[6])
+            here = place(2, builder.add(begin, values[7]), narrow)
+            numbers = builder.sext(builder.load(here, align=1), wide)
+            builder.store(builder.add(builder.load(total), numbers), total)
+        old = builder.load(place(1, values[7], widest), align=4)
+        new = builder.add(old, builder.sext(builder.load(total), widest))
+        builder.store(new, place(0, values[7], widest), align=4)
+        return context.get_dummy_value()
+
+    def add_rows(
+        typing: Any, out: Any, begin: Any, row: Any, which: Any, first: Any, last: Any, stride: Any, at: Any
+    ) -> Any:
+        word = types.int64
+        return types.none(out, begin, row, which, word, word, word, word), emit
+
+    return intrinsic(add_rows)
+
+
 def _lowest() -> Any:
     from llvmlite import ir
     from numba import types
@@ -235,7 +304,9 @@ if _config.DISABLE_JIT:
     integrate_64, integrate_16, integrate_4 = _plain(64), _plain(16), _plain(4)
     lowest_bit, prefetch = _plain_lowest, _plain_prefetch
     sum_256, sum_64, sum_16 = _plain_sum(256), _plain_sum(64), _plain_sum(16)
+    add_256, add_64, add_16 = _plain_add(256), _plain_add(64), _plain_add(16)
 else:
     integrate_64, integrate_16, integrate_4 = _vector(64), _vector(16), _vector(4)
     lowest_bit, prefetch = _lowest(), _prefetch()
     sum_256, sum_64, sum_16 = _vector_sum(256), _vector_sum(64), _vector_sum(16)
+    add_256, add_64, add_16 = _vector_add(256), _vector_add(64), _vector_add(16)

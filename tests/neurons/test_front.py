@@ -18,7 +18,18 @@ from neurons.lif import LIFUnits
 from neurons.network import Network
 from neurons.sparse import sparse_of
 from stream.jit import kernel
-from stream.lanes import integrate_4, integrate_16, integrate_64, lowest_bit, sum_16, sum_64, sum_256
+from stream.lanes import (
+    add_16,
+    add_64,
+    add_256,
+    integrate_4,
+    integrate_16,
+    integrate_64,
+    lowest_bit,
+    sum_16,
+    sum_64,
+    sum_256,
+)
 from stream.packet import EVENT_DTYPE, SPIKE_DTYPE, Reset
 
 
@@ -50,6 +61,16 @@ def call_sum_64(v: Any, f: Any, row: Any, places: Any, m: int, scale: Any, at: i
 @kernel
 def call_sum_256(v: Any, f: Any, row: Any, places: Any, m: int, scale: Any, at: int, theta: Any, masks: Any) -> int:
     return sum_256(v, 2, f, row, places, m, scale, at, theta, masks)
+
+
+@kernel
+def call_add(n: int, out: Any, begin: Any, row: Any, which: Any, first: int, last: int, stride: int, at: int) -> None:
+    if n == 256:
+        add_256(out, begin, row, which, first, last, stride, at)
+    elif n == 64:
+        add_64(out, begin, row, which, first, last, stride, at)
+    else:
+        add_16(out, begin, row, which, first, last, stride, at)
 
 
 @kernel
@@ -121,6 +142,30 @@ def test_sums_are_the_loop(real: Any, n: int, m: int, at: int, factor: float, th
     assert (call(v, f, row, places, m, scale, at, theta, masks) != 0) == any(above)
     assert [bool(int(masks[lane // 64]) >> lane % 64 & 1) for lane in range(n)] == above
     assert np.array_equal(v, want)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([16, 64, 256]),
+    st.sampled_from([0, 1, 25, 255, 256]),
+    st.integers(0, 3),
+    st.integers(0, 5),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_added_rows_are_the_loop(n: int, m: int, first: int, at: int, in_place: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    stride, n_rows = n + 5, 40
+    row = rng.integers(-128, 128, n_rows * stride).astype(np.int8)
+    if rng.random() < 0.3:
+        row[:] = -128 if rng.random() < 0.5 else 127  # as far as sums can go
+    which = rng.integers(0, n_rows, first + m).astype(np.int32)
+    begin = rng.integers(-(2**30), 2**30, n + 10).astype(np.int32)
+    out = begin if in_place else np.full(n + 10, 7, np.int32)
+    want = out.copy()
+    want[at : at + n] = begin[at : at + n] + row.reshape(n_rows, stride)[which[first:], at : at + n].astype(int).sum(0)
+    call_add(n, out, begin, row, which, first, first + m, stride, at)
+    assert np.array_equal(out, want)
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
