@@ -51,10 +51,10 @@ points of 0 < y <= 3 by linear least squares of t Q - y P, its rows weighted wit
 its value, and reweighted (Lawson) until the largest error stopped falling: 1.3e-10. All coefficients are positive, so
 no digits cancel and float32 gives its last two bits.
 
-Where potentials mostly are, at |y| <= 1.25, float32 takes ``y + y s P(s)``, s = y^2, instead, with P of degree 6 fitted
-in the same way to relative errors: 8e-8, and 2e-7 (3 units in the last place) with float32's own roundings. It divides
-nothing. A block of units in which all are that low never computes the other form (``plasticity.hebbian_lanes``); which
-form a unit takes depends on its y alone.
+Where potentials mostly are, at |y| <= 1, float32 takes ``y + y s P(s)``, s = y^2, instead, with P of degree 5 fitted in
+the same way to relative errors: 6e-8, and 2e-7 (3 units in the last place) with float32's own roundings. It divides
+nothing, and its products are fused with its sums. A block of units in which all are that low never computes the other
+form (``plasticity.hebbian_lanes``); which form a unit takes depends on its y alone.
 """
 
 import math
@@ -228,6 +228,38 @@ class Front(NamedTuple):
     shift: int
 
 
+class Step(NamedTuple):
+    """An event, and what it does to every synapse of its row."""
+
+    t_us: Any  # int64
+    pre: Any  # int64
+    factor: Any  # real: what is left of the potentials
+    left: float  # of the row of hebb
+    alpha: Any  # real: hebb counts so much
+    step: Any  # real: hebb grows by so much times z
+    high: Any  # real: bound of hebb
+
+
+@inline_kernel
+def _step_of(layer: Front, v: Any, decay: Any, local_rate: Any, item: Any, t_0: int, left: float) -> Any:
+    """Tell what an event does, when ``left`` is left of its row."""
+    real = v.dtype.type
+    t: Any = np.int64(item["t"])
+    pre: Any = np.int64(item["unit"])
+    factor = real(1.0)
+    if t != t_0:
+        factor = real(decay_of(decay, layer.tau_mem_us, t - t_0))
+    rate = np.float64(local_rate[layer.first_pre + pre])
+    return Step(t, pre, factor, left, real(layer.mixing * left), real(rate / left), real(layer.hebb_max / left))
+
+
+@inline_kernel
+def _left_of(layer: Front, fast_us: Any, item: Any) -> Any:
+    """Return what is left of an event's row, if it is not brought to the present before."""
+    dt_us = np.int64(item["t"]) - fast_us[layer.first_row + np.int64(item["unit"])]
+    return math.exp(-np.float64(dt_us) / layer.tau_hebb_us)
+
+
 @inner_kernel
 def hebbian_front(
     layer: Front,
@@ -269,35 +301,41 @@ def hebbian_front(
     """
     real = v.dtype.type
     n, first, theta = layer.n, layer.first, layer.theta
-    inverse, one = real(1.0) / theta, real(1.0)
+    inverse = real(1.0) / theta
     in_blocks = n - n % 16
-    while k < end:
-        t: Any = np.int64(items[k]["t"])
+    if k == end:
+        return k, t_0, False
+    event = _step_of(layer, v, decay, local_rate, items[k], t_0, _left_of(layer, fast_us, items[k]))
+    while True:
+        t, pre = event.t_us, event.pre
         if t >= due_us:
             return k, t_0, False
-        pre: Any = np.int64(items[k]["unit"])
-        k += 1
         at, at_fast, row = layer.at_weight + pre * n, layer.first_fast + pre * n, layer.first_row + pre
-        if k < end:  # the next row is far away
-            ahead: Any = np.int64(items[k]["unit"]) * n
-            for j in range(0, n, 16):
-                prefetch(weight, layer.at_weight + ahead + j)
-                prefetch(fast, layer.first_fast + ahead + j)
-        left = freshen(fast, fast_us, at_fast, n, row, layer.tau_hebb_us, t)
-        factor = one
-        if t != t_0:
-            factor = real(decay_of(decay, layer.tau_mem_us, t - t_0))
-        rate = np.float64(local_rate[layer.first_pre + pre])
-        alpha, step, high = real(layer.mixing * left), real(rate / left), real(layer.hebb_max / left)
+        if event.left < LEAST_LEFT:
+            decay_row(fast, fast_us, at_fast, n, row, event.left, t)
+            event = _step_of(layer, v, decay, local_rate, items[k], t_0, 1.0)
+        factor, alpha, step, high = event.factor, event.alpha, event.step, event.high
+        # The next event's numbers are at hand when its row begins: an exponential and two divisions take as long as a
+        # quarter of a row, but can be computed beside it. Its row is far away, and asked for piece by piece: more
+        # requests than a processor can have under way would hold up this row's own.
+        k += 1
+        later = items[k if k < end else k - 1]
+        ahead: Any = np.int64(later["unit"]) * n
+        event = _step_of(layer, v, decay, local_rate, later, t, _left_of(layer, fast_us, later))
         is_above = False
         j = 0
         while j + 64 <= n:
+            for piece in range(j, j + 64, 16):
+                prefetch(weight, layer.at_weight + ahead + piece)
+                prefetch(fast, layer.first_fast + ahead + piece)
             is_above |= learn_64(
                 v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
                 alpha, theta, inverse, step, high,
             )  # fmt: skip
             j += 64
         while j < in_blocks:
+            prefetch(weight, layer.at_weight + ahead + j)
+            prefetch(fast, layer.first_fast + ahead + j)
             is_above |= learn_16(
                 v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
                 alpha, theta, inverse, step, high,
@@ -317,4 +355,5 @@ def hebbian_front(
         if (t - layer.anchor_us) >> layer.shift != (t_0 - layer.anchor_us) >> layer.shift:
             flush(v, first, first + n)
         t_0 = t
-    return k, t_0, False
+        if k == end:
+            return k, t_0, False

@@ -3,7 +3,8 @@
 The compiler does not keep both forms of tanh apart in a loop that it turns into vectors: it computes both, the division
 included, for every unit. Here the division is behind a branch that is taken when a block holds a unit that needs it.
 
-Every lane does what the loop in plain Python beside it does, in the same order, without contraction.
+Every lane does what the loop in plain Python beside it does, in the same order, without contraction but where that is
+asked for: the polynomial is evaluated with ``stream.lanes.fused``, in half the instructions.
 """
 
 from typing import Any
@@ -12,21 +13,22 @@ import numba
 import numpy as np
 
 from stream.jit import kernel
+from stream.lanes import fused
 
 __all__ = ["SMALL_SQUARE", "learn_16", "learn_64", "tanh_rational", "tanh_small"]
 
 _config: Any = numba.config
 
-SMALL_SQUARE = 1.25**2
+SMALL_SQUARE = 1.0
 SMALL = (
-    -0.33332890272140503,
-    0.13325856626033783,
-    -0.05353177338838577,
-    0.020622147247195244,
-    -0.006850627716630697,
-    0.001611351384781301,
-    -0.00018656151951290667,
+    -0.3333298677943416,
+    0.13326408874427115,
+    -0.0534987075890465,
+    0.02035975926422389,
+    -0.00625933920014065,
+    0.0010582645928165872,
 )
+ALMOST_ONE = 0x3F7FFFFB  # bits of the float32 1 - 5 * 2^-24
 P_1, P_2, Q_1, Q_2 = 0.11047896964121169, 0.0010173103508888616, 0.44381229373180214, 0.015621540394684197
 
 
@@ -45,17 +47,15 @@ def tanh_rational(x: Any) -> Any:
 
 @kernel
 def tanh_small(y: Any) -> Any:
-    """Approximate tanh for y^2 <= ``SMALL_SQUARE``; error 3 units in the last place of float32."""
-    real = type(y)
-    s = y * y
-    p = real(SMALL[6])
-    p = p * s + real(SMALL[5])
-    p = p * s + real(SMALL[4])
-    p = p * s + real(SMALL[3])
-    p = p * s + real(SMALL[2])
-    p = p * s + real(SMALL[1])
-    p = p * s + real(SMALL[0])
-    return y + y * (s * p)
+    """Approximate tanh for y^2 <= ``SMALL_SQUARE``, float32; error 3 units in the last place."""
+    s = np.float32(y * y)
+    p = np.float32(SMALL[5])
+    p = fused(p, s, np.float32(SMALL[4]))
+    p = fused(p, s, np.float32(SMALL[3]))
+    p = fused(p, s, np.float32(SMALL[2]))
+    p = fused(p, s, np.float32(SMALL[1]))
+    p = fused(p, s, np.float32(SMALL[0]))
+    return fused(y, np.float32(s * p), y)
 
 
 def _plain(n: int) -> Any:
@@ -116,6 +116,12 @@ def _vector(n: int) -> Any:
         def mul(a: Any, b: Any) -> Any:
             return builder.fmul(a, b)
 
+        def fused_all(a: Any, b: Any, c: Any) -> Any:
+            name = f"llvm.fma.v{n}f32"
+            kind = ir.FunctionType(vector, [vector] * 3)
+            known = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+            return builder.call(known, [a, b, c])
+
         def greater(a: Any, b: Any) -> Any:
             return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
@@ -124,6 +130,26 @@ def _vector(n: int) -> Any:
 
         def is_any(mask: Any) -> Any:
             return builder.icmp_unsigned("!=", builder.bitcast(mask, bits), bits(0))
+
+        def largest(*numbers: Any) -> Any:
+            """Return 16 lanes, each the largest of n/16 of each vector, as whole numbers of the same bits."""
+            found = ir.Constant(ir.VectorType(lane, 16), [0] * 16)
+            for number in numbers:
+                whole = builder.bitcast(number, ir.VectorType(lane, n))
+                for first in range(0, n, 16):
+                    some = ir.Constant(ir.VectorType(lane, 16), list(range(first, first + 16)))
+                    part = builder.shuffle_vector(whole, whole, some)
+                    found = builder.select(builder.icmp_signed(">", part, found), part, found)
+            return found
+
+        def magnitude(x: Any) -> Any:
+            whole = builder.bitcast(x, ir.VectorType(lane, n))
+            return builder.and_(whole, ir.Constant(ir.VectorType(lane, n), [2**31 - 1] * n))
+
+        def spread_16(number: Any) -> Any:
+            undefined = ir.Constant(ir.VectorType(lane, 16), ir.Undefined)
+            one = builder.insert_element(undefined, number, lane(0))
+            return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(lane, 16), [0] * 16))
 
         def rational(x: Any) -> Any:
             one, two, limit = spread(1.0), spread(2.0), spread(12.0)
@@ -140,27 +166,41 @@ def _vector(n: int) -> Any:
         alpha, threshold, inverse, step, high = (spread(values[k]) for k in range(9, 14))
         u = add(mul(builder.load(at_v, align=size), spread(values[2])), add(row, mul(alpha, old)))
         builder.store(u, at_v, align=size)
-        is_above = is_any(builder.fcmp_ordered(">", u, threshold))
-        y = builder.fsub(mul(u, inverse), builder.load(place(7), align=size))
-        if is_single:
-            s = mul(y, y)
-            p = spread(rounded(SMALL[6]))
-            for number in SMALL[5::-1]:
-                p = add(mul(p, s), spread(rounded(number)))
-            small = add(y, mul(y, mul(s, p)))
+        share = mul(u, inverse)
+        y = builder.fsub(share, builder.load(place(7), align=size))
+
+        def bounded(new: Any) -> Any:
+            return less(greater(new, builder.fsub(spread(-0.0), high)), high)
+
+        if not is_single:
+            builder.store(bounded(add(old, mul(step, rational(y)))), at_hebb, align=size)
+            return is_any(builder.fcmp_ordered(">", u, threshold))
+        s = mul(y, y)
+        p = spread(rounded(SMALL[-1]))
+        for number in SMALL[-2::-1]:
+            p = fused_all(p, s, spread(rounded(number)))
+        small = fused_all(y, mul(s, p), y)
+        new = add(old, mul(step, small))
+        # Mostly nobody is above the threshold, nobody needs the other form, and nothing is cut. Positive numbers
+        # compare as their bits do, which takes the fewest of the instructions that products need too. What is above
+        # the threshold has a share of it of more than ``ALMOST_ONE``, whatever was rounded.
+        is_high = builder.icmp_signed(">", largest(share, s), ir.Constant(ir.VectorType(lane, 16), [ALMOST_ONE] * 16))
+        most = spread_16(builder.bitcast(values[13], lane))
+        is_long = builder.icmp_signed(">", largest(magnitude(new)), most)
+        both = builder.bitcast(builder.or_(is_high, is_long), ir.IntType(16))
+        is_rare = builder.icmp_unsigned("!=", both, ir.IntType(16)(0))
+        before = builder.block
+        with builder.if_then(is_rare, likely=False):
             is_wide = builder.fcmp_ordered(">", s, spread(SMALL_SQUARE))
-            before = builder.block
-            with builder.if_then(is_any(is_wide), likely=False):
-                both = builder.select(is_wide, rational(y), small)
-                inside = builder.block
-            z = builder.phi(vector)
-            z.add_incoming(small, before)
-            z.add_incoming(both, inside)
-        else:
-            z = rational(y)
-        new = add(old, mul(step, z))
-        low = builder.fsub(spread(-0.0), high)
-        builder.store(less(greater(new, low), high), at_hebb, align=size)
+            cut = bounded(add(old, mul(step, builder.select(is_wide, rational(y), small))))
+            is_above_there = is_any(builder.fcmp_ordered(">", u, threshold))
+            inside = builder.block
+        is_above, kept = builder.phi(ir.IntType(1)), builder.phi(vector)
+        is_above.add_incoming(ir.IntType(1)(0), before)
+        is_above.add_incoming(is_above_there, inside)
+        kept.add_incoming(new, before)
+        kept.add_incoming(cut, inside)
+        builder.store(kept, at_hebb, align=size)
         return is_above
 
     def learn(

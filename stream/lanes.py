@@ -9,14 +9,17 @@ contraction; so the bits are the same on all of them.
 Bits of a mask are lanes, the lowest first.
 """
 
+import math
 from typing import Any
 
 import numba
+import numpy as np
 
 __all__ = [
     "add_16",
     "add_64",
     "add_256",
+    "fused",
     "integrate_4",
     "integrate_16",
     "integrate_64",
@@ -256,6 +259,34 @@ def _vector_add(n: int) -> Any:
     return intrinsic(add_rows)
 
 
+def _plain_fused(a: Any, b: Any, c: Any) -> Any:
+    """Return ``a * b + c``, rounded once, not twice; float32. The sum may not overflow.
+
+    In float64 the product is exact. The sum is made odd in its last place where that is not exact; so rounding it to
+    float32 cannot meet a tie that is none (Boldo and Melquiond, IEEE Trans. Comput. 57:462, 2008).
+    """
+    product, addend = float(a) * float(b), float(c)
+    total = product + addend
+    back = total - product
+    lost = (product - (total - back)) + (addend - back)
+    if lost != 0 and not int(np.float64(total).view(np.int64)) & 1:
+        total = float(np.nextafter(total, math.copysign(math.inf, lost)))
+    return np.float32(total)
+
+
+def _fused() -> Any:
+    from numba import types
+    from numba.extending import intrinsic
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.fma(*values)
+
+    def fused(typing: Any, a: Any, b: Any, c: Any) -> Any:
+        return types.float32(types.float32, types.float32, types.float32), emit
+
+    return intrinsic(fused)
+
+
 def _lowest() -> Any:
     from llvmlite import ir
     from numba import types
@@ -305,8 +336,10 @@ if _config.DISABLE_JIT:
     lowest_bit, prefetch = _plain_lowest, _plain_prefetch
     sum_256, sum_64, sum_16 = _plain_sum(256), _plain_sum(64), _plain_sum(16)
     add_256, add_64, add_16 = _plain_add(256), _plain_add(64), _plain_add(16)
+    fused = _plain_fused
 else:
     integrate_64, integrate_16, integrate_4 = _vector(64), _vector(16), _vector(4)
     lowest_bit, prefetch = _lowest(), _prefetch()
     sum_256, sum_64, sum_16 = _vector_sum(256), _vector_sum(64), _vector_sum(16)
     add_256, add_64, add_16 = _vector_add(256), _vector_add(64), _vector_add(16)
+    fused = _fused()

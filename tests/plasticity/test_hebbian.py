@@ -1,16 +1,74 @@
 """The Hebbian rule: its tanh, and long silences. Its equations are tested with those of all rules (``test_rules``)."""
 
 import math
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neurons.dense import Dense
 from neurons.graph import INPUT, Graph, Population, Projection
 from neurons.lif import LIFUnits
 from plasticity.hebbian import Hebbian, tanh_all
+from plasticity.hebbian_lanes import _plain, learn_16, learn_64
 from plasticity.plastic_network import PlasticNetwork
+from stream.jit import kernel
+from stream.lanes import _plain_fused, fused
 from stream.packet import SPIKE_DTYPE
+
+
+@kernel
+def call_fused(a: Any, b: Any, c: Any) -> Any:
+    return fused(a, b, c)
+
+
+@kernel
+def call_learn(
+    is_long: bool, v: Any, f: Any, w: Any, hebb: Any, sliding: Any, alpha: Any, theta: Any, step: Any, high: Any
+) -> bool:
+    one = f / f
+    if is_long:
+        return learn_64(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one / theta, step, high)
+    return learn_16(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one / theta, step, high)
+
+
+floats = st.floats(-1e6, 1e6, width=32)
+
+
+@settings(max_examples=300)
+@given(floats, floats, st.one_of(floats, st.floats(-(2**-10), 2**-10, width=32)), st.booleans())
+def test_a_fused_sum_is_rounded_once(a: float, b: float, c: float, cancels: bool) -> None:
+    x, y = np.float32(a), np.float32(b)
+    z = np.float32(-(x * y)) if cancels else np.float32(c)  # what is left is what the product lost
+    exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+    got = call_fused(x, y, z)
+    below, above = np.nextafter(got, np.float32(-np.inf)), np.nextafter(got, np.float32(np.inf))
+    assert all(abs(Fraction(float(got)) - exact) <= abs(Fraction(float(other)) - exact) for other in (below, above))
+    assert _plain_fused(x, y, z) == got
+
+
+@settings(max_examples=80)
+@given(
+    st.sampled_from([np.float32, np.float64]),
+    st.booleans(),
+    st.sampled_from([0.2, 1.0, 3.0]),  # how many are above the threshold, or where the other form is taken
+    st.sampled_from([0.0, 0.4]),
+    st.sampled_from([1e-3, 0.3]),
+    st.integers(0, 2**32),
+)
+def test_lanes_are_the_loop(real: Any, is_long: bool, wide: float, slid: float, step: float, seed: int) -> None:
+    rng, n = np.random.default_rng(seed), 64 if is_long else 16
+    v, w = rng.normal(0, wide * 0.4, 80).astype(real), rng.normal(0, 0.2, 80).astype(real)
+    hebb, sliding = rng.normal(0, 0.3, 80).astype(real), rng.normal(0, slid, 80).astype(real)
+    f, alpha, theta, high = real(0.9), real(0.12), real(0.7), real(0.8)
+    want_v, want_hebb = v.copy(), hebb.copy()
+    want = _plain(n)(want_v, 1, f, w, 2, want_hebb, 3, sliding, 4, alpha, theta, real(1) / theta, real(step), high)
+    assert call_learn(is_long, v, f, w, hebb, sliding, alpha, theta, real(step), high) == want
+    assert np.array_equal(v, want_v)
+    assert np.array_equal(hebb, want_hebb)
 
 
 @pytest.mark.parametrize(("real", "error"), [(np.float64, 2e-10), (np.float32, 4e-7)])
