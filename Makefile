@@ -26,8 +26,9 @@ browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	&& apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 || echo "no Chromium: the page is not tested"
 
+# Files side by side on two workers: more would disturb the tests that start machines and processes of their own.
 test: $(VENV)/.built browser
-	$(BIN)/python -P -m pytest
+	$(BIN)/python -P -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.built
 	$(BIN)/ruff check .
