@@ -38,7 +38,7 @@ from typing import Annotated, Any
 import typer
 
 from stream import evaluation
-from stream.train import bar, dense_layers, labelled, size_of
+from stream.train import RULE, bar, dense_layers, labelled, size_of
 
 __all__ = ["COLORS", "METHODS", "ask", "damages", "fault_tolerance", "trainer_of", "usual_rate_hz"]
 
@@ -167,7 +167,7 @@ def trainer_of(graph: Any, method: str, threads: int, rate_hz: float) -> Any:
     learn: tuple[str, ...] = ("weights", "times") if method == "GP" else ("weights", "rules", "times")
     more: dict[str, Any] = {"learn": learn}
     if method == "LP" or method.startswith("HP"):
-        more["rules"] = {first: importlib.import_module("plasticity.hebbian").Hebbian()}
+        more["rules"] = {first: importlib.import_module("plasticity.hebbian").Hebbian(**RULE)}
     if method.endswith(("STP", "SUR")):
         numbers = TERMINAL if method.endswith("STP") else TIRED
         more["terminals"] = {first: importlib.import_module("plasticity.short_term").ShortTerm(**numbers)}
