@@ -59,6 +59,7 @@ def accuracy(
     limit: evaluation.Limit = None,
     threads: evaluation.Threads = 0,
     quick: Annotated[bool, typer.Option(help="One seed, one epoch.")] = False,
+    full: Annotated[bool, typer.Option(help="Five seeds, 20 epochs.")] = False,
     on: evaluation.On = "",
     as_json: evaluation.Json = False,
 ) -> None:
@@ -67,6 +68,8 @@ def accuracy(
     width, height = size_of(sensor)
     recordings, labels = labelled(folder, limit, width, height)
     asked, _ = labelled(test, limit, width, height)
+    if full:
+        seeds, epochs = 5, 20
     if quick:
         seeds, epochs = 1, 1
     settings = {"recordings": len(recordings), "asked": len(asked), "epochs": epochs, "batch": batch}
@@ -108,6 +111,7 @@ def accuracy(
     evaluation.each(
         [job for job in itertools.product(range(1, seeds + 1), wanted) if job not in done], study, keep, on=on
     )
+    _draw(out / "results.png", found)
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))
         return
@@ -122,7 +126,25 @@ def accuracy(
             f"{sum(row['spikes'] for row in rows) / len(rows):.0f} spikes, "
             f"{sum(row['operations'] for row in rows) / len(rows) / 1e6:.2f} M synaptic operations a recording"
         )
-    print(f"results in {out / 'results.json'}", file=sys.stderr)
+    print(f"results in {out / 'results.json'}, picture in {out / 'results.png'}", file=sys.stderr)
+
+
+def _draw(path: Path, found: list[dict[str, Any]]) -> None:
+    """Draw right answers over synaptic operations, a dot for each seed: what an answer costs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name in dict.fromkeys(row["net"] for row in found):
+        rows = [row for row in found if row["net"] == name]
+        axes.plot([row["operations"] / 1e6 for row in rows], [100 * row["right"] for row in rows], "o", label=name)
+    axes.set_xlim(0)
+    axes.set_xlabel("M synaptic operations a recording")
+    axes.set_ylabel("right answers, %")
+    axes.legend()
+    figure.savefig(path, dpi=110)
 
 
 def _convolutions(channels: str, inputs: tuple[int, int, int], classes: int, seed: int) -> Any:

@@ -41,6 +41,7 @@ def fashion(
     epochs: Annotated[int, typer.Option(min=1, help="Times that every picture is seen.")] = 30,
     seeds: Seeds = 1,
     quick: Annotated[bool, typer.Option(help="2,000 pictures, one epoch.")] = False,
+    full: Annotated[bool, typer.Option(help="Three seeds, and both forms of training.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train the authors' network on Fashion-MNIST and ask it under noise."""
@@ -48,6 +49,8 @@ def fashion(
 
     from stream.errors import ConfigError
 
+    if full:
+        seeds, trained = 3, "batch,alone"
     if set(modes.split(",")) - set(MODES) or set(trained.split(",")) - {"batch", "alone"}:
         raise ConfigError(f"eval fashion: got {modes}, {trained}; wanted some of LP, GP, HP, and of batch, alone")
     read = importlib.import_module("sources.scene_images").read_idx
@@ -78,10 +81,12 @@ def fashion(
                     for row in _asked(net, form, seed, asked, right)
                 ]
                 write_results(out / "results.json", settings, found)
+    _draw(out / "results.png", found)
     if as_json:
         print(json.dumps({"settings": settings, "results": found}))
         return
     _print(found)
+    print(f"results in {out / 'results.json'}, picture in {out / 'results.png'}")
 
 
 def _trained(path: Path, mode: str, form: str, seed: int, x: Any, y: Any, epochs: int) -> Any:
@@ -135,6 +140,39 @@ def _asked(net: Any, form: str, seed: int, x: Any, y: Any) -> list[dict[str, Any
             found = np.concatenate([net.scores(noisy[k : k + 100]) for k in range(0, len(x), 100)]).argmax(1)
             rows.append({"level": level, "asked": "alone", "right": float(np.mean(found == y))})
     return rows
+
+
+def _draw(path: Path, found: list[dict[str, Any]]) -> None:
+    """Draw right answers over noise: what shares ``hebb`` and what does not, the authors' figures as crosses."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for k, mode in enumerate(MODES):
+        for (form, asked), style in (
+            (("batch", "batch"), "-"),
+            (("batch", "in turn"), "--"),
+            (("alone", "alone"), ":"),
+        ):
+            rows = [row for row in found if (row["mode"], row["trained"], row["asked"]) == (mode, form, asked)]
+            levels = sorted({row["level"] for row in rows})
+            if not levels:
+                continue
+            cells = [[100 * row["right"] for row in rows if row["level"] == level] for level in levels]
+            middle, spread = np.array([np.mean(it) for it in cells]), np.array([np.std(it) for it in cells])
+            words = {"-": "batch shared", "--": "carried from one to the next", ":": "each its own"}[style]
+            axes.plot(levels, middle, style, color=f"C{k}", marker="o", markersize=3, label=f"{mode}, {words}")
+            axes.fill_between(levels, middle - spread, middle + spread, color=f"C{k}", alpha=0.12, linewidth=0)
+        for level in (0, 6):
+            axes.plot([level], [AUTHORS[mode, level]], "x", color=f"C{k}")
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("noise level (variance x 100); crosses: the authors")
+    axes.set_ylabel("right answers, %")
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
 
 
 def _print(found: list[dict[str, Any]]) -> None:

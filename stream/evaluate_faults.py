@@ -86,6 +86,7 @@ def fault_tolerance(
     threads: evaluation.Threads = 0,
     damaged: Annotated[bool, typer.Option(help="Learn from damaged recordings too.")] = False,
     quick: Annotated[bool, typer.Option(help="One seed, two epochs, the middle level of each damage.")] = False,
+    full: Annotated[bool, typer.Option(help="Five seeds, all methods.")] = False,
     on: evaluation.On = "",
     as_json: evaluation.Json = False,
 ) -> None:
@@ -94,6 +95,8 @@ def fault_tolerance(
     width, height = size_of(sensor)
     recordings, labels = labelled(folder, limit, width, height)
     asked, _ = labelled(test, ask_limit or limit, width, height, ask_skip)
+    if full:
+        seeds, wanted = 5, list(METHODS)
     if quick:
         seeds, epochs = 1, min(epochs, 2)
     rate_hz = usual_rate_hz(recordings)

@@ -75,11 +75,14 @@ def few_shot(
     ways: Annotated[int, typer.Option(min=2, help="Classes of a lesson.")] = 20,
     turned: Annotated[bool, typer.Option(help="Learn from characters turned by 90, 180, 270 degrees too.")] = True,
     quick: Annotated[bool, typer.Option(help="One seed, 20 rounds, a tenth of the questions.")] = False,
+    full: Annotated[bool, typer.Option(help="Five seeds, 30,000 rounds: days.")] = False,
     on: On = "",
     as_json: Json = False,
 ) -> None:
     """Meta-learn on some characters, then teach others by a show or a few."""
     wanted = chosen("--methods", methods, METHODS)
+    if full:
+        seeds, rounds = 5, 30_000
     if quick:
         seeds, rounds = 1, min(rounds, 20)
     out.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,7 @@ def sensor(
     limit: evaluation.Limit = None,
     threads: evaluation.Threads = 0,
     quick: Annotated[bool, typer.Option(help="One seed, one epoch.")] = False,
+    full: Annotated[bool, typer.Option(help="Five seeds, all methods.")] = False,
     on: evaluation.On = "",
     as_json: evaluation.Json = False,
 ) -> None:
@@ -53,6 +54,8 @@ def sensor(
     simulated, classes = labelled(lessons, limit, width, height)
     real, more = labelled(stream, limit, width, height)
     asked, most = labelled(test, limit, width, height)
+    if full:
+        seeds, wanted = 5, list(METHODS)
     if quick:
         seeds, epochs = 1, 1
     settings = {

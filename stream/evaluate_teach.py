@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.evaluation import Json, Sensor
+from stream.evaluation import Json, Sensor, write_results
 from stream.train import labelled, size_of
 
 __all__ = ["ask", "teach"]
@@ -31,6 +31,9 @@ def teach(
     queries: Annotated[int, typer.Option(min=1, help="Recordings of each class that are asked about.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="How many, each with other classes and recordings.")] = 5,
     sensor: Sensor = "34x34",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for results.json and a picture.")] = None,
+    quick: Annotated[bool, typer.Option(help="One round.")] = False,
+    full: Annotated[bool, typer.Option(help="20 rounds.")] = False,
     as_json: Json = False,
 ) -> None:
     """Teach classes by one to a few shows, then ask."""
@@ -38,6 +41,7 @@ def teach(
 
     from stream.errors import ConfigError
 
+    rounds = 1 if quick else 20 if full else rounds
     width, height = size_of(sensor)
     recordings, _ = labelled(folder, None, width, height)
     numbers = [int(part) for part in shows.split(",")]
@@ -71,6 +75,14 @@ def teach(
             found[number].append(
                 float(np.mean([label == answer for (label, _), answer in zip(asked, answers, strict=True)]))
             )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        settings = {"classes": classes, "queries": queries, "rounds": rounds}
+        rows = [
+            {"shows": number, "round": k, "right": it} for number, all_ in found.items() for k, it in enumerate(all_)
+        ]
+        write_results(out / "results.json", settings, rows)
+        _draw(out / "results.png", found, classes)
     if as_json:
         print(json.dumps({"classes": classes, "queries": queries, "rounds": rounds, "right": found}))
         return
@@ -81,6 +93,27 @@ def teach(
         print(
             f"{number} shows: {100 * np.mean(right):5.1f} % +- {100 * np.std(right):.1f}   worst {100 * min(right):.1f}"
         )
+
+
+def _draw(path: Path, found: dict[int, list[float]], classes: int) -> None:
+    """Draw right answers over shows, a dot for each round."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    numbers = list(found)
+    axes.plot(numbers, [100 * np.mean(found[it]) for it in numbers], "C0-")
+    for number, right in found.items():
+        axes.plot([number] * len(right), [100 * it for it in right], "C0o", markersize=4, alpha=0.5)
+    axes.axhline(100 / classes, color="black", linewidth=1, linestyle=":")
+    axes.set_xticks(numbers)
+    axes.set_ylim(0, 101)
+    axes.set_xlabel("shows of each class")
+    axes.set_ylabel("right answers, %  (dots: chance)")
+    figure.savefig(path, dpi=110)
 
 
 def ask(learner: Any, lessons: list[tuple[int, Any]], asked: list[tuple[int, Any]]) -> list[int]:

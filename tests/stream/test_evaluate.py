@@ -124,9 +124,27 @@ def test_accuracy_counts_what_a_chip_would_do(recordings: Path, tmp_path: Path) 
     dense, conv = json.loads(done.stdout[done.stdout.index("{") :])["results"]
     assert dense["operations"] == pytest.approx(20 * dense["events"] + 10 * dense["spikes"])
     assert conv["events"] == dense["events"]
+    assert (tmp_path / "results.png").stat().st_size > 1000
     assert 4 * 2 * conv["events"] < conv["operations"]  # at least 2x2 windows of 2 channels, but for the border
     with pytest.raises(ConfigError, match="wanted some of dense, conv"):
         CliRunner().invoke(app, [*arguments, "--nets", "deep"], catch_exceptions=False)
+
+
+def test_teach_keeps_what_it_found(recordings: Path, tmp_path: Path) -> None:
+    folder = str(recordings / "train")
+    more = ["--sensor", "16x16", "--json"]
+    learned = ["train", folder, "--out", str(tmp_path / "net"), "--hidden", "20", "--epochs", "1", *more]
+    assert CliRunner().invoke(app, learned, catch_exceptions=False).exit_code == 0
+    arguments = ["eval", "teach", str(tmp_path / "net" / "best.safetensors"), folder, "--out", str(tmp_path / "o")]
+    arguments += ["--classes", "2", "--shows", "1", "--queries", "1", "--quick", *more]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    found = json.loads(done.stdout[done.stdout.index("{") :])["right"]
+    assert list(found) == ["1"]
+    assert all(len(it) == 1 and 0 <= it[0] <= 1 for it in found.values())
+    rows = json.loads((tmp_path / "o" / "results.json").read_text())["results"]
+    assert [(row["shows"], [row["right"]]) for row in rows] == [(int(shows), it) for shows, it in found.items()]
+    assert (tmp_path / "o" / "results.png").stat().st_size > 1000
 
 
 def test_fan_out_counts_every_synapse_of_a_convolution() -> None:

@@ -40,6 +40,7 @@ def test_it_trains_asks_and_goes_on(tmp_path: Path) -> None:
         ("alone", "alone"),
     }
     assert run("--modes", "LP,GP", "--trained", "batch,alone")[: len(first)] == first
+    assert (tmp_path / "out" / "results.png").stat().st_size > 1000
     with pytest.raises(ConfigError, match="wanted some of LP, GP, HP"):
         run("--modes", "XP")
     with pytest.raises(ConfigError, match="holds no train-images"):
