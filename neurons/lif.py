@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from neurons.encode import check_events, n_input_units, read_only, unit_of
 from stream.errors import ConfigError
 from stream.jit import kernel
+from stream.lanes import above_16, above_64, lowest_bit
 from stream.packet import SPIKE_DTYPE
 
 __all__ = [
@@ -148,18 +149,20 @@ def leak_add(v: Any, first: int, last: int, factor: float, weight: Any, at: int,
 
 
 @kernel
-def next_above(v: Any, first: int, last: int, threshold: float) -> int:
+def next_above(v: Any, first: int, last: int, threshold: float) -> Any:
     """Find the first unit of ``v[first:last]`` above the threshold; ``last`` if there is none."""
     theta = v.dtype.type(threshold)
-    j = first
+    j: Any = np.int64(first)
     while j + 64 <= last:
-        here = v[j : j + 64]
-        anyone = False
-        for i in range(64):
-            anyone |= here[i] > theta
-        if anyone:
-            break
+        mask: Any = above_64(v, j, theta)
+        if mask != 0:
+            return j + lowest_bit(mask)
         j += 64
+    while j + 16 <= last:
+        mask = above_16(v, j, theta)
+        if mask != 0:
+            return j + lowest_bit(mask)
+        j += 16
     while j < last and not v[j] > theta:
         j += 1
     return j

@@ -51,8 +51,8 @@ points of 0 < y <= 3 by linear least squares of t Q - y P, its rows weighted wit
 its value, and reweighted (Lawson) until the largest error stopped falling: 1.3e-10. All coefficients are positive, so
 no digits cancel and float32 gives its last two bits.
 
-Where potentials mostly are, at |y| <= 1, float32 takes ``y + y s P(s)``, s = y^2, instead, with P of degree 5 fitted in
-the same way to relative errors: 6e-8, and 2e-7 (3 units in the last place) with float32's own roundings. It divides
+Where potentials mostly are, at |y| <= 1.05, float32 takes ``y + y s P(s)``, s = y^2, instead, with P of degree 5 fitted
+in the same way to relative errors: 1e-7, and 2e-7 (3 units in the last place) with float32's own roundings. It divides
 nothing, and its products are fused with its sums. A block of units in which all are that low never computes the other
 form (``plasticity.hebbian_lanes``); which form a unit takes depends on its y alone.
 """

@@ -19,14 +19,14 @@ __all__ = ["SMALL_SQUARE", "learn_16", "learn_64", "tanh_rational", "tanh_small"
 
 _config: Any = numba.config
 
-SMALL_SQUARE = 1.0
+SMALL_SQUARE = 1.05**2  # beyond the threshold by as much as most are that pass it
 SMALL = (
-    -0.3333298677943416,
-    0.13326408874427115,
-    -0.0534987075890465,
-    0.02035975926422389,
-    -0.00625933920014065,
-    0.0010582645928165872,
+    -0.33332776540242187,
+    0.13323214824120658,
+    -0.053343002517029794,
+    0.020031686952016816,
+    -0.00594801285702734,
+    0.0009490709407184372,
 )
 ALMOST_ONE = 0x3F7FFFFB  # bits of the float32 1 - 5 * 2^-24
 P_1, P_2, Q_1, Q_2 = 0.11047896964121169, 0.0010173103508888616, 0.44381229373180214, 0.015621540394684197
@@ -192,7 +192,14 @@ def _vector(n: int) -> Any:
         before = builder.block
         with builder.if_then(is_rare, likely=False):
             is_wide = builder.fcmp_ordered(">", s, spread(SMALL_SQUARE))
-            cut = bounded(add(old, mul(step, builder.select(is_wide, rational(y), small))))
+            begin = builder.block
+            with builder.if_then(is_any(is_wide), likely=False):
+                both = builder.select(is_wide, rational(y), small)
+                end = builder.block
+            z = builder.phi(vector)
+            z.add_incoming(small, begin)
+            z.add_incoming(both, end)
+            cut = bounded(add(old, mul(step, z)))
             is_above_there = is_any(builder.fcmp_ordered(">", u, threshold))
             inside = builder.block
         is_above, kept = builder.phi(ir.IntType(1)), builder.phi(vector)

@@ -59,6 +59,7 @@ from neurons.engine import (
     INSIDE,
     INTEGRATE_FIRE,
     IS_DELIVERED,
+    IS_READ,
     LEAKY_INTEGRATOR,
     LIF,
     LOGGED,
@@ -133,7 +134,7 @@ from plasticity.reward_stdp import reward_stdp_reward
 from plasticity.short_term import short_term_amplitude
 from plasticity.surround import surround_amplitude
 from plasticity.synaptic_scaling import scale_weights
-from plasticity.taped_front import may_run_taped, run_taped
+from plasticity.taped_front import may_run_taped, run_taped, tell_readouts
 from stream.jit import inline_kernel, inner_kernel, kernel
 
 # rules; STATIC: weights stay (the projection has tired terminals or a surround only)
@@ -898,7 +899,7 @@ def _fast_front(
     p: Any = way[TARGET]
     row = program.population[p]
     n, group, unit = row[UNITS], row[FIRST_GROUP], row[FIRST]
-    is_last = row[N_DIRECT] == 0 and row[N_DELAYED] == 0
+    is_last = row[N_DELAYED] == 0 and (row[N_DIRECT] == 0 or row[IS_READ] != 0)
     layer = Front(
         n,
         unit,
@@ -920,6 +921,9 @@ def _fast_front(
         book[N_QUEUE] = 0
         if not _has_room(program, state, p, 2 * n, out):
             return k
+        if len(state.tape) > 0 and book[N_TAPE] + n * (1 + row[N_DIRECT]) + 1 > len(state.tape):
+            return k
+        n_before = book[N_OUT]
         due_us = state.heap[0, TIME] if book[N_HEAP] > 0 else NEVER_US
         end = len(items)
         if len(state.tape) > 0:
@@ -993,6 +997,8 @@ def _fast_front(
                 begin(state.book, state.progress, t, INSIDE)
                 book[N_QUEUE] = progress[p, SPAN_LAST] = n_fired
                 return k
+            if n_fired > 0:
+                tell_readouts(program, state, p, t, n_before, out)
     return k
 
 

@@ -52,7 +52,7 @@ from neurons.front import CAREFUL, Layer, decay_of, flush, integrate, leak_add_f
 from stream.jit import inline_kernel, inner_kernel
 from stream.lanes import lowest_bit
 
-__all__ = ["may_run_taped", "run_taped"]
+__all__ = ["may_run_taped", "run_taped", "tell_readouts"]
 
 ZERO: Any = np.int64(0)
 typed: Any = np.int64
@@ -112,6 +112,14 @@ def _tell(program: Program, state: State, p: int, n_hot: int, t_us: int, out: An
             n_out += 1
     book[N_OUT] = n_out
     book[N_SPIKES] += n_out - before
+    tell_readouts(program, state, p, t_us, before, out)
+
+
+@inner_kernel
+def tell_readouts(program: Program, state: State, p: int, t_us: int, before: int, out: Any) -> None:
+    """Deliver the spikes ``out[before:]`` of population p, which is read by leaky integrators alone (``IS_READ``)."""
+    book, row = state.book, program.population[p]
+    n_out: Any = book[N_OUT]
     for d in range(row[DIRECT], row[DIRECT_END]):
         q: Any = program.links[d]
         target = program.population[program.projection[q, TARGET]]

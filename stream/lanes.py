@@ -16,6 +16,8 @@ import numba
 import numpy as np
 
 __all__ = [
+    "above_16",
+    "above_64",
     "add_16",
     "add_64",
     "add_256",
@@ -202,6 +204,44 @@ def _vector_sum(n: int) -> Any:
     return intrinsic(sum_rows)
 
 
+def _plain_above(n: int) -> Any:
+    def above(v: Any, j: int, threshold: Any) -> int:
+        mask = 0
+        for lane in range(n):
+            mask |= int(v[j + lane] > threshold) << lane
+        return mask - 2**64 if mask >= 2**63 else mask
+
+    return above
+
+
+def _vector_above(n: int) -> Any:
+    """Make ``above`` for n lanes.
+
+    ``above(v, j, threshold)`` returns the int64 mask of those of ``v[j:j + n]`` that are above the threshold. ``v``:
+    real, shape (any,), contiguous; ``threshold`` of the same type; places are not checked.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        real = context.get_value_type(signature.args[0].dtype)
+        vector, lane = ir.VectorType(real, n), ir.IntType(32)
+        undefined = ir.Constant(vector, ir.Undefined)
+        one = builder.insert_element(undefined, values[2], lane(0))
+        threshold = builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(lane, n), [0] * n))
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        place = builder.bitcast(builder.gep(data, [values[1]]), vector.as_pointer())
+        here = builder.load(place, align=signature.args[0].dtype.bitwidth // 8)
+        mask = builder.bitcast(builder.fcmp_ordered(">", here, threshold), ir.IntType(n))
+        return mask if n == 64 else builder.zext(mask, ir.IntType(64))
+
+    def above(typing: Any, v: Any, j: Any, threshold: Any) -> Any:
+        return types.int64(v, types.int64, v.dtype), emit
+
+    return intrinsic(above)
+
+
 def _plain_add(n: int) -> Any:
     def add_rows(out: Any, begin: Any, row: Any, which: Any, first: int, last: int, stride: int, at: int) -> None:
         for lane in range(n):
@@ -336,10 +376,10 @@ if _config.DISABLE_JIT:
     lowest_bit, prefetch = _plain_lowest, _plain_prefetch
     sum_256, sum_64, sum_16 = _plain_sum(256), _plain_sum(64), _plain_sum(16)
     add_256, add_64, add_16 = _plain_add(256), _plain_add(64), _plain_add(16)
-    fused = _plain_fused
+    above_64, above_16, fused = _plain_above(64), _plain_above(16), _plain_fused
 else:
     integrate_64, integrate_16, integrate_4 = _vector(64), _vector(16), _vector(4)
     lowest_bit, prefetch = _lowest(), _prefetch()
     sum_256, sum_64, sum_16 = _vector_sum(256), _vector_sum(64), _vector_sum(16)
     add_256, add_64, add_16 = _vector_add(256), _vector_add(64), _vector_add(16)
-    fused = _fused()
+    above_64, above_16, fused = _vector_above(64), _vector_above(16), _fused()

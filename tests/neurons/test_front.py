@@ -14,11 +14,13 @@ from neurons.front import decay_of, decay_table, flush_shift
 from neurons.graph import INPUT, Graph, Population, Projection
 from neurons.integrate_fire import IntegrateFireUnits
 from neurons.leaky_integrator import LeakyIntegratorUnits
-from neurons.lif import LIFUnits
+from neurons.lif import LIFUnits, next_above
 from neurons.network import Network
 from neurons.sparse import sparse_of
 from stream.jit import kernel
 from stream.lanes import (
+    above_16,
+    above_64,
     add_16,
     add_64,
     add_256,
@@ -71,6 +73,11 @@ def call_add(n: int, out: Any, begin: Any, row: Any, which: Any, first: int, las
         add_64(out, begin, row, which, first, last, stride, at)
     else:
         add_16(out, begin, row, which, first, last, stride, at)
+
+
+@kernel
+def call_above(n: int, v: Any, j: int, threshold: Any) -> int:
+    return above_64(v, j, threshold) if n == 64 else above_16(v, j, threshold)
 
 
 @kernel
@@ -166,6 +173,25 @@ def test_added_rows_are_the_loop(n: int, m: int, first: int, at: int, in_place: 
     want[at : at + n] = begin[at : at + n] + row.reshape(n_rows, stride)[which[first:], at : at + n].astype(int).sum(0)
     call_add(n, out, begin, row, which, first, first + m, stride, at)
     assert np.array_equal(out, want)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([np.float32, np.float64]), st.sampled_from([16, 64]), st.integers(0, 9), st.integers(0, 2**32))
+def test_who_is_above_is_the_loop(real: Any, n: int, j: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    v = rng.choice([-1.0, 0.5, np.nextafter(real(0.5), real(1)), 2.0, np.nan], 80).astype(real)
+    want = sum(1 << lane for lane in range(n) if v[j + lane] > 0.5)
+    assert call_above(n, v, j, real(0.5)) % 2**64 == want
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 3), st.integers(0, 2**32))
+def test_the_next_one_above_is_the_first(first: int, length: int, n_above: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    v = np.zeros(400, np.float32)
+    v[rng.integers(0, 400, n_above)] = 1.0
+    want = [j for j in range(first, first + length) if v[j] > 0.5]
+    assert next_above(v, first, first + length, 0.5) == min(want, default=first + length)
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
