@@ -158,6 +158,7 @@ from neurons.sparse import Sparse
 from neurons.threshold import ThresholdUnits
 from stream.errors import ConfigError, RunError, StreamError
 from stream.jit import kernel
+from stream.lanes import aligned
 from stream.operator import Emit, Operator, Port, Snapshot, check_shapes
 from stream.packet import ANSWER_DTYPE, EVENT_DTYPE, SPIKE_DTYPE, Label, Mark, Packet, Reset, packet_of
 
@@ -375,15 +376,6 @@ def _windows_of(n_source: int, n_target: int, size: int, stride: int, pad: int, 
     return np.stack([first, last, (place - first * stride) * per_tap], axis=1)
 
 
-def _aligned(array: NDArray[Any]) -> NDArray[Any]:
-    """Copy an array to where a cache line begins: reading across their borders takes up to twice as long."""
-    room = np.zeros(array.nbytes + 64, np.uint8)
-    begin = -room.ctypes.data % 64
-    copy: NDArray[Any] = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
 def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
     """Turn a checked graph into tables."""
     names = [population.name for population in graph.populations]
@@ -464,7 +456,7 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
     whole, scale = np.zeros(0, np.int8), np.zeros(0, real)
     if front >= 0 and isinstance(topology := graph.projections[front].topology, QuantisedDense):
         projection_table[front, WHOLE] = 1
-        whole, scale = _aligned(topology.weight.reshape(-1)), _aligned(np.asarray(topology.scale, real))
+        whole, scale = aligned(topology.weight.reshape(-1)), aligned(np.asarray(topology.scale, real))
     program = Program(
         population_table,
         projection_table,
@@ -473,7 +465,7 @@ def _compile(graph: Graph, real: Any, phase_us: int) -> _Build:
         np.concatenate([row.down for row in rows]).astype(real),
         constant,
         decay,
-        _aligned(np.concatenate([np.zeros(0), *weights]).astype(real)),
+        aligned(np.concatenate([np.zeros(0), *weights]).astype(real)),
         whole,
         scale,
         np.array([np.inf if q.fade is None else q.fade.tau_us for q in graph.projections]),
@@ -612,7 +604,7 @@ class Network(Operator):
         most = 2 * max(n_units(p.shape) for p in graph.populations)
         n_whole = len(self._program.scale)
         self.state = State(
-            v=_aligned(np.zeros(n_all, real)),
+            v=aligned(np.zeros(n_all, real)),
             w=np.zeros(n_all, real),
             integral_us=np.zeros(n_all),
             held_us=np.zeros(n_all, np.int64),
@@ -626,7 +618,7 @@ class Network(Operator):
             # room for what a network at rest schedules by itself
             heap=np.zeros((max(64, n_all + len(self._names) + 1), 5), np.int64),
             queue=np.zeros(max(most, n_all, LONGEST_RUN * n_whole), np.int64),
-            spare=_aligned(np.zeros(most // 2, real)),
+            spare=aligned(np.zeros(most // 2, real)),
             hot=np.zeros((most + 256, 3), np.int64),
             runs=np.zeros((3, LONGEST_RUN + 1), np.int64),
             notes=np.zeros((2, LONGEST_RUN * n_whole), np.int64),

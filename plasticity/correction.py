@@ -50,6 +50,7 @@ from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, MIXING, N_PRE, T
 from plasticity.short_term import ShortTerm
 from plasticity.window import Surrogate, TapedWindow
 from stream.errors import ConfigError
+from stream.lanes import aligned
 from stream.operator import Snapshot, check_shapes
 
 __all__ = ["Form", "GlobalCorrection", "Learned", "Loss", "Optimiser"]
@@ -235,7 +236,7 @@ class GlobalCorrection:
         self.n_steps = self.n_summed = 0
         self._is_apart = apart
         self._bits = weight_bits
-        self.weight = network._program.weight.copy() if apart or weight_bits else network._program.weight
+        self.weight = aligned(network._program.weight) if apart or weight_bits else network._program.weight
         self._spans = self._weight_spans() if "weights" in learn else []
         self._moments = [new_adam(network._program.weight[span]) for span in self._spans]
         self.metas = [

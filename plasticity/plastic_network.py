@@ -119,6 +119,7 @@ from plasticity.surround import Surround
 from plasticity.synaptic_scaling import SynapticScaling, scaling_factors
 from plasticity.triplet_stdp import TripletSTDP
 from stream.errors import ConfigError, StreamError
+from stream.lanes import aligned
 from stream.operator import Snapshot
 
 __all__ = ["PlasticNetwork", "Rule", "read_rules"]
@@ -510,7 +511,7 @@ class PlasticNetwork(Network):
             consumed=np.zeros(n_ways, np.int64),
             note=np.zeros((n_ways, 2, ROOM)),
             value=np.zeros((n_populations, ROOM)),
-            fast=np.zeros(n_fast, real),
+            fast=aligned(np.zeros(n_fast, real)),
             fast_us=np.zeros(n_rows, np.int64),
             fatigue=np.ones((n_pre_all, 2)),
             support=np.zeros(n_sites),
@@ -520,7 +521,7 @@ class PlasticNetwork(Network):
             late=np.zeros((n_pre_all, 2), np.int64),
             owed=np.zeros(n_pre_all),
             is_late=np.zeros(n_pre_all, np.int64),
-            row=np.zeros((3, longest), real),
+            row=aligned(np.zeros((3, longest), real)),
         )
         self.state = self.state._replace(
             log_us=np.zeros((n_populations, ROOM), np.int64), log_unit=np.zeros((n_populations, ROOM), np.int64)

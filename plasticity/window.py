@@ -88,6 +88,7 @@ from plasticity.backward import (
 from plasticity.plastic_network import PlasticNetwork
 from plasticity.rules import FIRST_FAST, FIRST_ROW, HAS_SHORT_TERM, HAS_SURROUND, HEBBIAN, N_PRE, RULE, STATIC, TAU_FAST
 from stream.errors import ConfigError
+from stream.lanes import aligned, all_aligned
 
 __all__ = ["Piece", "Surrogate", "TapedWindow"]
 
@@ -187,7 +188,7 @@ class TapedWindow:
         n_all, n_pre = len(network.state.v), len(table.local_rate)
         n_fast, n_rows = len(network._memory.fast), len(network._memory.fast_us)
         longest = int(max(row[:, UNITS]))
-        self.gradients = Gradients(
+        gradients = Gradients(
             weight=np.zeros_like(program.weight),
             tau=np.zeros(n_all, real),
             tau_2=np.zeros(n_all, real),
@@ -198,7 +199,7 @@ class TapedWindow:
             tau_fast=np.zeros(len(program.projection)),
             terminal=np.zeros((n_pre, 5)),
         )
-        self._walk = Walk(
+        walk = Walk(
             lam=np.zeros(n_all, real),
             lam_w=np.zeros(n_all, real),
             source=np.zeros(n_all),
@@ -219,6 +220,7 @@ class TapedWindow:
             first_at=np.zeros(n_pre, np.int64),
             due=np.zeros(n_pre),
         )
+        self.gradients, self._walk = all_aligned(gradients), all_aligned(walk)
         n_cursor = len(program.projection) + 2 * len(row)
         self._links = Links(
             cause=np.zeros(0, np.int64),
@@ -272,19 +274,20 @@ class TapedWindow:
         for row, (block, _) in zip(network._program.population, self._block, strict=True):
             groups = state.t_us[row[FIRST_GROUP] : row[FIRST_GROUP] + row[UNITS] // row[GROUP]]
             times.append(np.repeat(groups, row[GROUP] // block))
-        return Standing(
-            v=state.v.copy(),
-            w=state.w.copy(),
+        stands = Standing(
+            v=state.v,
+            w=state.w,
             t_us=np.concatenate(times),
-            held_us=state.held_us.copy(),
-            lag_us=state.lag_us.copy(),
-            fast=memory.fast.copy(),
-            fast_us=memory.fast_us.copy(),
-            fatigue=memory.fatigue.copy(),
-            x_us=memory.x_us.copy(),
-            owed=memory.owed.copy(),
-            is_late=memory.is_late.copy(),
+            held_us=state.held_us,
+            lag_us=state.lag_us,
+            fast=memory.fast,
+            fast_us=memory.fast_us,
+            fatigue=memory.fatigue,
+            x_us=memory.x_us,
+            owed=memory.owed,
+            is_late=memory.is_late,
         )
+        return all_aligned(stands)
 
     def begin(self) -> None:
         """Begin a window where the network stands; what is on the tape is dropped."""
@@ -314,7 +317,7 @@ class TapedWindow:
     def lift(self) -> Piece:
         """Copy the piece that is being taped."""
         state, n = self.network.state, self.n_entries
-        start = self._start._replace(**{name: array.copy() for name, array in self._start._asdict().items()})
+        start = all_aligned(self._start)
         return Piece(start, state.tape[:n].copy(), state.taped[:n].copy(), self._skip.copy())
 
     def lay(self, piece: Piece) -> None:
@@ -495,9 +498,9 @@ class TapedWindow:
                 room = wanted + wanted // 2
                 real = rows.u.dtype
                 rows = rows._replace(
-                    u=np.zeros(room, real),
+                    u=aligned(np.zeros(room, real)),
                     w=np.zeros(room if self._has_w else 0, real),
-                    hebb=np.zeros(room if self._is_hebbian else 0, real),
+                    hebb=aligned(np.zeros(room if self._is_hebbian else 0, real)),
                     late=np.zeros(room if self._is_hebbian and self.network._program.phase_us > 0 else 0, real),
                 )
         self._rows = rows
