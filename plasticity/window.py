@@ -11,7 +11,7 @@
 
 Memory
 ------
-The tape takes 40 bytes an event or spike. Where rows are needed (see ``plasticity.backward``), 4 bytes more for each
+The tape takes 40 bytes an event or spike. Where rows are needed (see ``plasticity.replay``), 4 bytes more for each
 synaptic operation of the window, 8 with local rules, 12 with local rules in phases: 3 MB for 4,000 events on 200 units.
 A window that grows beyond ``window_events`` entries is cut there: the gradient begins anew from the state carried on,
 and what came before counts as given. So memory has a bound whatever the stream; what is paid for it is that no error is
@@ -70,22 +70,20 @@ from neurons.engine import (
     WHAT,
     WHERE,
 )
-from plasticity.backward import (
+from plasticity.backward import Gradients, Walk, walk_back
+from plasticity.plastic_network import PlasticNetwork
+from plasticity.replay import (
     FAST_SIGMOID,
     RECTANGLE,
     SPIKES,
-    Gradients,
     Links,
     Options,
     Rows,
     Standing,
-    Walk,
     count_rows,
     link,
     replay,
-    walk_back,
 )
-from plasticity.plastic_network import PlasticNetwork
 from plasticity.rules import FIRST_FAST, FIRST_ROW, HAS_SHORT_TERM, HAS_SURROUND, HEBBIAN, N_PRE, RULE, STATIC, TAU_FAST
 from stream.errors import ConfigError
 from stream.lanes import aligned, all_aligned
