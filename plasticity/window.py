@@ -238,8 +238,7 @@ class TapedWindow:
         )
         self._skip = np.zeros(len(program.projection), np.int64)
         network.on_window(self._cut, self._window_events)
-        self._start = self._standing()
-        self._here = self._standing()
+        self._start, self._here = all_aligned(self._standing()), all_aligned(self._standing())
         self.begin()
 
     def _check(self, program: Any, table: Any) -> None:
@@ -265,14 +264,14 @@ class TapedWindow:
     # -- where a window begins -----------------------------------------------------------------------------------------
 
     def _standing(self) -> Standing:
-        """Return a copy of where the network stands."""
+        """Return where the network stands; its own arrays, not copies."""
         network = self.network
         state, memory = network.state, network._memory
         times = []
         for row, (block, _) in zip(network._program.population, self._block, strict=True):
             groups = state.t_us[row[FIRST_GROUP] : row[FIRST_GROUP] + row[UNITS] // row[GROUP]]
             times.append(np.repeat(groups, row[GROUP] // block))
-        stands = Standing(
+        return Standing(
             v=state.v,
             w=state.w,
             t_us=np.concatenate(times),
@@ -285,7 +284,6 @@ class TapedWindow:
             owed=memory.owed,
             is_late=memory.is_late,
         )
-        return all_aligned(stands)
 
     def begin(self) -> None:
         """Begin a window where the network stands; what is on the tape is dropped."""
