@@ -185,8 +185,12 @@ def _vector(n: int) -> Any:
         # compare as their bits do, which takes the fewest of the instructions that products need too. What is above
         # the threshold has a share of it of more than ``ALMOST_ONE``, whatever was rounded.
         is_high = builder.icmp_signed(">", largest(share, s), ir.Constant(ir.VectorType(lane, 16), [ALMOST_ONE] * 16))
-        most = spread_16(builder.bitcast(values[13], lane))
-        is_long = builder.icmp_signed(">", largest(magnitude(new)), most)
+        # what is so far from its bounds stays within them, since |z| < 1; 2^-22 is more than all that is rounded
+        size_of_step = builder.select(
+            builder.fcmp_ordered("<", values[12], real(0.0)), builder.fsub(real(-0.0), values[12]), values[12]
+        )
+        far = builder.fmul(builder.fsub(values[13], size_of_step), real(1.0 - 2.0**-22))
+        is_long = builder.icmp_signed(">", largest(magnitude(old)), spread_16(builder.bitcast(far, lane)))
         both = builder.bitcast(builder.or_(is_high, is_long), ir.IntType(16))
         is_rare = builder.icmp_unsigned("!=", both, ir.IntType(16)(0))
         before = builder.block
