@@ -21,8 +21,8 @@ import typer
 __all__ = ["RULE", "bar", "dense_layers", "labelled", "size_of", "train"]
 
 # Where learning of the Hebbian rule begins: about as weak as the authors' (both drawn from 0 to 0.01). From there it
-# finds its sign: on damaged streams minus, which turns down what never rests. From the rule's own defaults, plus and 150
-# times stronger, gradients explode under hot pixels, and it ends 14 points behind no rule at all.
+# finds its sign: on damaged streams minus, which turns down what never rests. From the rule's own defaults, plus and
+# 150 times stronger, gradients explode under hot pixels, and it ends 13 points behind no rule at all.
 RULE = {"local_rate": 1e-3, "mixing": 1e-2}
 
 
