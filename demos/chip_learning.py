@@ -4,7 +4,7 @@
 such as N-MNIST), then asks the float network, event by event, and the chip, phase by phase in integers with the host
 learning beside it, about the same damaged events. Without folders: digits of the simulated camera. A table goes to the
 terminal, numbers to RUN/results.json, a picture to RUN/chip-learning.png. Networks that are in RUN already
-(``hebbstream eval fault-tolerance --out RUN``) are not trained again.
+(``hebbstream eval fault-tolerance --out RUN``, where the rule begins weaker) are not trained again.
 """
 
 import argparse
@@ -204,7 +204,8 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     for method in methods:
         graph = dense_layers(given.hidden, (height, width, 2), labels, given.seed)
-        trainer = trainer_of(graph, method, given.threads, usual_rate_hz(recordings))
+        # the rule's own defaults, which are strong: so that integers have something to get wrong
+        trainer = trainer_of(graph, method, given.threads, usual_rate_hz(recordings), {})
         folder = given.out / f"{method}-{given.seed}"
         with bar() as progress:
             train(trainer, recordings, folder=folder, epochs=given.epochs, batch=16, seed=given.seed, progress=progress)

@@ -31,7 +31,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,13 +164,13 @@ def usual_rate_hz(recordings: list[Any]) -> float:
     return 1e6 * n_events / max(span_us, 1)
 
 
-def trainer_of(graph: Any, method: str, threads: int, rate_hz: float) -> Any:
-    """Make what trains a network by a method; ``rate_hz``: of an ordinary stream."""
+def trainer_of(graph: Any, method: str, threads: int, rate_hz: float, rule: Mapping[str, float] = RULE) -> Any:
+    """Make what trains a network by a method; ``rate_hz``: of an ordinary stream; ``rule``: how LP and HP begin."""
     first = next((it.source, it.target) for it in graph.projections)
     learn: tuple[str, ...] = ("weights", "times") if method == "GP" else ("weights", "rules", "times")
     more: dict[str, Any] = {"learn": learn}
     if method == "LP" or method.startswith("HP"):
-        more["rules"] = {first: importlib.import_module("plasticity.hebbian").Hebbian(**RULE)}
+        more["rules"] = {first: importlib.import_module("plasticity.hebbian").Hebbian(**rule)}
     if method.endswith(("STP", "SUR")):
         numbers = TERMINAL if method.endswith("STP") else TIRED
         more["terminals"] = {first: importlib.import_module("plasticity.short_term").ShortTerm(**numbers)}
