@@ -242,7 +242,7 @@ class Step(NamedTuple):
 
 @inline_kernel
 def _step_of(layer: Front, v: Any, decay: Any, local_rate: Any, item: Any, t_0: int, left: float) -> Any:
-    """Tell what an event does, when ``left`` is left of its row."""
+    """Tell what an event does, when ``left`` is left of its row; little is brought to the present before."""
     real = v.dtype.type
     t: Any = np.int64(item["t"])
     pre: Any = np.int64(item["unit"])
@@ -250,7 +250,8 @@ def _step_of(layer: Front, v: Any, decay: Any, local_rate: Any, item: Any, t_0: 
     if t != t_0:
         factor = real(decay_of(decay, layer.tau_mem_us, t - t_0))
     rate = np.float64(local_rate[layer.first_pre + pre])
-    return Step(t, pre, factor, left, real(layer.mixing * left), real(rate / left), real(layer.hebb_max / left))
+    kept = left if left >= LEAST_LEFT else 1.0
+    return Step(t, pre, factor, left, real(layer.mixing * kept), real(rate / kept), real(layer.hebb_max / kept))
 
 
 @inline_kernel
@@ -313,7 +314,6 @@ def hebbian_front(
         at, at_fast, row = layer.at_weight + pre * n, layer.first_fast + pre * n, layer.first_row + pre
         if event.left < LEAST_LEFT:
             decay_row(fast, fast_us, at_fast, n, row, event.left, t)
-            event = _step_of(layer, v, decay, local_rate, items[k], t_0, 1.0)
         factor, alpha, step, high = event.factor, event.alpha, event.step, event.high
         # The next event's numbers are at hand when its row begins: an exponential and two divisions take as long as a
         # quarter of a row, but can be computed beside it. Its row is far away, and asked for piece by piece: more

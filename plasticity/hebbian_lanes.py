@@ -83,8 +83,8 @@ def _vector(n: int) -> Any:
     ``learn(v, j, factor, weight, at, hebb, at_hebb, sliding, at_sliding, alpha, threshold, inverse, step, high)``:
     ``v[j:j + n]`` leaks by ``factor``; ``weight[at:at + n] + alpha hebb[at_hebb:at_hebb + n]`` is added, which gives u;
     hebb grows by ``step tanh(u inverse - sliding[at_sliding:at_sliding + n])`` and is kept within ``high``. Returns
-    whether one is above ``threshold``; nobody is reset. All numbers and arrays (shape (any,), contiguous) of one type;
-    places are not checked.
+    whether one is above ``threshold``, which is above 0; nobody is reset. All numbers and arrays (shape (any,),
+    contiguous) of one type;     places are not checked.
     """
     from llvmlite import ir  # type: ignore[import-untyped] # it has no types
     from numba import types

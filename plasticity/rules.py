@@ -858,7 +858,9 @@ def _fast_kind(program: Program, table: Table, q: int, strength: Any) -> Any:
     is_passive = row[MODEL] == LIF or (row[MODEL] == INTEGRATE_FIRE and program.constant[DRIVE, row[FIRST]] == 0.0)
     is_passive = is_passive and row[UNIFORM] != 0 and row[CROSSES] == 0 and row[REFRACTORY_US] == 0
     is_dense = way[TOPOLOGY] == DENSE and row[GROUP] == row[UNITS] and not way[FADES] and program.phase_us == 0
-    is_plain = rule == PAIR_STDP or (rule == HEBBIAN and place[FORM] == ADD and place[POST_TERM] == TANH)
+    is_plain = rule == PAIR_STDP
+    if rule == HEBBIAN:  # the loop finds who is above a threshold by its share of it
+        is_plain = place[FORM] == ADD and place[POST_TERM] == TANH and program.theta[row[FIRST]] > 0
     if (
         is_passive
         and is_dense
@@ -899,6 +901,7 @@ def _fast_front(
     p: Any = way[TARGET]
     row = program.population[p]
     n, group, unit = row[UNITS], row[FIRST_GROUP], row[FIRST]
+    most = n * (1 + row[N_DIRECT])  # entries that one event may add to the tape, besides its own
     is_last = row[N_DELAYED] == 0 and (row[N_DIRECT] == 0 or row[IS_READ] != 0)
     layer = Front(
         n,
@@ -921,13 +924,13 @@ def _fast_front(
         book[N_QUEUE] = 0
         if not _has_room(program, state, p, 2 * n, out):
             return k
-        if len(state.tape) > 0 and book[N_TAPE] + n * (1 + row[N_DIRECT]) + 1 > len(state.tape):
+        if len(state.tape) > 0 and book[N_TAPE] + most + 1 > len(state.tape):
             return k
         n_before = book[N_OUT]
         due_us = state.heap[0, TIME] if book[N_HEAP] > 0 else NEVER_US
         end = len(items)
         if len(state.tape) > 0:
-            end = min(end, k + min(book[TAPE_STOP] - book[N_TAPE], len(state.tape) - book[N_TAPE] - 2 * n))
+            end = min(end, k + min(book[TAPE_STOP] - book[N_TAPE], len(state.tape) - book[N_TAPE] - most))
         before: Any = k
         t_0: Any = state.t_us[group]
         if place[RULE] == HEBBIAN:

@@ -264,7 +264,7 @@ class TapedWindow:
     # -- where a window begins -----------------------------------------------------------------------------------------
 
     def _standing(self) -> Standing:
-        """Return where the network stands; its own arrays, not copies."""
+        """Return where the network stands: its own arrays, not copies, but for the times."""
         network = self.network
         state, memory = network.state, network._memory
         times = []
@@ -493,10 +493,11 @@ class TapedWindow:
             if wanted > len(rows.u):
                 room = wanted + wanted // 2
                 real = rows.u.dtype
+                has_late = self._is_hebbian and self.network._program.phase_us > 0
                 rows = rows._replace(
                     u=aligned(np.zeros(room, real)),
-                    w=np.zeros(room if self._has_w else 0, real),
+                    w=aligned(np.zeros(room if self._has_w else 0, real)),
                     hebb=aligned(np.zeros(room if self._is_hebbian else 0, real)),
-                    late=np.zeros(room if self._is_hebbian and self.network._program.phase_us > 0 else 0, real),
+                    late=aligned(np.zeros(room if has_late else 0, real)),
                 )
         self._rows = rows

@@ -50,8 +50,9 @@ def aligned(array: NDArray[Any]) -> NDArray[Any]:
 
 def all_aligned(arrays: Arrays) -> Arrays:
     """Copy the arrays of a tuple in the same way."""
-    made: Any = arrays
-    return made._replace(**{name: aligned(array) for name, array in made._asdict().items()})  # type: ignore[no-any-return]
+    given: Any = arrays
+    copies: Arrays = given._replace(**{name: aligned(array) for name, array in given._asdict().items()})
+    return copies
 
 
 def _plain(n: int) -> Any:

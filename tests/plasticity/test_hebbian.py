@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from neurons.dense import Dense
 from neurons.graph import INPUT, Graph, Population, Projection
+from neurons.integrate_fire import IntegrateFireUnits
 from neurons.lif import LIFUnits
+from neurons.network import Network
 from plasticity.hebbian import Hebbian, tanh_all
 from plasticity.hebbian_lanes import _plain, learn_16, learn_64
 from plasticity.plastic_network import PlasticNetwork
@@ -56,14 +58,17 @@ def test_a_fused_sum_is_rounded_once(a: float, b: float, c: float, cancels: bool
     st.booleans(),
     st.sampled_from([0.2, 1.0, 3.0]),  # how many are above the threshold, or where the other form is taken
     st.sampled_from([0.0, 0.4]),
-    st.sampled_from([1e-3, 0.3]),
+    st.sampled_from([1e-3, 0.3, -0.3]),
+    st.sampled_from([0.8, 0.2, math.inf]),  # of 0.2 a step of 0.3 leaves nothing
     st.integers(0, 2**32),
 )
-def test_lanes_are_the_loop(real: Any, is_long: bool, wide: float, slid: float, step: float, seed: int) -> None:
+def test_lanes_are_the_loop(
+    real: Any, is_long: bool, wide: float, slid: float, step: float, bound: float, seed: int
+) -> None:
     rng, n = np.random.default_rng(seed), 64 if is_long else 16
     v, w = rng.normal(0, wide * 0.4, 80).astype(real), rng.normal(0, 0.2, 80).astype(real)
     hebb, sliding = rng.normal(0, 0.3, 80).astype(real), rng.normal(0, slid, 80).astype(real)
-    f, alpha, theta, high = real(0.9), real(0.12), real(0.7), real(0.8)
+    f, alpha, theta, high = real(0.9), real(0.12), real(0.7), real(bound)
     want_v, want_hebb = v.copy(), hebb.copy()
     want = _plain(n)(want_v, 1, f, w, 2, want_hebb, 3, sliding, 4, alpha, theta, real(1) / theta, real(step), high)
     assert call_learn(is_long, v, f, w, hebb, sliding, alpha, theta, real(step), high) == want
@@ -117,3 +122,17 @@ def test_no_denormals_after_long_silence() -> None:
     made.run(spikes_of(np.arange(6000) * 2000))
     assert not made.potentials("out").any()
     assert not made._memory.fast.reshape(3, 5)[0].any()
+
+
+@pytest.mark.parametrize(("threshold", "reset"), [(-0.5, -1.0), (0.0, -1.0), (0.5, 0.0)])
+def test_who_fires_does_not_depend_on_the_sign_of_the_threshold(threshold: float, reset: float) -> None:
+    rng = np.random.default_rng(1)
+    weight = np.full((3, 80), 0.2, np.float32)  # all cross at once: nobody is left whose potential would show it
+    units = IntegrateFireUnits(v_threshold=threshold, reset="hard", v_reset=reset)  # a leak would lift it over -0.5
+    graph = Graph((3,), [Population("out", units, (80,))], [Projection(INPUT, "out", Dense(weight))])
+    spikes = spikes_of(np.sort(rng.integers(0, 5000, 400)))
+    spikes["unit"] = rng.integers(0, 3, 400)
+    still = PlasticNetwork.of(graph, rules={(INPUT, "out"): Hebbian(local_rate=0.0, mixing=0.0)})
+    want = Network.of(graph).run(spikes)["out"]
+    assert len(want) > 100
+    np.testing.assert_array_equal(still.run(spikes)["out"], want)
