@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from stream.__main__ import app
+from stream.continual_still import StillRun, pictures
 from stream.errors import ConfigError
 
 
@@ -102,5 +103,35 @@ def test_continual_learns_tasks_in_turn_and_goes_on(tmp_path: Path) -> None:
     # what was found on the way lies beside the weights: as if it had been stopped right before the end
     (tmp_path / "out" / "results.json").unlink()
     assert run("continual", str(train), str(test), *options, "--methods", "GP,EWC,HP") == more
-    with pytest.raises(ConfigError, match="permuted or rotated"):
+    with pytest.raises(ConfigError, match="permuted, rotated or still"):
         run("continual", str(train), str(test), *options, "--kind", "shaken")
+
+
+def test_continual_as_the_authors_have_it(tmp_path: Path) -> None:
+    train, test = digits(tmp_path, "train", 2000, 1), digits(tmp_path, "t10k", 200, 2)
+    fixed = ["--kind", "still", "--shows", "2000", "--asked", "200", "--hidden", "256,256", "--seeds", "1"]
+    options = [*fixed, "--tasks", "3", "--epochs", "6", "-o", str(tmp_path / "out")]
+    first = run("continual", str(train), str(test), *options, "--methods", "GP,HP")
+    rows = first["results"]
+    for method in ("GP", "HP"):
+        mine = [row for row in rows if row["method"] == method]
+        assert [(row["after"], row["task known"]) for row in mine] == [(1, True), (2, True), (3, True), (3, False)]
+        assert mine[2]["right"] > 0.75, mine
+    assert "alone" in rows[6]
+    # weights and moments lie beside the results: as if it had been stopped after the second task
+    (tmp_path / "out" / "results.json").unlink()
+    half = [*fixed, "--tasks", "3", "--epochs", "6", "-o", str(tmp_path / "half")]
+    stopped = StillRun("HP", 1, 3, (256, 256), tmp_path)
+    lessons = pictures(train, 2000)
+    (tmp_path / "half").mkdir()
+    for _ in range(2):
+        stopped._path = tmp_path / "half" / "HP-1.npz"
+        stopped.learn(stopped.done, lessons, 6, lambda *_: None)
+        stopped.ask(pictures(test, 200))
+        stopped.keep()
+    assert run("continual", str(train), str(test), *half, "--methods", "HP")["results"] == rows[4:]
+    with pytest.raises(ConfigError, match="two"):
+        run("continual", str(train), str(test), *fixed, "-o", str(tmp_path / "three"), "--hidden", "256,64,64")
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(ConfigError, match="no labels beside"):
+        run("continual", str(train), str(test), *fixed, "-o", str(tmp_path / "none"))
