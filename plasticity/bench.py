@@ -50,9 +50,14 @@ def measurements(quick: bool) -> Iterator[Measurement]:
     weight = rng.uniform(0, 0.02, (n_pre, n_post)).astype(np.float32)
     total = np.zeros(n_post, np.float32)
 
+    order = items["unit"].astype(np.int64)
+    later = [items.copy() for _ in range(rounds + 1)]  # the same events, again and again
+    for k, again in enumerate(later):
+        again["t"] += k * round(n / rate_hz * 1e6)
+
     def limit() -> None:
         total.fill(0)
-        add_rows(total, weight, items["unit"].astype(np.int64))
+        add_rows(total, weight, order)
 
     rules: dict[str, Rule] = {
         "pair STDP": PairSTDP(1e-4, 1.05e-4, w_max=0.04),
@@ -65,9 +70,7 @@ def measurements(quick: bool) -> Iterator[Measurement]:
         runs: list[int] = []
 
         def run(network: PlasticNetwork = network, runs: list[int] = runs) -> None:
-            later = items.copy()
-            later["t"] += len(runs) * round(n / rate_hz * 1e6)
-            runs.append(len(network.run(later)["out"]))
+            runs.append(len(network.run(later[len(runs)])["out"]))
 
         run_s, limit_s = alternate(run, limit, rounds=rounds)
         n_changed = max(runs) * n_pre if isinstance(rule, PairSTDP) else 0

@@ -15,18 +15,17 @@ import numpy as np
 from stream.jit import kernel
 from stream.lanes import fused
 
-__all__ = ["SMALL_SQUARE", "learn_16", "learn_64", "tanh_rational", "tanh_small"]
+__all__ = ["SMALL_SQUARE", "grown", "learn_16", "learn_64", "tanh_rational", "tanh_small"]
 
 _config: Any = numba.config
 
 SMALL_SQUARE = 1.05**2  # beyond the threshold by as much as most are that pass it
 SMALL = (
-    -0.33332776540242187,
-    0.13323214824120658,
-    -0.053343002517029794,
-    0.020031686952016816,
-    -0.00594801285702734,
-    0.0009490709407184372,
+    -0.33328810316236457,
+    0.13272874808753132,
+    -0.051260759402625956,
+    0.01626450930658703,
+    -0.0028495260381298897,
 )
 ALMOST_ONE = 0x3F7FFFFB  # bits of the float32 1 - 5 * 2^-24
 P_1, P_2, Q_1, Q_2 = 0.11047896964121169, 0.0010173103508888616, 0.44381229373180214, 0.015621540394684197
@@ -47,15 +46,26 @@ def tanh_rational(x: Any) -> Any:
 
 @kernel
 def tanh_small(y: Any) -> Any:
-    """Approximate tanh for y^2 <= ``SMALL_SQUARE``, float32; error 3 units in the last place."""
+    """Approximate tanh for y^2 <= ``SMALL_SQUARE``, float32; relative error 1.3e-6."""
     s = np.float32(y * y)
-    p = np.float32(SMALL[5])
-    p = fused(p, s, np.float32(SMALL[4]))
+    p = np.float32(SMALL[4])
     p = fused(p, s, np.float32(SMALL[3]))
     p = fused(p, s, np.float32(SMALL[2]))
     p = fused(p, s, np.float32(SMALL[1]))
     p = fused(p, s, np.float32(SMALL[0]))
     return fused(y, np.float32(s * p), y)
+
+
+@kernel
+def grown(old: Any, y: Any, step: Any) -> Any:
+    """Approximate ``old + step tanh y`` for y^2 <= ``SMALL_SQUARE``, float32; the same polynomial times ``step``."""
+    s = np.float32(y * y)
+    p = np.float32(SMALL[4]) * step
+    p = fused(p, s, np.float32(SMALL[3]) * step)
+    p = fused(p, s, np.float32(SMALL[2]) * step)
+    p = fused(p, s, np.float32(SMALL[1]) * step)
+    p = fused(p, s, np.float32(SMALL[0]) * step)
+    return fused(y, fused(p, s, step), old)
 
 
 def _plain(n: int) -> Any:
@@ -70,8 +80,11 @@ def _plain(n: int) -> Any:
             v[j + lane] = u
             anyone |= bool(u > threshold)
             y = u * inverse - sliding[at_sliding + lane]
-            z = tanh_small(y) if v.itemsize == 4 and y * y <= type(y)(SMALL_SQUARE) else tanh_rational(y)
-            hebb[at_hebb + lane] = min(max(old + step * z, -high), high)
+            if v.itemsize == 4 and y * y <= type(y)(SMALL_SQUARE):
+                new = grown(old, y, step)
+            else:
+                new = old + step * tanh_rational(y)
+            hebb[at_hebb + lane] = min(max(new, -high), high)
         return anyone
 
     return learn
@@ -84,7 +97,7 @@ def _vector(n: int) -> Any:
     ``v[j:j + n]`` leaks by ``factor``; ``weight[at:at + n] + alpha hebb[at_hebb:at_hebb + n]`` is added, which gives u;
     hebb grows by ``step tanh(u inverse - sliding[at_sliding:at_sliding + n])`` and is kept within ``high``. Returns
     whether one is above ``threshold``, which is above 0; nobody is reset. All numbers and arrays (shape (any,),
-    contiguous) of one type;     places are not checked.
+    contiguous) of one type; places are not checked.
     """
     from llvmlite import ir  # type: ignore[import-untyped] # it has no types
     from numba import types
@@ -176,11 +189,11 @@ def _vector(n: int) -> Any:
             builder.store(bounded(add(old, mul(step, rational(y)))), at_hebb, align=size)
             return is_any(builder.fcmp_ordered(">", u, threshold))
         s = mul(y, y)
-        p = spread(rounded(SMALL[-1]))
-        for number in SMALL[-2::-1]:
-            p = fused_all(p, s, spread(rounded(number)))
-        small = fused_all(y, mul(s, p), y)
-        new = add(old, mul(step, small))
+        scaled = [spread(builder.fmul(real(rounded(number)), values[12])) for number in SMALL]  # once a row
+        p = scaled[-1]
+        for number in scaled[-2::-1]:
+            p = fused_all(p, s, number)
+        new = fused_all(y, fused_all(p, s, step), old)
         # Mostly nobody is above the threshold, nobody needs the other form, and nothing is cut. Positive numbers
         # compare as their bits do, which takes the fewest of the instructions that products need too. What is above
         # the threshold has a share of it of more than ``ALMOST_ONE``, whatever was rounded.
@@ -198,12 +211,12 @@ def _vector(n: int) -> Any:
             is_wide = builder.fcmp_ordered(">", s, spread(SMALL_SQUARE))
             begin = builder.block
             with builder.if_then(is_any(is_wide), likely=False):
-                both = builder.select(is_wide, rational(y), small)
+                both = builder.select(is_wide, add(old, mul(step, rational(y))), new)
                 end = builder.block
-            z = builder.phi(vector)
-            z.add_incoming(small, begin)
-            z.add_incoming(both, end)
-            cut = bounded(add(old, mul(step, z)))
+            whole = builder.phi(vector)
+            whole.add_incoming(new, begin)
+            whole.add_incoming(both, end)
+            cut = bounded(whole)
             is_above_there = is_any(builder.fcmp_ordered(">", u, threshold))
             inside = builder.block
         is_above, kept = builder.phi(ir.IntType(1)), builder.phi(vector)
