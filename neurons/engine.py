@@ -79,6 +79,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.crossing import drift, first_crossing
+from neurons.decay import left_and_gone
 from neurons.front import Layer, convolution_front, decay_of, dense_front, flush, leak_held, read_out
 from neurons.izhikevich import izhikevich_step
 from neurons.lif import leak, leak_add, next_above
@@ -520,18 +521,17 @@ def _advance(program: Program, state: State, p: int, g: int, t_us: int, out: Any
     if model == LEAKY_INTEGRATOR:
         if row[UNIFORM]:
             tau_us = constant[TAU_MEM, first]
-            rest = math.exp(-dt_us / tau_us)
-            share = math.expm1(-dt_us / tau_us)
+            rest, share = left_and_gone(-dt_us / tau_us)
             for j in range(first, last):
                 v = np.float64(state.v[j])
                 state.integral_us[j] -= v * tau_us * share
                 state.v[j] = _flushed(v * rest)
             return
         for j in range(first, last):
-            ratio = dt_us / constant[TAU_MEM, j]
+            rest, share = left_and_gone(-dt_us / constant[TAU_MEM, j])
             v = np.float64(state.v[j])
-            state.integral_us[j] -= v * constant[TAU_MEM, j] * math.expm1(-ratio)
-            state.v[j] = _flushed(v * math.exp(-ratio))
+            state.integral_us[j] -= v * constant[TAU_MEM, j] * share
+            state.v[j] = _flushed(v * rest)
         return
     if model == THRESHOLD:
         for j in range(first, last):

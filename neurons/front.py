@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from neurons.decay import left_and_gone
 from stream.jit import inline_kernel, inner_kernel
 from stream.lanes import integrate_4, integrate_16, integrate_64, lowest_bit
 
@@ -559,8 +560,7 @@ def read_out(
         t_0: Any = t_us[group]
         if t != t_0:
             t_us[group] = t
-            ratio = np.float64(t - t_0) / tau_us
-            rest, share = math.exp(-ratio), math.expm1(-ratio)
+            rest, share = left_and_gone(-np.float64(t - t_0) / tau_us)
             for j in range(n):
                 old = np.float64(here[j])
                 integral[j] -= old * tau_us * share

@@ -205,11 +205,10 @@ def quantised_front(
             fold(v, pending, scale, first, n)
             is_pending = ZERO
         if t != t_0 and t_0 >= held_until_us and (t - anchor_us) >> shift == (t_0 - anchor_us) >> shift:
-            m, most = ONE, min(LONGEST_RUN, end - k)
+            m, most = ZERO, min(LONGEST_RUN, end - k)
             while m < most and np.int64(items[k + m]["t"]) == t:
+                places[m] = np.int64(items[k + m]["unit"]) * n
                 m += 1
-            for e in range(m):
-                places[e] = np.int64(items[k + e]["unit"]) * n
             n_notes = ZERO
             is_calm = k + m < end and np.int64(items[k + m]["t"]) != t
             if is_calm:
