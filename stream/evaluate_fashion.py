@@ -39,6 +39,7 @@ def fashion(
     modes: Annotated[str, typer.Option(help="Some of LP, GP, HP.")] = ",".join(MODES),
     trained: Annotated[str, typer.Option(help="Whose fast state it is in training: batch, alone.")] = "batch",
     epochs: Annotated[int, typer.Option(min=1, help="Times that every picture is seen.")] = 30,
+    steps: Annotated[int, typer.Option(min=1, help='Of a picture. The code\'s note: "T = 8 in our paper".')] = 10,
     seeds: Seeds = 1,
     quick: Annotated[bool, typer.Option(help="2,000 pictures, one epoch.")] = False,
     full: Annotated[bool, typer.Option(help="Three seeds, and both forms of training.")] = False,
@@ -66,6 +67,8 @@ def fashion(
     if quick:
         x, y, asked, right, epochs = x[:2000], y[:2000], asked[:500], right[:500], 1
     settings = {"pictures": len(x), "asked": len(asked), "epochs": epochs}
+    if steps != 10:  # results from before there was a choice go on as they are
+        settings["steps"] = steps
     out.mkdir(parents=True, exist_ok=True)
     found = read_results(out / "results.json", settings)
     for seed in range(1, seeds + 1):
@@ -75,7 +78,7 @@ def fashion(
                     (row["mode"], row["trained"], row["seed"]) == (mode, form, seed) for row in found
                 ):
                     continue
-                net = _trained(out / f"{mode}-{form}-{seed}.npz", mode, form, seed, x, y, epochs)
+                net = _trained(out / f"{mode}-{form}-{seed}.npz", mode, form, seed, steps, x, y, epochs)
                 found += [
                     {"mode": mode, "trained": form, "seed": seed, "clipped": net.clipped, **row}
                     for row in _asked(net, form, seed, asked, right)
@@ -89,11 +92,12 @@ def fashion(
     print(f"results in {out / 'results.json'}, picture in {out / 'results.png'}")
 
 
-def _trained(path: Path, mode: str, form: str, seed: int, x: Any, y: Any, epochs: int) -> Any:
+def _trained(path: Path, mode: str, form: str, seed: int, steps: int, x: Any, y: Any, epochs: int) -> Any:
     """Train, or go on from the last epoch that a file holds."""
     import numpy as np
 
-    net = importlib.import_module("plasticity.authors_mlp").SharedHebb(mode, seed, shared=form == "batch")
+    module = importlib.import_module("plasticity.authors_mlp")
+    net = module.SharedHebb(mode, seed, shared=form == "batch", settings=module.Settings(steps=steps))
     arrays = {**net.values, "h1": net.h1, "h2": net.h2}
     for name, moments in net._moments.items():
         arrays |= {f"{name}.mean": moments[0], f"{name}.square": moments[1]}

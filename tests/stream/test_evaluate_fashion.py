@@ -41,6 +41,13 @@ def test_it_trains_asks_and_goes_on(tmp_path: Path) -> None:
     }
     assert run("--modes", "LP,GP", "--trained", "batch,alone")[: len(first)] == first
     assert (tmp_path / "out" / "results.png").stat().st_size > 1000
+    with pytest.raises(ConfigError, match="give another --out"):
+        run("--steps", "8")
+    (tmp_path / "out" / "results.json").unlink()
+    (tmp_path / "out" / "LP-batch-1.npz").unlink()
+    fewer = run("--modes", "LP", "--steps", "3")
+    assert len(fewer) == 7 + 4
+    assert fewer != first[: len(fewer)]
     with pytest.raises(ConfigError, match="wanted some of LP, GP, HP"):
         run("--modes", "XP")
     with pytest.raises(ConfigError, match="holds no train-images"):
