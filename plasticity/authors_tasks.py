@@ -181,8 +181,8 @@ class TaskNetwork:
                 self.values[f"drawn{k}"] = np.zeros_like(self.values[f"w{k}"])
         self._rule = [name for name in self.values if name.startswith(("alpha", "beta", "eta"))]
         self._task, self._tables = -1, self.tables(0)
-        self._moments: dict[str, AdamState] = {}
-        self._n_steps: dict[str, int] = {}
+        self.moments: dict[str, AdamState] = {}
+        self.n_steps: dict[str, int] = {}
 
     def tables(self, task: int) -> list[Any]:
         """Return where a task's synapses are, table by table."""
@@ -318,7 +318,7 @@ class TaskNetwork:
         """Turn to a task whose weights are to be learned."""
         self._task, self._tables = task, self.tables(task)
         for k, w in enumerate(self.weights(self._tables), 1):
-            self._moments[f"w{k}"], self._n_steps[f"w{k}"] = new_adam(w), 0
+            self.moments[f"w{k}"], self.n_steps[f"w{k}"] = new_adam(w), 0
 
     def learn(self, x: Real, labels: NDArray[np.int64]) -> int:
         """Take a step of the task's weights; x is float32 (N, n_pixels). Returns how many answers were right before."""
@@ -364,6 +364,6 @@ class TaskNetwork:
         return int(np.sum(scores.argmax(0) == labels)), by
 
     def _step(self, name: str, value: Real, gradient: Real, rate: float) -> None:
-        moments = self._moments.setdefault(name, new_adam(value))
-        self._n_steps[name] = self._n_steps.get(name, 0) + 1
-        adam_step(value, gradient, moments, self._n_steps[name], rate, 1.0, 1.0, -np.inf, np.inf)
+        moments = self.moments.setdefault(name, new_adam(value))
+        self.n_steps[name] = self.n_steps.get(name, 0) + 1
+        adam_step(value, gradient, moments, self.n_steps[name], rate, 1.0, 1.0, -np.inf, np.inf)

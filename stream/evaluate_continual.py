@@ -17,8 +17,8 @@ EWC     dense, no masks: a step away from where weights were after earlier tasks
 naive   as EWC, at no cost
 ======  ============================================================================================================
 
-``--kind still`` is the authors' own setting instead, pictures at three steps (``stream.continual_still``); 60,000
-pictures, 10 epochs and 50 tasks are theirs.
+``--kind still`` is the authors' own setting instead, pictures at three steps (``stream.evaluate_continual_still``);
+60,000 pictures, 10 epochs and 50 tasks are theirs.
 
 Asked with known task: the mask is that of the task. With task unknown: each show is answered under every mask learned
 so far, and the most confident answer counts (the largest share in a softmax). EWC and naive need to know no task.
@@ -43,7 +43,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.continual_still import StillRun, pictures
+from stream.evaluate_continual_still import StillRun, pictures
 from stream.evaluation import Hidden, Json, On, Out, Seeds, chosen, each, read_results, write_results
 from stream.train import bar
 

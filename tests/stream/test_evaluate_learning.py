@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from stream.__main__ import app
-from stream.continual_still import StillRun, pictures
 from stream.errors import ConfigError
+from stream.evaluate_continual_still import StillRun, pictures
 
 
 def run(*arguments: str) -> dict[str, Any]:

@@ -53,11 +53,9 @@ class StillRun:
             with np.load(self._path) as kept:
                 for name, value in self.network.values.items():
                     value[...] = kept[name]
-                moments, counts = json.loads(str(kept["moments"])), {}
-                for name, n in moments.items():
-                    self.network._moments[name] = module.AdamState(kept[f"{name}.mean"], kept[f"{name}.variance"])
-                    counts[name] = n
-                self.network._n_steps = counts
+                self.network.n_steps = json.loads(str(kept["moments"]))
+                for name in self.network.n_steps:
+                    self.network.moments[name] = module.AdamState(kept[f"{name}.mean"], kept[f"{name}.variance"])
                 self.done, self.rows = int(kept["done"]), json.loads(str(kept["rows"]))
 
     def keep(self) -> None:
@@ -66,10 +64,10 @@ class StillRun:
 
         arrays: dict[str, Any] = {"done": np.array(self.done), "rows": np.array(json.dumps(self.rows))}
         arrays |= self.network.values
-        steps = {name: n for name, n in self.network._n_steps.items() if not name.startswith("w")}
+        steps = {name: n for name, n in self.network.n_steps.items() if not name.startswith("w")}
         arrays["moments"] = np.array(json.dumps(steps))
         for name in steps:
-            state = self.network._moments[name]
+            state = self.network.moments[name]
             arrays |= {f"{name}.mean": state.mean, f"{name}.variance": state.variance}
         side = self._path.with_suffix(".part.npz")
         np.savez(side, **arrays)
