@@ -233,6 +233,7 @@ class GlobalCorrection:
         self._rate_hz, self._rate_strength = float(rate_hz), float(rate_strength)
         self._eligibility = Eligibility(self.window, self.readout) if form == "eligibility" else None
         self._optimiser, self._rates, self._longest = optimiser, (weight_rate, meta_rate), longest
+        self.rate_factor = 1.0  # of both rates, for steps to come
         self.n_steps = self.n_summed = 0
         self._is_apart = apart
         self._bits = weight_bits
@@ -501,7 +502,7 @@ class GlobalCorrection:
         if np.isfinite(self._longest) and self._spans:
             norm = scale * float(np.sqrt(sum(np.sum(np.square(gradients.weight[span])) for span in self._spans)))
             scale *= min(1.0, self._longest / max(norm, 1e-30))
-        rate, meta_rate = self._rates
+        rate, meta_rate = (self.rate_factor * rate for rate in self._rates)
         for span, moments in zip(self._spans, self._moments, strict=True):
             if self._optimiser == "adam":
                 adam_step(

@@ -172,6 +172,7 @@ def train(
     epochs: int = 4,
     batch: int = 32,
     patience: int = 0,
+    cool: float = 0.0,
     seed: int = 1,
     progress: Callable[[int, int, int, float], None] | None = None,
 ) -> list[Epoch]:
@@ -192,6 +193,9 @@ def train(
         Recordings between two steps.
     patience
         Stop when so many epochs in a row were no better; 0: never.
+    cool
+        Share of all steps, 0 to 1, at whose end the rates have fallen to 0, along a straight line; until then they are
+        held. With more than 0, what comes of an epoch depends on how many there are in all.
     seed
         Of the order of recordings, which is another one in each epoch.
     progress
@@ -211,6 +215,9 @@ def train(
         raise ConfigError(
             f"training: got {len(recordings)} recordings, {epochs} epochs, batches of {batch}; wanted 1 or more of each"
         )
+    if not 0.0 <= cool <= 1.0:
+        raise ConfigError(f"training: got cool = {cool}, wanted a share of all steps, 0 to 1")
+    n_batches = -(-len(recordings) // batch)
     folder.mkdir(parents=True, exist_ok=True)
     done = _read_table(folder / TABLE)
     if done:
@@ -222,11 +229,14 @@ def train(
             loss, right = 0.0, 0
             for first in range(0, len(order), batch):
                 some = [recordings[k] for k in order[first : first + batch]]
+                left = 1.0 - ((number - 1) * n_batches + first // batch) / (epochs * n_batches)
+                trainer.correction.rate_factor = min(1.0, left / cool) if cool else 1.0  # 1 again below
                 more, more_right = trainer.learn(some, pool)
                 loss, right = loss + more, right + more_right
                 if progress is not None:
                     seen = first + len(some)
                     progress(number, seen, len(order), right / seen)
+            trainer.correction.rate_factor = 1.0
             judged = float("nan")
             if held_back:
                 found = trainer.answers(held_back, pool)

@@ -44,6 +44,9 @@ def train(
     rate: Annotated[float, typer.Option(help="Adam's rate for weights.")] = 2e-3,
     meta_rate: Annotated[float, typer.Option(help="Adam's rate for all else.")] = 1e-3,
     patience: Annotated[int, typer.Option(min=0, help="Stop after so many epochs without gain; 0: never.")] = 0,
+    cool: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Last share of all steps, over which the rates fall to 0.")
+    ] = 0.0,
     limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
     form: Annotated[
         str, typer.Option(help="adjoint, or eligibility: forward in time; for GP and dense layers.")
@@ -112,6 +115,7 @@ def train(
             epochs=epochs,
             batch=batch,
             patience=patience,
+            cool=cool,
             seed=seed,
             progress=show,
         )

@@ -177,6 +177,35 @@ def test_threads_change_no_bit(tmp_path: Path) -> None:
         assert np.array_equal(value, weights[1][name]), name
 
 
+def test_rates_cool_and_go_on_where_they_were(tmp_path: Path) -> None:
+    def trained(folder: str, stop_at: int = 0) -> Trainer:
+        trainer = Trainer(graph(), readout="scores")
+        step, factors = trainer.correction.step, []
+
+        def noted() -> None:
+            factors.append(trainer.correction.rate_factor)
+            step()
+
+        def watch(epoch: int, done: int, total: int, right: float) -> None:
+            if epoch == stop_at:
+                raise KeyboardInterrupt
+
+        trainer.correction.step = noted  # type: ignore[method-assign]
+        train(trainer, recordings(20, 1), folder=tmp_path / folder, epochs=3, batch=8, cool=2 / 3, progress=watch)
+        if folder == "whole":  # 20 recordings in batches of 8: three steps an epoch
+            assert factors == pytest.approx([1, 1, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+        assert trainer.correction.rate_factor == 1.0
+        return trainer
+
+    whole = trained("whole").correction.snapshot()
+    with pytest.raises(KeyboardInterrupt):
+        trained("halves", stop_at=2)
+    for name, value in trained("halves").correction.snapshot().items():
+        assert np.array_equal(value, whole[name]), name
+    with pytest.raises(ConfigError, match="share of all steps"):
+        train(Trainer(graph(), readout="scores"), recordings(9, 1), folder=tmp_path / "hot", cool=1.5)
+
+
 def test_patience_and_refusals(tmp_path: Path) -> None:
     trainer = Trainer(graph(), readout="scores", weight_rate=0.0)
     done = train(trainer, recordings(9, 1), recordings(9, 2), folder=tmp_path, epochs=9, patience=2)
