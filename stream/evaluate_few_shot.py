@@ -64,6 +64,9 @@ TASKS = (
 )
 
 
+COOL = 0.2
+
+
 def few_shot(
     folder: Annotated[
         Path, typer.Argument(help="Pictures ALPHABET/CHARACTER/PICTURE.png, or Omniglot's .zip files of them.")
@@ -72,6 +75,9 @@ def few_shot(
     methods: Annotated[str, typer.Option(help=f"Some of {', '.join(METHODS)}.")] = ",".join(METHODS),
     seeds: Seeds = 3,
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of meta-learning: four lessons, one examination.")] = 400,
+    cool: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Last share of the rounds, over which the rates fall to 0.")
+    ] = COOL,
     ways: Annotated[int, typer.Option(min=2, help="Classes of a lesson.")] = 20,
     turned: Annotated[bool, typer.Option(help="Learn from characters turned by 90, 180, 270 degrees too.")] = True,
     quick: Annotated[bool, typer.Option(help="One seed, 20 rounds, a tenth of the questions.")] = False,
@@ -91,13 +97,13 @@ def few_shot(
     tasks = [it._replace(episodes=max(1, it.episodes // 10)) if quick else it for it in TASKS]
     least = min(len(shows[name, 0]) for name in test)
     tasks = [it for it in tasks if it.ways <= len(test) and it.shots + it.queries <= least]
-    settings = {"characters": len(training), "test_characters": len(test), "turned": turned, "rounds": rounds}
-    settings |= {"ways": ways, "quick": quick}
+    settings: dict[str, Any] = {"characters": len(training), "test_characters": len(test), "turned": turned}
+    settings |= {"rounds": rounds, "ways": ways, "quick": quick, "cool": cool}
     found = read_results(out / "results.json", settings)
 
     def study(job: tuple[int, str]) -> list[dict[str, Any]]:
         seed, method = job
-        pupil = _trained(method, seed, shows, training, ways, rounds, out)
+        pupil = _trained(method, seed, shows, training, ways, rounds, cool, out)
         return [
             {
                 "seed": seed,
@@ -284,6 +290,7 @@ def _trained(
     training: Sequence[str],
     ways: int,
     rounds: int,
+    cool: float,
     out: Path,
 ) -> Any:
     """Return what has been meta-learned by a method; goes on from what was kept."""
@@ -311,6 +318,7 @@ def _trained(
         while done < rounds:
             rng = np.random.default_rng([seed, 2, done])
             lessons = [_episode(rng, shows, training, task, turns, True) for _ in range(TRAINING_EPISODES + 1)]
+            learner.rate_factor = min(1.0, (rounds - done) / (cool * rounds)) if cool else 1.0
             outcome = learner.learn(lessons[:-1], lessons[-1])
             log.append([outcome.loss, outcome.right])
             done += 1
