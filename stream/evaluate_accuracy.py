@@ -55,6 +55,7 @@ def accuracy(
     seeds: evaluation.Seeds = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every recording is seen.")] = 8,
     batch: evaluation.Batch = 32,
+    cool: evaluation.Cool = 0.0,
     sensor: evaluation.Sensor = "34x34",
     limit: evaluation.Limit = None,
     threads: evaluation.Threads = 0,
@@ -72,8 +73,10 @@ def accuracy(
         seeds, epochs = 5, 20
     if quick:
         seeds, epochs = 1, 1
-    settings = {"recordings": len(recordings), "asked": len(asked), "epochs": epochs, "batch": batch}
-    settings |= {"hidden": hidden, "channels": channels}  # type: ignore[dict-item] # values of two types
+    settings: dict[str, Any] = {"recordings": len(recordings), "asked": len(asked), "epochs": epochs, "batch": batch}
+    if cool:
+        settings["cool"] = cool
+    settings |= {"hidden": hidden, "channels": channels}
     out.mkdir(parents=True, exist_ok=True)
     found = evaluation.read_results(out / "results.json", settings)
     module = importlib.import_module("plasticity.train")
@@ -97,6 +100,7 @@ def accuracy(
                 folder=out / f"{name}-{seed}",
                 epochs=epochs,
                 batch=batch,
+                cool=cool,
                 seed=seed,
                 progress=show,
             )

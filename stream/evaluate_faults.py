@@ -76,6 +76,7 @@ def fault_tolerance(
     seeds: evaluation.Seeds = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every recording is seen.")] = 8,
     batch: evaluation.Batch = 16,
+    cool: evaluation.Cool = 0.5,
     hidden: evaluation.Hidden = "200",
     sensor: evaluation.Sensor = "34x34",
     limit: evaluation.Limit = None,
@@ -105,6 +106,8 @@ def fault_tolerance(
         settings["ask_skip"] = ask_skip
     if damaged:
         settings["damaged"] = True
+    if cool:
+        settings["cool"] = cool
     out.mkdir(parents=True, exist_ok=True)
     found = evaluation.read_results(out / "results.json", settings)
 
@@ -120,6 +123,7 @@ def fault_tolerance(
                 folder=out / f"{method}-{seed}",
                 epochs=max(1, epochs * len(recordings) // len(lessons)),  # as many recordings are seen as without
                 batch=batch,
+                cool=cool,
                 seed=seed,
                 progress=show,
             )

@@ -32,7 +32,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from stream.evaluation import Json, On, Out, Seeds, chosen, each, read_results, write_results
+from stream.evaluation import Cool, Json, On, Out, Seeds, chosen, each, read_results, write_results
 from stream.train import bar
 
 __all__ = ["few_shot"]
@@ -75,9 +75,7 @@ def few_shot(
     methods: Annotated[str, typer.Option(help=f"Some of {', '.join(METHODS)}.")] = ",".join(METHODS),
     seeds: Seeds = 3,
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of meta-learning: four lessons, one examination.")] = 400,
-    cool: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Last share of the rounds, over which the rates fall to 0.")
-    ] = COOL,
+    cool: Cool = COOL,
     ways: Annotated[int, typer.Option(min=2, help="Classes of a lesson.")] = 20,
     turned: Annotated[bool, typer.Option(help="Learn from characters turned by 90, 180, 270 degrees too.")] = True,
     quick: Annotated[bool, typer.Option(help="One seed, 20 rounds, a tenth of the questions.")] = False,

@@ -37,6 +37,7 @@ def sensor(
     seeds: evaluation.Seeds = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every simulated recording is seen.")] = 3,
     batch: evaluation.Batch = 16,
+    cool: evaluation.Cool = 0.0,
     every: Annotated[int, typer.Option(min=1, help="The sensor's recordings between two corrections.")] = 4,
     rate: Annotated[float, typer.Option(help="Adam's rate for weights in the sensor's stream.")] = RATE,
     hidden: evaluation.Hidden = "200",
@@ -68,6 +69,8 @@ def sensor(
         "rate": rate,
         "hidden": hidden,
     }
+    if cool:
+        settings["cool"] = cool
     out.mkdir(parents=True, exist_ok=True)
     found = evaluation.read_results(out / "results.json", settings)
 
@@ -82,6 +85,7 @@ def sensor(
                 folder=out / f"{method}-{seed}",
                 epochs=epochs,
                 batch=batch,
+                cool=cool,
                 seed=seed,
                 progress=show,
             )

@@ -17,6 +17,7 @@ import typer
 
 __all__ = [
     "Batch",
+    "Cool",
     "Hidden",
     "Json",
     "Limit",
@@ -41,6 +42,9 @@ Seeds: TypeAlias = Annotated[
     int, typer.Option(min=1, help="How many times, each with other first weights, order and chance.")
 ]
 Batch: TypeAlias = Annotated[int, typer.Option(min=1, help="Recordings between two steps.")]
+Cool: TypeAlias = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Last share of all steps, over which the rates fall to 0.")
+]
 Hidden: TypeAlias = Annotated[str, typer.Option(help="Units of hidden layers, such as 512 or 512,128.")]
 Sensor: TypeAlias = Annotated[str, typer.Option(help="Sensor's size, such as 34x34.")]
 Limit: TypeAlias = Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")]
