@@ -37,7 +37,7 @@ def sensor(
     seeds: evaluation.Seeds = 3,
     epochs: Annotated[int, typer.Option(min=1, help="Times that every simulated recording is seen.")] = 3,
     batch: evaluation.Batch = 16,
-    cool: evaluation.Cool = 0.0,
+    cool: evaluation.Cool = 0.5,
     every: Annotated[int, typer.Option(min=1, help="The sensor's recordings between two corrections.")] = 4,
     rate: Annotated[float, typer.Option(help="Adam's rate for weights in the sensor's stream.")] = RATE,
     hidden: evaluation.Hidden = "200",
