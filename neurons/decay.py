@@ -1,7 +1,7 @@
 """What is left of a leak, and what is gone: exp(x) and exp(x) - 1 together, without a call.
 
 A readout needs both for every spike that reaches it, and ``libm`` takes each alone, one number at a time: at 1.2 spikes
-a microsecond that was a fifth of all time. Here both come from one series, inline, in the arithmetic of float64 that is
+a microsecond that was a tenth of all time. Here both come from one series, inline, in the arithmetic of float64 that is
 the same everywhere: so readouts no longer depend on whose ``libm`` it is.
 
 Equations
