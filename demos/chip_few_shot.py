@@ -109,7 +109,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     shows = study._shows(study._pictures(given.folder, given.out), given.out, 1 if given.no_turned else 4)
     training, test = study._split(sorted({name for name, _ in shows}))
-    pupil = study._trained(given.method, given.seed, shows, training, given.ways, given.rounds, study.COOL, given.out)
+    pupil = study._trained(given.method, given.seed, shows, training, given.ways, given.rounds, given.out)
     graph, profile = for_the_chip(pupil, given.phase_us), load_profile(given.profile)
     # what calibrates comes from the characters that were learned from
     lessons = [spikes_of(shows[name, 0][0], study.SIDE) for name in training[:40]]

@@ -32,8 +32,8 @@ HALVES = 0.5 ** np.arange(16)
 
 @inline_kernel
 def left_and_gone(x: float) -> tuple[Any, Any]:
-    """Return ``exp(x)`` and ``exp(x) - 1``, float64, for x <= 0."""
-    if x < LOWEST:
+    """Return ``exp(x)`` and ``exp(x) - 1``, float64; meant for x <= 0, anything else is given to ``libm``."""
+    if not LOWEST <= x <= 0.0:  # so that what is no number, or above 0, finds no place beside HALVES
         return math.exp(x), math.expm1(x)
     k = (x * PER_LN_2 + WHOLE) - WHOLE
     r = x - k * LN_2_HIGH - k * LN_2_LOW

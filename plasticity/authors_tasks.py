@@ -19,13 +19,15 @@ where ``|u - threshold| < 0.5``. GP is the same without H. EWC and naive have no
 H has 0.8 and 1.0 million entries and is never made: ``x H`` is a product of the batch's Gram matrices and tanh terms,
 and what the mask takes out again is H at the mask's 3 % (``H o (1 - M) = H - H o M``).
 
-Two departures: Adam's moments begin anew with each task and only a task's weights move (the authors keep one Adam,
+Departures: Adam's moments begin anew with each task and only a task's weights move (the authors keep one Adam,
 whose old moments go on moving weights of earlier masks for some dozen steps); masks come from NumPy's generator.
 
 EWC (Kirkpatrick et al., PNAS 114:3521, 2017), as the authors weigh it: 5000 / 2 times the sum over earlier tasks of
-``F (w - w_task)^2``, F the mean squared batch gradient of the likelihood of the answers given.
+``F (w - w_task)^2``, F the mean squared batch gradient of the likelihood of the answers given. They take F from all
+batches of a task; here whoever calls ``remember`` says which.
 """
 
+import itertools
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -38,7 +40,6 @@ __all__ = ["Settings", "TaskNetwork"]
 
 Real = NDArray[np.float32]
 Loose: TypeAlias = Any  # float32 too; NumPy's stubs take sums of float32 for float64
-MODES = ("GP", "HP", "EWC", "naive")
 
 
 class Settings(NamedTuple):
@@ -166,7 +167,7 @@ class TaskNetwork:
         self.mode, self.seed = mode, seed
         self.is_masked, self.has_rule = mode in ("GP", "HP"), mode == "HP"
         rng = np.random.default_rng(seed)
-        pairs = list(zip(it.sizes, it.sizes[1:], strict=False))
+        pairs = list(itertools.pairwise(it.sizes))
         self.values: dict[str, Real] = {}
         for k, (n_pre, n_post) in enumerate(pairs, 1):
             edge = 1 / np.sqrt(n_pre)  # torch's Linear
@@ -180,13 +181,14 @@ class TaskNetwork:
                 self.values[f"fisher{k}"] = np.zeros_like(self.values[f"w{k}"])
                 self.values[f"drawn{k}"] = np.zeros_like(self.values[f"w{k}"])
         self._rule = [name for name in self.values if name.startswith(("alpha", "beta", "eta"))]
-        self._task, self._tables = -1, self.tables(0)
+        self._task = -1
+        self._tables: list[Any] = []  # of the task that is being learned
         self.moments: dict[str, AdamState] = {}
         self.n_steps: dict[str, int] = {}
 
     def tables(self, task: int) -> list[Any]:
         """Return where a task's synapses are, table by table."""
-        pairs = list(zip(self.settings.sizes, self.settings.sizes[1:], strict=False))
+        pairs = itertools.pairwise(self.settings.sizes)
         if not self.is_masked:
             return [_Full(pair) for pair in pairs]
         rng = np.random.default_rng([self.seed, 1, task])
@@ -203,11 +205,15 @@ class TaskNetwork:
         return self._forward(tables, self.weights(tables), np.ascontiguousarray(x.T))[0].T
 
     def _forward(self, tables: list[Any], weights: list[Real], x: Real) -> tuple[Real, list[list[dict[str, Any]]]]:
-        it = self.settings
-        k_of = [np.float32(np.exp(-t / it.tau_w)) if self.is_masked else np.float32(1) for t in range(it.steps)]
-        first = self._layer(1, tables[0], weights[0], [k * x for k in k_of])
-        second = self._layer(2, tables[1], weights[1], [k * step["s"] for k, step in zip(k_of, first, strict=True)])
+        fading = self._fading()
+        first = self._layer(1, tables[0], weights[0], [k * x for k in fading])
+        second = self._layer(2, tables[1], weights[1], [k * step["s"] for k, step in zip(fading, first, strict=True)])
         return tables[2].through(second[-1]["u"], weights[2]), [first, second]
+
+    def _fading(self) -> list[np.float32]:
+        """Return ``k_t`` of each step."""
+        it = self.settings
+        return [np.float32(np.exp(-t / it.tau_w) if self.is_masked else 1.0) for t in range(it.steps)]
 
     def _layer(self, k: int, table: Any, w: Real, inputs: list[Real]) -> list[dict[str, Any]]:
         it, n = self.settings, np.float32(inputs[0].shape[1])
@@ -255,8 +261,7 @@ class TaskNetwork:
         at_u: list[Loose] = [np.float32(0)] * it.steps
         at_u[-1] = tables[2].back(by_scores, weights[2])
         of_inputs = self._layer_back(2, tables[1], kept[1], at_u, [np.float32(0)] * it.steps, by, True)
-        scale = [np.float32(np.exp(-t / it.tau_w)) if self.is_masked else np.float32(1) for t in range(it.steps)]
-        at_s = [k * part for k, part in zip(scale, of_inputs, strict=True)]
+        at_s = [k * part for k, part in zip(self._fading(), of_inputs, strict=True)]
         self._layer_back(1, tables[0], kept[0], [np.float32(0)] * it.steps, at_s, by, False)
         return by
 
@@ -333,9 +338,8 @@ class TaskNetwork:
             self.values[f"w{k}"][table.place] = w
         return right
 
-    def learn_rule(self, task: int, x: Real, labels: NDArray[np.int64], tables: list[Any] | None = None) -> int:
-        """Take a step of the rule's parameters on pictures of a task, weights held."""
-        tables = self.tables(task) if tables is None else tables
+    def learn_rule(self, tables: list[Any], x: Real, labels: NDArray[np.int64]) -> int:
+        """Take a step of the rule's parameters on pictures of the task with these tables, weights held."""
         right, by = self._gradients(tables, self.weights(tables), x, labels)
         for name in self._rule:
             self._step(name, self.values[name], by[name], self.settings.meta_rate)

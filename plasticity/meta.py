@@ -72,7 +72,6 @@ class MetaLearner:
     ) -> None:
         self.pupil = pupil
         self._rates = weight_rate, theta_rate
-        self.rate_factor = 1.0  # of both rates, for steps to come
         self._second_order, self._second_rate, self._learns_rule = second_order, second_rate, learns_rule
         network = pupil.network
         # weights that lead to the readout belong to classes, and classes do not last
@@ -146,8 +145,7 @@ class MetaLearner:
         self.n_steps += 1
         weight, grown = self.pupil.network._program.weight, self.pupil.window.gradients.weight
         for span, moments in zip(self._spans, self._moments, strict=True):
-            rate = self.rate_factor * self._rates[0]
-            adam_step(weight[span], grown[span], moments, self.n_steps, rate, 1.0, 1.0, -np.inf, np.inf)
+            adam_step(weight[span], grown[span], moments, self.n_steps, self._rates[0], 1.0, 1.0, -np.inf, np.inf)
 
     def _step_theta(self, validation: Episode, training: Episode) -> None:
         gradient = self.theta_gradient(validation, training)
@@ -157,7 +155,7 @@ class MetaLearner:
         variance[:] = 0.999 * variance + 0.001 * gradient**2
         hat = mean / (1.0 - 0.9**self.n_theta_steps)
         spread = np.sqrt(variance / (1.0 - 0.999**self.n_theta_steps)) + 1e-8
-        flat = self._flat(self.pupil.theta) - self.rate_factor * self._rates[1] * hat / spread
+        flat = self._flat(self.pupil.theta) - self._rates[1] * hat / spread
         flat[:3] = np.clip(flat[:3], LOWEST[:3], HIGHEST[:3])
         flat[3:] = np.clip(flat[3:], LOWEST[3], HIGHEST[3])
         self.pupil.theta = self._theta(flat)

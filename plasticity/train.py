@@ -230,13 +230,13 @@ def train(
             for first in range(0, len(order), batch):
                 some = [recordings[k] for k in order[first : first + batch]]
                 left = 1.0 - ((number - 1) * n_batches + first // batch) / (epochs * n_batches)
-                trainer.correction.rate_factor = min(1.0, left / cool) if cool else 1.0  # 1 again below
+                trainer.correction.rate_factor = min(1.0, left / cool) if cool else 1.0
                 more, more_right = trainer.learn(some, pool)
                 loss, right = loss + more, right + more_right
                 if progress is not None:
                     seen = first + len(some)
                     progress(number, seen, len(order), right / seen)
-            trainer.correction.rate_factor = 1.0
+            trainer.correction.rate_factor = 1.0  # whoever goes on from here, online say, goes on at full rates
             judged = float("nan")
             if held_back:
                 found = trainer.answers(held_back, pool)

@@ -43,7 +43,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.evaluate_continual_still import StillRun, pictures
+from stream.evaluate_continual_still import StillRun, pictures, row_of
 from stream.evaluation import Hidden, Json, On, Out, Seeds, chosen, each, read_results, write_results
 from stream.train import bar
 
@@ -88,7 +88,8 @@ def continual(
     if full:
         tasks, shows, asked = 50, 5000, 500
     if quick:
-        seeds, tasks, shows, asked, hidden = 1, 3, 60, 20, "128,128"
+        seeds, tasks, hidden = 1, 3, "128,128"
+        shows, asked = (600, 100) if kind == "still" else (60, 20)
     if not all(part.isdigit() and int(part) for part in hidden.split(",")):
         raise ConfigError(f"--hidden {hidden}: wanted whole numbers above 0, such as 1024,1024")
     sizes = [N_INPUTS, *map(int, hidden.split(",")), N_CLASSES]
@@ -413,15 +414,7 @@ class _Run:
                     answers.append((float(shares.max() / shares.sum()), int(np.argmax(scores))))
                 right += max(answers)[1] == label
             each.append(right / len(labels))
-        row = {
-            "seed": self.seed,
-            "method": self.method,
-            "task known": is_known if self.is_masked else None,
-            "after": self.done,
-            "right": float(np.mean(each)),
-            "each": each,
-        }
-        self.rows.append(row)
+        self.rows.append(row_of(self, is_known, each))
 
 
 # -- what was found ----------------------------------------------------------------------------------------------------

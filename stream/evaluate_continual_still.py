@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["StillRun", "pictures"]
+__all__ = ["StillRun", "pictures", "row_of"]
 
-BATCH = 100
+BATCH = 100  # theirs
 META_SHARE = 0.7  # of the tasks after which the rule is trained: theirs, 35 of 50
+# pictures a task that are asked one by one, or under all masks; batches that EWC weighs weights by (theirs: all)
 MOST_ALONE, MOST_UNKNOWN, MOST_FISHER = 200, 1000, 100
 
 
@@ -24,6 +25,8 @@ def pictures(images: Path, n: int) -> tuple[Any, Any]:
     from stream.errors import ConfigError
 
     read = importlib.import_module("sources.scene_images").read_idx
+    if n < BATCH:
+        raise ConfigError(f"eval continual --kind still: got {n} pictures, wanted {BATCH} or more, which share hebb")
     x = read(images)[:n]
     labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
     if not labels.exists():
@@ -98,7 +101,7 @@ class StillRun:
                 earlier = int(rng.integers(task)) if task else 0
                 if earlier not in tables:
                     tables[earlier] = self.network.tables(earlier)
-                self.network.learn_rule(earlier, x[some][:, _pixels(earlier)], labels[some], tables[earlier])
+                self.network.learn_rule(tables[earlier], x[some][:, _pixels(earlier)], labels[some])
         self.done = task + 1
 
     def ask(self, questions: tuple[Any, Any], is_known: bool = True) -> None:
@@ -129,17 +132,19 @@ class StillRun:
                 few = slice(0, MOST_ALONE)
                 found = np.concatenate([self.network.scores(mine, row[None]) for row in here[few]]).argmax(1)
                 alone.append(float(np.mean(found == labels[few])))
-        row: dict[str, Any] = {
-            "seed": self.seed,
-            "method": self.method,
-            "task known": is_known if self.is_masked else None,
-            "after": self.done,
-            "right": float(np.mean(each)),
-            "each": each,
-        }
-        if alone:
-            row["alone"] = float(np.mean(alone))
-        self.rows.append(row)
+        self.rows.append(row_of(self, is_known, each) | ({"alone": float(np.mean(alone))} if alone else {}))
+
+
+def row_of(run: Any, is_known: bool, each: list[float]) -> dict[str, Any]:
+    """Return what a run, this one or that on events, answered right of each task so far, as it is kept."""
+    return {
+        "seed": run.seed,
+        "method": run.method,
+        "task known": is_known if run.is_masked else None,
+        "after": run.done,
+        "right": sum(each) / len(each),
+        "each": each,
+    }
 
 
 def _pixels(task: int) -> Any:

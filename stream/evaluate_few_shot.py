@@ -32,7 +32,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from stream.evaluation import Cool, Json, On, Out, Seeds, chosen, each, read_results, write_results
+from stream.evaluation import Json, On, Out, Seeds, chosen, each, read_results, write_results
 from stream.train import bar
 
 __all__ = ["few_shot"]
@@ -64,9 +64,6 @@ TASKS = (
 )
 
 
-COOL = 0.0  # 3,750 rounds with 0.2 were no better than 3,000 with 0 (docs/few_shot.md)
-
-
 def few_shot(
     folder: Annotated[
         Path, typer.Argument(help="Pictures ALPHABET/CHARACTER/PICTURE.png, or Omniglot's .zip files of them.")
@@ -75,7 +72,6 @@ def few_shot(
     methods: Annotated[str, typer.Option(help=f"Some of {', '.join(METHODS)}.")] = ",".join(METHODS),
     seeds: Seeds = 3,
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of meta-learning: four lessons, one examination.")] = 400,
-    cool: Cool = COOL,
     ways: Annotated[int, typer.Option(min=2, help="Classes of a lesson.")] = 20,
     turned: Annotated[bool, typer.Option(help="Learn from characters turned by 90, 180, 270 degrees too.")] = True,
     quick: Annotated[bool, typer.Option(help="One seed, 20 rounds, a tenth of the questions.")] = False,
@@ -95,13 +91,13 @@ def few_shot(
     tasks = [it._replace(episodes=max(1, it.episodes // 10)) if quick else it for it in TASKS]
     least = min(len(shows[name, 0]) for name in test)
     tasks = [it for it in tasks if it.ways <= len(test) and it.shots + it.queries <= least]
-    settings: dict[str, Any] = {"characters": len(training), "test_characters": len(test), "turned": turned}
-    settings |= {"rounds": rounds, "ways": ways, "quick": quick, "cool": cool}
+    settings = {"characters": len(training), "test_characters": len(test), "turned": turned, "rounds": rounds}
+    settings |= {"ways": ways, "quick": quick}
     found = read_results(out / "results.json", settings)
 
     def study(job: tuple[int, str]) -> list[dict[str, Any]]:
         seed, method = job
-        pupil = _trained(method, seed, shows, training, ways, rounds, cool, out)
+        pupil = _trained(method, seed, shows, training, ways, rounds, out)
         return [
             {
                 "seed": seed,
@@ -288,7 +284,6 @@ def _trained(
     training: Sequence[str],
     ways: int,
     rounds: int,
-    cool: float,
     out: Path,
 ) -> Any:
     """Return what has been meta-learned by a method; goes on from what was kept."""
@@ -316,7 +311,6 @@ def _trained(
         while done < rounds:
             rng = np.random.default_rng([seed, 2, done])
             lessons = [_episode(rng, shows, training, task, turns, True) for _ in range(TRAINING_EPISODES + 1)]
-            learner.rate_factor = min(1.0, (rounds - done) / (cool * rounds)) if cool else 1.0
             outcome = learner.learn(lessons[:-1], lessons[-1])
             log.append([outcome.loss, outcome.right])
             done += 1

@@ -18,6 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
+from stream.evaluation import Cool
+
 __all__ = ["RULE", "bar", "dense_layers", "labelled", "size_of", "train"]
 
 # Where learning of the Hebbian rule begins: about as weak as the authors' (both drawn from 0 to 0.01). From there it
@@ -44,9 +46,7 @@ def train(
     rate: Annotated[float, typer.Option(help="Adam's rate for weights.")] = 2e-3,
     meta_rate: Annotated[float, typer.Option(help="Adam's rate for all else.")] = 1e-3,
     patience: Annotated[int, typer.Option(min=0, help="Stop after so many epochs without gain; 0: never.")] = 0,
-    cool: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Last share of all steps, over which the rates fall to 0.")
-    ] = 0.0,
+    cool: Cool = 0.0,
     limit: Annotated[int | None, typer.Option(help="Use so many recordings of each folder, all labels alike.")] = None,
     form: Annotated[
         str, typer.Option(help="adjoint, or eligibility: forward in time; for GP and dense layers.")

@@ -31,9 +31,13 @@ def test_left_and_gone(x: float) -> None:
         assert abs(Decimal(out[1]) - gone) <= abs(gone) * Decimal("5e-16")
 
 
-@pytest.mark.parametrize("x", [0.0, -0.0, LOWEST, np.nextafter(LOWEST, -11), -0.5 * math.log(2), -800.0, -math.inf])
+@pytest.mark.parametrize(
+    "x", [0.0, -0.0, LOWEST, np.nextafter(LOWEST, -11), -0.5 * math.log(2), -800.0, -math.inf, 2.5]
+)
 def test_where_ways_part(x: float) -> None:
     out = np.zeros(2)
     both(np.float64(x), out)
     assert out[0] == pytest.approx(math.exp(x), rel=5e-16, abs=0)
     assert out[1] == pytest.approx(math.expm1(x), rel=5e-16, abs=0)
+    both(np.float64(np.nan), out)
+    assert np.isnan(out).all()

@@ -104,11 +104,11 @@ def test_tasks_in_turn(mode: str) -> None:
         if mode == "HP":
             held = net.values["w1"].copy()
             before = net.values["beta1"].copy()
-            net.learn_rule(0, x[:20], labels[:20])
+            net.learn_rule(net.tables(0), x[:20], labels[:20])
             np.testing.assert_array_equal(net.values["w1"], held)
             assert np.any(net.values["beta1"] != before)
         assert asked(task, pictures) > 0.95
-    assert asked(0, x) > 0.9 or mode == "naive"
+    assert asked(0, x) < 0.85 if mode == "naive" else asked(0, x) > 0.95
 
 
 def test_a_mask_moves_only_its_own_weights() -> None:

@@ -190,7 +190,7 @@ def test_rates_cool_and_go_on_where_they_were(tmp_path: Path) -> None:
             if epoch == stop_at:
                 raise KeyboardInterrupt
 
-        trainer.correction.step = noted  # type: ignore[method-assign]
+        trainer.correction.step = noted  # type: ignore[method-assign] # to see the factor at each step
         train(trainer, recordings(20, 1), folder=tmp_path / folder, epochs=3, batch=8, cool=2 / 3, progress=watch)
         if folder == "whole":  # 20 recordings in batches of 8: three steps an epoch
             assert factors == pytest.approx([1, 1, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])

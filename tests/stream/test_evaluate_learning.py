@@ -132,6 +132,10 @@ def test_continual_as_the_authors_have_it(tmp_path: Path) -> None:
     assert run("continual", str(train), str(test), *half, "--methods", "HP")["results"] == rows[4:]
     with pytest.raises(ConfigError, match="two"):
         run("continual", str(train), str(test), *fixed, "-o", str(tmp_path / "three"), "--hidden", "256,64,64")
+    with pytest.raises(ConfigError, match="wanted 100 or more"):
+        run("continual", str(train), str(test), *fixed, "-o", str(tmp_path / "few"), "--shows", "60")
+    quick = ["--kind", "still", "--quick", "--methods", "naive", "-o", str(tmp_path / "quick")]
+    assert run("continual", str(train), str(test), *quick)["results"][0]["right"] > 0.9
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(ConfigError, match="no labels beside"):
         run("continual", str(train), str(test), *fixed, "-o", str(tmp_path / "none"))
