@@ -1,7 +1,7 @@
 """The command ``hebbstream eval fashion``: the authors' own figures again, and what becomes of them in honest forms.
 
 Network, settings, and what the published code shares between the pictures of a batch: ``plasticity.authors_mlp``. Here
-it is trained on Fashion-MNIST and asked under Gaussian noise of variance 0.01 times the level, 0 to 6:
+it is trained on Fashion-MNIST and asked about clean pictures and under Gaussian noise of variance 0.01 times the level:
 
 ========  =========  ===============================================================================================
 trained   asked      whose fast state it is
@@ -10,9 +10,21 @@ batch     batch      one for a batch of 100, left as the last batch of training 
 batch     alone      that state again for each picture, which is a batch of its own
 batch     in turn    as alone, but carried along from each picture to the next, as a stream would do it
 alone     alone      each picture's own, from 0 on, in training too
+alone     phases     the same through the operators that run live, in phases (``plasticity.authors_phases``)
+alone     stream     the same operators, one stream of pictures: carried along from each to the next
 ========  =========  ===============================================================================================
 
-Not a stream and not our operators: it is here to stand on the same ground as the authors before leaving it.
+The batch is not a stream: it is here to stand on the same ground as the authors before leaving it. ``--damages`` asks
+about their other damages as well, their levels i as they count them, a = 0.01 i:
+
+===========  =======================================================================================================
+gaussian     noise of variance a
+crop         a square in the middle is black, 2 i pixels a side
+salt         a share of a of the pixels is white
+pepper       a share of 6 a is black
+salt+pepper  a share of 2 a is one or the other
+speckle      noise of variance 10,000 a times the pixel: what was lit is black or white
+===========  =======================================================================================================
 """
 
 import importlib
@@ -30,7 +42,16 @@ __all__ = ["fashion"]
 
 MODES = ("LP", "GP", "HP")
 AUTHORS = {("LP", 0): 75.8, ("GP", 0): 87.9, ("HP", 0): 88.3, ("LP", 6): 69.2, ("GP", 6): 65.5, ("HP", 6): 72.2}
-MOST_IN_TURN = 2000  # pictures that are asked one by one: a state is written anew for each
+LEVELS = {
+    "gaussian": range(7),
+    "crop": range(2, 14, 2),
+    "salt": range(2, 16, 2),
+    "pepper": range(2, 16, 2),
+    "salt+pepper": range(2, 16, 2),
+    "speckle": range(2, 16, 2),
+}
+FORMS = {"batch": ("batch", "alone", "in turn"), "alone": ("alone", "phases", "stream")}
+MOST = {"alone": 2000, "in turn": 2000, "phases": 1000, "stream": 1000}  # pictures that are asked one by one
 
 
 def fashion(
@@ -38,11 +59,12 @@ def fashion(
     out: Out,
     modes: Annotated[str, typer.Option(help="Some of LP, GP, HP.")] = ",".join(MODES),
     trained: Annotated[str, typer.Option(help="Whose fast state it is in training: batch, alone.")] = "batch",
+    damages: Annotated[str, typer.Option(help=f"Some of {', '.join(LEVELS)}.")] = "gaussian",
     epochs: Annotated[int, typer.Option(min=1, help="Times that every picture is seen.")] = 30,
     steps: Annotated[int, typer.Option(min=1, help='Of a picture. The code\'s note: "T = 8 in our paper".')] = 10,
     seeds: Seeds = 1,
     quick: Annotated[bool, typer.Option(help="2,000 pictures, one epoch.")] = False,
-    full: Annotated[bool, typer.Option(help="Three seeds, and both forms of training.")] = False,
+    full: Annotated[bool, typer.Option(help="Three seeds, both forms of training, all damages.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train the authors' network on Fashion-MNIST and ask it under noise."""
@@ -51,9 +73,10 @@ def fashion(
     from stream.errors import ConfigError
 
     if full:
-        seeds, trained = 3, "batch,alone"
-    if set(modes.split(",")) - set(MODES) or set(trained.split(",")) - {"batch", "alone"}:
-        raise ConfigError(f"eval fashion: got {modes}, {trained}; wanted some of LP, GP, HP, and of batch, alone")
+        seeds, trained, damages = 3, "batch,alone", ",".join(LEVELS)
+    for given, known in ((modes, MODES), (trained, FORMS), (damages, LEVELS)):
+        if set(given.split(",")) - set(known):
+            raise ConfigError(f"eval fashion: got {given}; wanted some of {', '.join(known)}")
     read = importlib.import_module("sources.scene_images").read_idx
     parts = []
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
@@ -70,19 +93,18 @@ def fashion(
     if steps != 10:  # results from before there was a choice go on as they are
         settings["steps"] = steps
     out.mkdir(parents=True, exist_ok=True)
-    found = read_results(out / "results.json", settings)
+    found = [{"damage": "gaussian"} | row for row in read_results(out / "results.json", settings)]
     for seed in range(1, seeds + 1):
         for mode in modes.split(","):
             for form in trained.split(","):
-                if (mode == "GP" and form == "alone") or any(
-                    (row["mode"], row["trained"], row["seed"]) == (mode, form, seed) for row in found
-                ):
+                missing = _missing(found, mode, form, seed, damages.split(","))
+                if (mode == "GP" and form == "alone") or not missing:
                     continue
                 net = _trained(out / f"{mode}-{form}-{seed}.npz", mode, form, seed, steps, x, y, epochs)
-                found += [
-                    {"mode": mode, "trained": form, "seed": seed, "clipped": net.clipped, **row}
-                    for row in _asked(net, form, seed, asked, right)
-                ]
+                for damage, level, how in missing:
+                    share = _share_right(net, how, _damaged(asked, damage, level, seed), right)
+                    row = {"mode": mode, "trained": form, "seed": seed, "clipped": net.clipped}
+                    found.append(row | {"damage": damage, "level": level, "asked": how, "right": share})
                 write_results(out / "results.json", settings, found)
     _draw(out / "results.png", found)
     if as_json:
@@ -123,59 +145,103 @@ def _trained(path: Path, mode: str, form: str, seed: int, steps: int, x: Any, y:
     return net
 
 
-def _asked(net: Any, form: str, seed: int, x: Any, y: Any) -> list[dict[str, Any]]:
+def _missing(
+    found: list[dict[str, Any]], mode: str, form: str, seed: int, damages: list[str]
+) -> list[tuple[str, int, str]]:
+    """List what a network has still to be asked: damage, level, and how."""
+    has = {
+        (row["damage"], row["level"], row["asked"])
+        for row in found
+        if (row["mode"], row["trained"], row["seed"]) == (mode, form, seed)
+    }
+    ways = [(damage, level, FORMS[form][0]) for damage in damages for level in LEVELS[damage]]
+    if "gaussian" in damages and mode != "GP":
+        ways += [("gaussian", level, how) for level in (0, 6) for how in FORMS[form][1:]]
+    return [way for way in ways if way not in has]
+
+
+def _damaged(x: Any, damage: str, level: int, seed: int) -> Any:
+    """Return pictures of 28 x 28 with a damage; float32 (n, 784), 0 to 1."""
     import numpy as np
 
-    rows = []
-    for level in range(7):
-        noise = np.random.default_rng([seed, level, 7]).normal(0, np.sqrt(0.01 * level), x.shape)
-        noisy = np.clip(x + noise, 0, 1).astype(np.float32) if level else x
-        if form == "batch":
-            found = np.concatenate([net.scores(noisy[k : k + 100]) for k in range(0, len(x), 100)]).argmax(1)
-            rows.append({"level": level, "asked": "batch", "right": float(np.mean(found == y))})
-            if net.mode != "GP" and level in (0, 6):
-                few = slice(0, MOST_IN_TURN)
-                for name, scores in (
-                    ("alone", np.concatenate([net.scores(row[None]) for row in noisy[few]])),
-                    ("in turn", net.ask_in_turn(noisy[few])),
-                ):
-                    rows.append({"level": level, "asked": name, "right": float(np.mean(scores.argmax(1) == y[few]))})
-        else:
-            found = np.concatenate([net.scores(noisy[k : k + 100]) for k in range(0, len(x), 100)]).argmax(1)
-            rows.append({"level": level, "asked": "alone", "right": float(np.mean(found == y))})
-    return rows
+    if level == 0:
+        return x
+    if damage == "crop":
+        out = x.copy().reshape(-1, 28, 28)
+        out[:, 14 - level : 14 + level, 14 - level : 14 + level] = 0
+        return out.reshape(x.shape)
+    rng = np.random.default_rng([seed, level, 7 + list(LEVELS).index(damage)])
+    if damage == "gaussian":
+        return np.clip(x + rng.normal(0, np.sqrt(0.01 * level), x.shape), 0, 1).astype(np.float32)
+    if damage == "speckle":
+        return np.clip(x + x * rng.normal(0, np.sqrt(100 * level), x.shape), 0, 1).astype(np.float32)
+    chance = rng.random(x.shape)
+    black, white = {"salt": (0.0, 0.01), "pepper": (0.06, 0.0), "salt+pepper": (0.01, 0.01)}[damage]
+    out = np.where(chance < black * level, np.float32(0), x)
+    return np.where(chance > 1 - white * level, np.float32(1), out)
+
+
+def _share_right(net: Any, how: str, x: Any, y: Any) -> float:
+    """Ask, in one of the ways of the table above."""
+    import numpy as np
+
+    n = min(len(x), MOST.get(how, len(x)))
+    if how == "alone" and not net.shared:
+        n = len(x)  # no picture asks another: batches give the same
+    x, y = x[:n], y[:n]
+    if how in ("phases", "stream"):
+        module = importlib.import_module("plasticity.authors_phases")
+        scores = module.ask_in_phases(module.in_phases(net, carried=how == "stream"), net, x)
+    elif how == "in turn":
+        scores = net.ask_in_turn(x)
+    else:
+        size = 1 if how == "alone" and net.shared else 100
+        scores = np.concatenate([net.scores(x[k : k + size]) for k in range(0, n, size)])
+    return float(np.mean(scores.argmax(1) == y))
 
 
 def _draw(path: Path, found: list[dict[str, Any]]) -> None:
-    """Draw right answers over noise: what shares ``hebb`` and what does not, the authors' figures as crosses."""
+    """Draw right answers over levels, a panel for each damage; the authors' figures as crosses."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    damages = [name for name in LEVELS if any(row["damage"] == name and row["level"] > 0 for row in found)]
+    n_across = min(len(damages), 3)
+    n_down = -(-len(damages) // 3)
+    figure = Figure(figsize=(5.5, 4) if n_across == 1 else (3.6 * n_across, 3.2 * n_down), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for k, mode in enumerate(MODES):
-        for (form, asked), style in (
-            (("batch", "batch"), "-"),
-            (("batch", "in turn"), "--"),
-            (("alone", "alone"), ":"),
-        ):
-            rows = [row for row in found if (row["mode"], row["trained"], row["asked"]) == (mode, form, asked)]
-            levels = sorted({row["level"] for row in rows})
-            if not levels:
-                continue
-            cells = [[100 * row["right"] for row in rows if row["level"] == level] for level in levels]
-            middle, spread = np.array([np.mean(it) for it in cells]), np.array([np.std(it) for it in cells])
-            words = {"-": "batch shared", "--": "carried from one to the next", ":": "each its own"}[style]
-            axes.plot(levels, middle, style, color=f"C{k}", marker="o", markersize=3, label=f"{mode}, {words}")
-            axes.fill_between(levels, middle - spread, middle + spread, color=f"C{k}", alpha=0.12, linewidth=0)
-        for level in (0, 6):
-            axes.plot([level], [AUTHORS[mode, level]], "x", color=f"C{k}")
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("noise level (variance x 100); crosses: the authors")
-    axes.set_ylabel("right answers, %")
-    axes.legend(fontsize=7)
+    all_axes = figure.subplots(n_down, n_across, squeeze=False, sharey=True).reshape(-1)
+    words = {"-": "batch shared", "--": "carried from one to the next", ":": "each its own"}
+    for axes, damage in zip(all_axes, damages, strict=False):
+        for k, mode in enumerate(MODES):
+            for (form, asked), style in (
+                (("batch", "batch"), "-"),
+                (("batch", "in turn"), "--"),
+                (("alone", "alone"), ":"),
+            ):
+                rows = [
+                    row
+                    for row in found
+                    if (row["mode"], row["trained"], row["asked"]) == (mode, form, asked)
+                    and (row["damage"] == damage or row["level"] == 0)
+                ]
+                levels = sorted({row["level"] for row in rows})
+                if not levels or levels == [0]:
+                    continue
+                cells = [[100 * row["right"] for row in rows if row["level"] == level] for level in levels]
+                middle, spread = np.array([np.mean(it) for it in cells]), np.array([np.std(it) for it in cells])
+                label = f"{mode}, {words[style]}"
+                axes.plot(levels, middle, style, color=f"C{k}", marker="o", markersize=3, label=label)
+                axes.fill_between(levels, middle - spread, middle + spread, color=f"C{k}", alpha=0.12, linewidth=0)
+            for level in (0, 6) if damage == "gaussian" else ():
+                axes.plot([level], [AUTHORS[mode, level]], "x", color=f"C{k}")
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("Gaussian noise, variance x 100; crosses: the authors" if damage == "gaussian" else damage)
+    all_axes[0].set_ylabel("right answers, %")
+    all_axes[0].legend(fontsize=7 if n_across == 1 else 6)
+    for axes in all_axes[len(damages) :]:
+        axes.set_axis_off()
     figure.savefig(path, dpi=110)
 
 
@@ -183,17 +249,24 @@ def _print(found: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("method", "trained", "asked", *(str(level) for level in range(7)), box=None)
-    table.title = "right answers, %, by noise level (variance x 100); in brackets the authors'"
-    for mode, form, asked in dict.fromkeys((row["mode"], row["trained"], row["asked"]) for row in found):
-        cells = []
-        for level in range(7):
-            mine = [
-                100 * row["right"]
-                for row in found
-                if (row["mode"], row["trained"], row["asked"], row["level"]) == (mode, form, asked, level)
-            ]
-            theirs = f" [{AUTHORS[mode, level]}]" if asked == "batch" and (mode, level) in AUTHORS else ""
-            cells.append(f"{sum(mine) / len(mine):.1f}{theirs}" if mine else "")
-        table.add_row(mode, form, asked, *cells)
-    Console(width=None if sys.stdout.isatty() else 140).print(table, markup=False)
+    for damage in dict.fromkeys(row["damage"] for row in found):
+        levels = LEVELS[damage]
+        table = Table("method", "trained", "asked", *(str(level) for level in levels), box=None)
+        table.title = f"right answers, %, by level of damage: {damage}"
+        if damage == "gaussian":
+            table.title += " (variance x 100); in brackets the authors'"
+        for mode, form, asked in dict.fromkeys((row["mode"], row["trained"], row["asked"]) for row in found):
+            cells = []
+            for level in levels:
+                mine = [
+                    100 * row["right"]
+                    for row in found
+                    if (row["mode"], row["trained"], row["asked"]) == (mode, form, asked)
+                    and (row["damage"], row["level"]) == (damage, level)
+                ]
+                is_theirs = damage == "gaussian" and asked == "batch" and (mode, level) in AUTHORS
+                theirs = f" [{AUTHORS[mode, level]}]" if is_theirs else ""
+                cells.append(f"{sum(mine) / len(mine):.1f}{theirs}" if mine else "")
+            if any(cells):
+                table.add_row(mode, form, asked, *cells)
+        Console(width=None if sys.stdout.isatty() else 140).print(table, markup=False)
