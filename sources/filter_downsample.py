@@ -42,7 +42,7 @@ from sources.filter_operator import EventFilter, check_range, put
 from stream.errors import ConfigError
 from stream.jit import kernel
 
-__all__ = ["Downsample"]
+__all__ = ["Downsample", "Law"]
 
 Law = Literal["divide", "integrate", "difference"]
 MOST = 1024  # largest factor

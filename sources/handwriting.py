@@ -9,6 +9,7 @@ Why not a data set of scanned digits: this needs no download, has no licence but
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from sources.counter_random import gaussian, uniform
 from stream.jit import kernel
 
-__all__ = ["N_DIGITS", "Hand", "ink", "pen_strokes"]
+__all__ = ["N_DIGITS", "Hand", "Stroke", "ink", "pen_strokes", "written"]
 
 N_DIGITS = 10
 
@@ -33,19 +34,19 @@ class Hand(NamedTuple):
     pen_spread: float = 0.35  # half range of the width, uniform, as a part of the mean
 
 
-class _Stroke(NamedTuple):
+class Stroke(NamedTuple):
     """A line through points; ``rounded`` makes it a curve."""
 
     rounded: bool
     points: tuple[tuple[float, float], ...]
 
 
-def _line(*points: tuple[float, float]) -> _Stroke:
-    return _Stroke(False, points)
+def _line(*points: tuple[float, float]) -> Stroke:
+    return Stroke(False, points)
 
 
-def _curve(*points: tuple[float, float]) -> _Stroke:
-    return _Stroke(True, points)
+def _curve(*points: tuple[float, float]) -> Stroke:
+    return Stroke(True, points)
 
 
 _STEM = _line((0.52, 0.05), (0.50, 0.95))
@@ -55,7 +56,7 @@ _SEVEN = _line((0.18, 0.09), (0.82, 0.07), (0.42, 0.95))
 _HEAD_OF_NINE = _curve((0.74, 0.29), (0.59, 0.08), (0.36, 0.09), (0.24, 0.28), (0.36, 0.47), (0.59, 0.45), (0.74, 0.29))
 
 # For each digit the habits of different hands.
-_GLYPHS: tuple[tuple[tuple[_Stroke, ...], ...], ...] = (
+_GLYPHS: tuple[tuple[tuple[Stroke, ...], ...], ...] = (
     (
         (
             _curve(
@@ -188,10 +189,13 @@ def pen_strokes(digit: int, *, seed: int, specimen: int, hand: Hand | None = Non
     pen
         Width of the pen in heights of a digit.
     """
-    hand = hand or Hand()
     stream = specimen * N_DIGITS + digit + 1
     habits = _GLYPHS[digit]
-    strokes = habits[int(uniform(seed, stream, 0) * len(habits))]
+    return written(habits[int(uniform(seed, stream, 0) * len(habits))], seed, stream, hand or Hand())
+
+
+def written(strokes: Sequence[Stroke], seed: int, stream: int, hand: Hand) -> tuple[NDArray[np.float32], float]:
+    """Write strokes as a hand does it; (seed, stream) tell the hand's chances. Returns as ``pen_strokes``."""
     pen = hand.pen * (1.0 + hand.pen_spread * (2.0 * uniform(seed, stream, 1) - 1.0))
     slant = hand.slant * gaussian(seed, stream, 2)
     turn = hand.turn * gaussian(seed, stream, 3)

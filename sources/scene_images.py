@@ -31,7 +31,7 @@ from sources.scene import TRIANGLE, look_through, saccade
 from sources.scene_files import FileScene, check_light, find_labelled_files, luminance_table
 from stream.errors import ConfigError, FormatError
 
-__all__ = ["IMAGE_SUFFIXES", "ImageScene", "Images", "read_idx", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageScene", "Images", "read_idx", "read_image", "write_idx"]
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"))
 
@@ -152,6 +152,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         got = "more" if len(content) > n_bytes else f"{len(content)}"
         raise FormatError(f"{path}: says it holds {shape}, {n_bytes} bytes, got {got}; {way_out}")
     return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write an IDX file of bytes: uint8, of one to three axes."""
+    path.write_bytes(struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
 
 
 def _is_idx(path: Path) -> bool:

@@ -1,10 +1,8 @@
-"""The commands ``hebbstream eval accuracy`` and ``eval simulate``: plain accuracy and its cost, and what to learn from.
+"""The command ``hebbstream eval accuracy``: plain accuracy and its cost.
 
-``accuracy`` trains on one folder of recordings and asks about another, event by event. It counts what a chip would have
-to do: synaptic operations, which are the synapses that events and spikes went through, for each recording. Dense
-networks do all of a row for each event, convolutions only what lies around it.
-
-``simulate`` makes such folders: pictures of MNIST's form, seen by the camera of ``sources.nmnist_camera``.
+It trains on one folder of recordings and asks about another, event by event. It counts what a chip would have to do:
+synaptic operations, which are the synapses that events and spikes went through, for each recording. Dense networks do
+all of a row for each event, convolutions only what lies around it.
 """
 
 import importlib
@@ -20,29 +18,9 @@ import typer
 from stream import evaluation
 from stream.train import bar, dense_layers, labelled, size_of
 
-__all__ = ["accuracy", "simulate"]
+__all__ = ["accuracy"]
 
 NETS = ("dense", "conv")
-
-
-def simulate(
-    images: Annotated[Path, typer.Argument(help="MNIST's, or Fashion-MNIST's, file of images; labels beside it.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for recordings; new or empty.")],
-    limit: Annotated[int | None, typer.Option(help="So many recordings; default: every picture once.")] = None,
-    skip: Annotated[int, typer.Option(help="Leave out the first so many pictures.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of order and noise.")] = 1,
-) -> None:
-    """Record pictures with a simulated camera that sees as N-MNIST's did."""
-    make = importlib.import_module("sources.nmnist_camera").nmnist_camera
-    record = importlib.import_module("sources.scene_recordings").record_objects
-    with bar() as show:
-        n = record(
-            make(str(images), passes=1, skip=skip, seed=seed),
-            out,
-            limit=limit,
-            progress=lambda done: show(1, done, limit or 60_000, 0.0),
-        )
-    print(f"{n} recordings in {out}")
 
 
 def accuracy(

@@ -1,0 +1,111 @@
+"""Labelled recordings from long ones: each file is a class, cut into pieces of equal length, coarser if wanted.
+
+Somebody who holds a thing before the camera for a minute has 200 recordings of it. Files in the order of their names
+are labels 0, 1, ...; out come ``FOLDER/LABEL/INDEX.bin``, as ``sources.scene_recordings`` makes them. Times of a piece
+count from its begin. What is left over at the end makes no piece, nor does a piece with fewer than ``least`` events.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sources.atis_bin import write_atis_bin
+from sources.event_file import Recording, read_events
+from sources.filter_downsample import Downsample, Law
+from stream.errors import ConfigError
+from stream.packet import Message, Packet
+
+__all__ = ["cut_pieces"]
+
+
+def cut_pieces(
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    piece_us: int,
+    factor: int = 1,
+    law: Law = "divide",
+    least: int = 100,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[int], tuple[int, int]]:
+    """Cut files into pieces.
+
+    Parameters
+    ----------
+    files
+        Event files, one for each label.
+    folder
+        Where to; must be new or empty. Appears when it is complete.
+    piece_us
+        Length of a piece.
+    factor, law
+        Squares of so many pixels a side become one; how many of their events stay: ``sources.filter_downsample``.
+    least
+        Events that a piece needs.
+    progress
+        Called with the number of files after each.
+
+    Returns
+    -------
+    n_pieces, size
+        How many of each label; width and height of what came out, the largest of all files.
+
+    Raises
+    ------
+    ConfigError
+        No files, or the folder holds something already.
+    FormatError
+        A file cannot be read, or what comes out is wider than the format holds (240 pixels).
+    """
+    if not files:
+        raise ConfigError(f"pieces {folder}: got no event files; name at least one")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"pieces {folder}: there is something already; name another folder, or remove this one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    n_pieces, size = [], (0, 0)
+    try:
+        for label, file in enumerate(files):
+            recording = read_events(file)
+            events, width, height = _coarse(recording, factor, law)
+            size = max(size[0], width), max(size[1], height)
+            home = beside / str(label)
+            home.mkdir()
+            n_pieces.append(0)
+            begin_us, end_us = (int(events["t"][0]), int(events["t"][-1]) + 1) if len(events) else (0, 0)
+            n_whole = (end_us - begin_us) // piece_us
+            edges = np.searchsorted(events["t"], begin_us + piece_us * np.arange(n_whole + 1))
+            for k in range(n_whole):
+                piece = events[edges[k] : edges[k + 1]].copy()
+                if len(piece) >= least:
+                    piece["t"] -= begin_us + k * piece_us
+                    write_atis_bin(home / f"{n_pieces[-1]:05d}.bin", piece)
+                    n_pieces[-1] += 1
+            if progress is not None:
+                progress(label + 1)
+        beside.chmod(0o755)  # mkdtemp makes it private
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return n_pieces, size
+
+
+def _coarse(recording: Recording, factor: int, law: Law) -> tuple[NDArray[np.void], int, int]:
+    """Return events with squares of pixels made one, and the size they have then."""
+    events, width, height = recording.events, recording.width, recording.height
+    if factor == 1 or not len(events):
+        return events, -(-width // factor), -(-height // factor)
+    parts = []
+
+    def take(port: str, message: Message) -> None:
+        if isinstance(message, Packet):
+            parts.append(message.items.copy())
+
+    Downsample(width=width, height=height, factor=factor, law=law).on_packet(
+        "events", Packet(events, int(events["t"][0]), int(events["t"][-1]) + 1), take
+    )
+    return np.concatenate(parts), -(-width // factor), -(-height // factor)
