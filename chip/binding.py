@@ -19,7 +19,10 @@ k_1, k_2, ...::
 
 ``shift`` is the least with which no row is clamped, the same for all rows: if it grows, all rows are written again. A
 common factor of all scores decides nothing, so the readout's scale and the rule's mixing (which is positive) are left
-out. A show that asks writes nothing.
+out. A show that asks writes nothing. What the readout then says of each class, the host divides by the length of its
+column as the last show left it, which takes no writing::
+
+    score_j <- (score_j << 24) // isqrt(ONE^2 + sum_i H[i,j]^2)
 """
 
 import math
@@ -51,6 +54,7 @@ class BindingRule(NamedTuple):
     contrast: float
     tau_hebb_us: float
     bind: float = 10.0
+    is_scaled: bool = True  # whether scores are divided by the lengths of columns
 
 
 class Binder:
@@ -170,7 +174,11 @@ class Binder:
         """Run a show, and return the scores: int64, shape (n_classes,)."""
         self._show(items, span_us)
         self._now += span_us // self.program.network.phase_us
-        return scores_of(self.running)[lines_of(self.running, "outputs")[self.readout]].copy()
+        scores: NDArray[np.int64] = scores_of(self.running)[lines_of(self.running, "outputs")[self.readout]].copy()
+        if self._rule.is_scaled:
+            for j, column in enumerate(self.fast.T.tolist()):
+                scores[j] = (int(scores[j]) << 24) // math.isqrt(ONE * ONE + sum(h * h for h in column))
+        return scores
 
     def _show(self, items: NDArray[np.void], span_us: int) -> NDArray[np.void]:
         rest(self.running, 0)

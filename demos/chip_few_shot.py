@@ -117,7 +117,7 @@ def main() -> None:
     quantised = quantise_graph(graph, profile, phase_us=given.phase_us, observed=seen)
     program = compile_network(quantised, profile, spikes=seen.spikes_per_phase)
     theta = pupil.theta
-    rule = BindingRule(theta.local_rate, theta.contrast, theta.tau_hebb_us, pupil.bind)
+    rule = BindingRule(theta.local_rate, theta.contrast, theta.tau_hebb_us, pupil.bind, pupil.length > 0)
     binder = Binder(program, rule, pupil.readout)
     console = Console(width=120)
     table = Table("task", "answers", "float", "chip", "equal", title="right answers, %", box=None)

@@ -13,12 +13,18 @@ tanh(contrast) local_rate[i]: columns become what sets one class apart, not what
 shown nothing is written. A class is a column; classes have no weights of their own (the readout's slow weights stay
 as given, 0), so what is learned slowly must serve classes that were never seen.
 
+A class whose supports made many spikes has a long column, which would answer to everything. So each unit of the readout
+scales what it hears by the length of its own column, as homeostasis does (and as ``plasticity.teaching`` does live)::
+
+    score_j = average_j * length / sqrt(1 + sum_i hebb[i, j]^2)       hebb as the query finds it; length 0: average_j
+
 Gradient
 --------
 Between shows all membranes are at rest, so ``hebb`` is all that joins them. Each show leaves its tape; shows are walked
 back from the last to the first (``plasticity.window``), and ``mu``, the derivative by ``hebb``, is handed from each to
 the one before it. It reaches the features of the supports through what they wrote, without any approximation other than
-the surrogate for spikes. Checked against automatic differentiation in ``tests/plasticity/test_meta.py``.
+the surrogate for spikes; the lengths of columns are differentiated too. Checked against automatic differentiation in
+``tests/plasticity/test_meta.py``.
 
 A readout of leaky integrators has no threshold: there u / v_threshold is 0, and z depends on the label alone.
 """
@@ -73,7 +79,8 @@ class _Piece(NamedTuple):
     """A show that was run, and what is needed to walk it back."""
 
     label: int  # -1: a query
-    d_scores: NDArray[np.float64] | None
+    d_average: NDArray[np.float64] | None  # of a query: float64, shape (n_post,), derivative of the loss
+    by_column: NDArray[np.float64] | None  # of a query: likewise, by the logarithm of each column's length
     start: Standing
     tape: NDArray[np.int64]
     taped: NDArray[np.float64]
@@ -102,6 +109,8 @@ class EpisodeNetwork:
         How long a show lasts, us.
     gain
         Slope of the softmax over scores.
+    length
+        Of columns, in spikes; 0: they are not scaled.
     surrogate, width
         As for ``plasticity.window.TapedWindow``.
     precision
@@ -129,6 +138,7 @@ class EpisodeNetwork:
         bind: float = 10.0,
         span_us: int = 80_000,
         gain: float = 1.0,
+        length: float = 20.0,
         surrogate: Surrogate = "spikes",
         width: float = np.inf,
         precision: Precision = "float32",
@@ -143,7 +153,7 @@ class EpisodeNetwork:
                 "classes are alike before they are taught"
             )
         ends = ways[0].source, readout
-        self.readout, self.bind, self.span_us, self.gain = readout, bind, int(span_us), gain
+        self.readout, self.bind, self.span_us, self.gain, self.length = readout, bind, int(span_us), gain, length
         self.network = PlasticNetwork.of(
             graph, rules={ends: rule}, readout=readout, precision=precision, reset_local=False
         )
@@ -200,16 +210,33 @@ class EpisodeNetwork:
 
     def ask(self, items: NDArray[np.void]) -> NDArray[np.float64]:
         """Run a show without writing; returns the scores: float64, shape (n_classes,)."""
+        scale = self._scale()
         self._show(items, -1)
-        return self.network.averages(self.readout).reshape(-1)
+        return self.network.averages(self.readout).reshape(-1) * scale
 
-    def _keep(self, label: int, d_scores: NDArray[np.float64] | None) -> None:
+    def _columns(self) -> NDArray[np.float64]:
+        """Return hebb of the readout now, float64, shape (n_features, n_classes)."""
+        memory = self.network._memory
+        left = np.exp(-(self._now_us - memory.fast_us[self._rows]) / self.theta.tau_hebb_us)
+        return memory.fast[self._fast].reshape(-1, self._n_post) * left[:, None]
+
+    def _scale(self) -> NDArray[np.float64]:
+        """Return what each class's average is multiplied by; float64, shape (n_classes,)."""
+        if not self.length:
+            return np.ones(self._n_post)
+        scale: NDArray[np.float64] = self.length / np.sqrt(1.0 + np.sum(self._columns() ** 2, axis=0))
+        return scale
+
+    def _keep(
+        self, label: int, d_average: NDArray[np.float64] | None = None, by_column: NDArray[np.float64] | None = None
+    ) -> None:
         network, state = self.network, self.network.state
         n = self.window.n_entries
         self._pieces.append(
             _Piece(
                 label,
-                d_scores,
+                d_average,
+                by_column,
                 Standing._make(array.copy() for array in self.window._start),
                 state.tape[:n].copy(),
                 state.taped[:n].copy(),
@@ -240,16 +267,17 @@ class EpisodeNetwork:
         self.begin()
         for it in episode.supports:
             self.teach(it.items, it.label)
-            self._keep(it.label, None)
+            self._keep(it.label)
         loss, right = 0.0, 0
         n = len(episode.queries)
         for it in episode.queries:
-            scores = self.ask(it.items)[: episode.ways]
-            one, d_scores = cross_entropy(scores, it.label, self.gain)
-            loss, right = loss + one / n, right + int(int(np.argmax(scores)) == it.label)
+            scale = self._scale()
+            scores = self.ask(it.items)
+            one, d_scores = cross_entropy(scores[: episode.ways], it.label, self.gain)
+            loss, right = loss + one / n, right + int(int(np.argmax(scores[: episode.ways])) == it.label)
             padded = np.zeros(self._n_post)
             padded[: episode.ways] = d_scores / n
-            self._keep(-1, padded)
+            self._keep(-1, padded * scale, -padded * scores if self.length else None)
         walk = self.window._walk
         walk.mu.fill(0)
         walk.is_live.fill(False)
@@ -272,15 +300,16 @@ class EpisodeNetwork:
         grown = window.gradients
         for array in (grown.mixing, grown.tau_fast, grown.local_rate, grown.sliding):
             array.fill(0)
-        window.walk_back({self.readout: piece.d_scores} if piece.d_scores is not None else None)
+        window.walk_back({self.readout: piece.d_average} if piece.d_average is not None else None)
         self._hand_over(piece)
+        by_tau = self._by_lengths(piece)
         d, is_taught = self.d_theta, piece.label >= 0
         if is_taught:
             d.local_rate[:] += grown.local_rate[self._pre]
         self.d_theta = Theta(
             d.mixing + float(grown.mixing[self._q]),
             d.contrast + (float(grown.sliding[self._post].sum()) if is_taught else 0.0),
-            d.tau_hebb_us + float(grown.tau_fast[self._q]),
+            d.tau_hebb_us + float(grown.tau_fast[self._q]) + by_tau,
             d.local_rate,
         )
 
@@ -294,6 +323,21 @@ class EpisodeNetwork:
         mu *= np.exp(-dt_us / self.theta.tau_hebb_us)[:, None].astype(mu.dtype)
         walk.mu_us[self._rows] = then_us
         walk.is_live[self._rows] = live
+
+    def _by_lengths(self, piece: _Piece) -> float:
+        """Add to mu what the lengths of columns owe to ``hebb`` as this query found it; returns what tau_hebb owes."""
+        if piece.by_column is None:
+            return 0.0
+        walk, then_us = self.window._walk, piece.start.fast_us[self._rows]
+        begin_us = int(piece.clock[WINDOW_US])
+        left = np.exp(-(begin_us - then_us) / self.theta.tau_hebb_us)[:, None]
+        hebb = piece.start.fast[self._fast].reshape(-1, self._n_post) * left
+        by_hebb = hebb * (piece.by_column / (1.0 + np.sum(hebb**2, axis=0)))
+        mu = walk.mu[self._fast].reshape(-1, self._n_post)
+        mu += (by_hebb * left).astype(mu.dtype)
+        walk.is_live[self._rows] = mu.any(axis=1)
+        age_us = (begin_us - then_us)[:, None]
+        return float(np.sum(by_hebb * hebb * age_us) / self.theta.tau_hebb_us**2)
 
     def forget_gradient(self) -> None:
         """Drop the gradients so far."""

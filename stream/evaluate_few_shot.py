@@ -3,7 +3,8 @@
 Pictures of drawn characters (Omniglot) are seen by the simulated camera, event by event. Characters are split once:
 some for meta-learning, others, disjoint, for the examination. An episode takes some characters, teaches each by one or
 five shows and asks about other shows of the same ones. Shows run through the operator that runs live
-(``plasticity.plastic_network``), in one stream; teaching is its Hebbian rule (``plasticity.meta_episode``).
+(``plasticity.plastic_network``), in one stream; teaching is its Hebbian rule, and each class scales what it hears by the
+length of its own column (``plasticity.meta_episode``).
 
 ==============  ========================================================================================
 method          what is learned
@@ -73,6 +74,7 @@ def few_shot(
     seeds: Seeds = 3,
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of meta-learning: four lessons, one examination.")] = 400,
     ways: Annotated[int, typer.Option(min=2, help="Classes of a lesson.")] = 20,
+    length: Annotated[float, typer.Option(min=0, help="Columns of classes are scaled to, spikes; 0: not.")] = 20.0,
     turned: Annotated[bool, typer.Option(help="Learn from characters turned by 90, 180, 270 degrees too.")] = True,
     quick: Annotated[bool, typer.Option(help="One seed, 20 rounds, a tenth of the questions.")] = False,
     full: Annotated[bool, typer.Option(help="Five seeds, 30,000 rounds: days.")] = False,
@@ -91,13 +93,20 @@ def few_shot(
     tasks = [it._replace(episodes=max(1, it.episodes // 10)) if quick else it for it in TASKS]
     least = min(len(shows[name, 0]) for name in test)
     tasks = [it for it in tasks if it.ways <= len(test) and it.shots + it.queries <= least]
-    settings = {"characters": len(training), "test_characters": len(test), "turned": turned, "rounds": rounds}
+    settings: dict[str, Any] = {
+        "characters": len(training),
+        "test_characters": len(test),
+        "turned": turned,
+        "rounds": rounds,
+    }
     settings |= {"ways": ways, "quick": quick}
+    if length:  # results from before columns were scaled go on as they are
+        settings["length"] = length
     found = read_results(out / "results.json", settings)
 
     def study(job: tuple[int, str]) -> list[dict[str, Any]]:
         seed, method = job
-        pupil = _trained(method, seed, shows, training, ways, rounds, out)
+        pupil = _trained(method, seed, shows, training, ways, rounds, out, length)
         return [
             {
                 "seed": seed,
@@ -285,13 +294,14 @@ def _trained(
     ways: int,
     rounds: int,
     out: Path,
+    length: float = 20.0,
 ) -> Any:
     """Return what has been meta-learned by a method; goes on from what was kept."""
     import numpy as np
 
     module = importlib.import_module("plasticity.meta")
     episodes = importlib.import_module("plasticity.meta_episode")
-    pupil = episodes.EpisodeNetwork(_start(seed, shows, training, ways), span_us=SPAN_US)
+    pupil = episodes.EpisodeNetwork(_start(seed, shows, training, ways), span_us=SPAN_US, length=length)
     if method == "LP":
         return pupil
     name = "HP" if method.startswith("GP") else method  # GP is asked with HP's trunk

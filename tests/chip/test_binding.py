@@ -81,12 +81,13 @@ def spikes_of(there):
     st.floats(0.0, 2.0),
     st.sampled_from([3e3, 1e8]),
     st.sampled_from([0.02, 1.0, 300.0]),
+    st.booleans(),
 )
-def test_every_score_equals_the_slow_reference(seed, size, contrast, tau_us, rate):
+def test_every_score_equals_the_slow_reference(seed, size, contrast, tau_us, rate, is_scaled):
     quantised = quantise_graph(graph(seed), PROFILE, phase_us=PHASE_US)
     program = compile_network(quantised, compiled.small_cores(*size), placement="rows")
     rng = np.random.default_rng(seed)
-    rule = BindingRule(rng.uniform(-0.2, 1.0, FEATURES) * rate, contrast, tau_us, 3.0)
+    rule = BindingRule(rng.uniform(-0.2, 1.0, FEATURES) * rate, contrast, tau_us, 3.0, is_scaled)
     binder, show = Binder(program, rule), shows(seed)
     # the reference: plain integers, the network run whole with the rows that stand on the cores
     one = 65536
@@ -110,7 +111,11 @@ def test_every_score_equals_the_slow_reference(seed, size, contrast, tau_us, rat
         links[at] = links[at]._replace(topology=Dense(np.array(rows, np.int8)))
         sent = whole.run_whole(quantised._replace(links=links), program.offsets, there)
         if not teaches:
-            assert binder.ask(spikes_of(there), len(there) * PHASE_US).tolist() == sent[1].sum(axis=0).tolist()
+            wanted = sent[1].sum(axis=0).tolist()
+            if is_scaled:
+                squares = [one * one + sum(row[j] * row[j] for row in fast) for j in range(CLASSES)]
+                wanted = [(int(score) << 24) // math.isqrt(it) for score, it in zip(wanted, squares, strict=True)]
+            assert binder.ask(spikes_of(there), len(there) * PHASE_US).tolist() == wanted
             now += len(there)
             continue
         binder.teach(spikes_of(there), len(there) * PHASE_US, label)

@@ -24,7 +24,7 @@ TAU_US, TAU_OUT_US, SPAN_US = 20_000.0, 60_000.0, 30_000
 RULE = Hebbian(local_rate=0.3, sliding_threshold=0.2, mixing=0.15, tau_hebb_us=90_000.0, hebb_max=np.inf)
 
 
-def network(seed: int, precision: Any = "float64") -> EpisodeNetwork:
+def network(seed: int, precision: Any = "float64", length: float = 3.0) -> EpisodeNetwork:
     rng = np.random.default_rng(seed)
     weight = rng.uniform(0.0, 0.6, (N_IN, N_FEATURES))
     graph = Graph(
@@ -39,7 +39,7 @@ def network(seed: int, precision: Any = "float64") -> EpisodeNetwork:
         ],
     )
     rule = RULE._replace(local_rate=rng.uniform(0.1, 0.5, N_FEATURES))
-    return EpisodeNetwork(graph, rule=rule, bind=1.0, span_us=SPAN_US, precision=precision)
+    return EpisodeNetwork(graph, rule=rule, bind=1.0, span_us=SPAN_US, length=length, precision=precision)
 
 
 def episode(seed: int, ways: int = 3) -> Episode:
@@ -65,7 +65,7 @@ def _step(x: Any) -> Any:
 defvjp(_step, lambda ans, x: lambda g: g * ans)  # psi: 1 where it fired
 
 
-def plain_loss(parameters: Any, it: Episode, bind: float) -> Any:
+def plain_loss(parameters: Any, it: Episode, bind: float, length: float = 3.0) -> Any:
     """Mean cross-entropy of the queries, one event after the other, nothing lazy, nothing vectorised over time."""
     weight, mixing, contrast, tau_us, rate = parameters
     hebb = [anp.zeros(N_CLASSES) for _ in range(N_FEATURES)]
@@ -74,6 +74,8 @@ def plain_loss(parameters: Any, it: Episode, bind: float) -> Any:
     for number, show in enumerate([*it.supports, *it.queries]):
         is_query = number >= len(it.supports)
         begin_us = number * SPAN_US
+        left_now = [anp.exp(-(begin_us - hebb_us[j]) / tau_us) for j in range(N_FEATURES)]
+        square = sum((hebb[j] * left_now[j]) ** 2 for j in range(N_FEATURES))
         v, v_us = anp.zeros(N_FEATURES), float(begin_us)
         out, out_us, integral = anp.zeros(N_CLASSES), float(begin_us), anp.zeros(N_CLASSES)
         bound = np.zeros(N_CLASSES)
@@ -100,6 +102,8 @@ def plain_loss(parameters: Any, it: Episode, bind: float) -> Any:
         integral = integral + out * (TAU_OUT_US * (1.0 - left))
         if is_query:
             scores = integral[: it.ways] / (SPAN_US - 1)
+            if length:
+                scores = scores * (length / anp.sqrt(1.0 + square))[: it.ways]
             loss = loss + (anp.log(anp.sum(anp.exp(scores))) - scores[show.label]) / len(it.queries)
     return loss
 
@@ -110,13 +114,14 @@ def parameters_of(net: EpisodeNetwork) -> list[Any]:
     return [weight, theta.mixing, theta.contrast, theta.tau_hebb_us, theta.local_rate.copy()]
 
 
+@pytest.mark.parametrize("length", [0.0, 3.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_gradient_equals_automatic_differentiation(seed: int) -> None:
-    net, it = network(seed), episode(seed + 100)
+def test_gradient_equals_automatic_differentiation(seed: int, length: float) -> None:
+    net, it = network(seed, length=length), episode(seed + 100)
     loss, _ = net.gradient(it)
     parameters = parameters_of(net)
-    assert loss == pytest.approx(float(plain_loss(parameters, it, net.bind)), rel=1e-9)
-    wanted = grad(plain_loss)(parameters, it, net.bind)
+    assert loss == pytest.approx(float(plain_loss(parameters, it, net.bind, length)), rel=1e-9)
+    wanted = grad(plain_loss)(parameters, it, net.bind, length)
     mine = net.window.gradients.weight[: N_IN * N_FEATURES].reshape(N_IN, N_FEATURES)
     assert np.abs(wanted[0]).max() > 1e-3
     np.testing.assert_allclose(mine, wanted[0], rtol=1e-6, atol=1e-12)
@@ -144,6 +149,7 @@ def test_running_is_what_the_gradient_saw_and_writes_no_query() -> None:
     again = np.mean([np.log(np.exp(s).sum()) - s[q.label] for s, q in zip(scores, it.queries, strict=True)])
     assert again == pytest.approx(loss, rel=1e-12)
     # a query leaves no trace: asked twice, a late one fades only by tau_hebb
+    net = network(2, length=0.0)
     twice = net.run(it._replace(queries=[*it.queries, it.queries[0]]))
     fade = np.exp(-len(it.queries) * SPAN_US / net.theta.tau_hebb_us)
     np.testing.assert_allclose(twice[-1], twice[0] * fade, rtol=1e-9)
@@ -199,3 +205,14 @@ def test_what_it_cannot_teach_is_refused() -> None:
         EpisodeNetwork(graph, rule=RULE._replace(sliding_threshold=np.zeros(N_CLASSES)))
     with pytest.raises(ConfigError, match="got 0 projections"):
         EpisodeNetwork(graph._replace(projections=graph.projections[:1]))
+
+
+def test_a_class_that_was_shown_more_often_does_not_answer_louder() -> None:
+    it = episode(11)
+    often = it._replace(supports=[*it.supports, *[it.supports[0]] * 20])
+    for length in (0.0, 3.0):
+        net = network(3, length=length)
+        net.theta = net.theta._replace(contrast=0.0, tau_hebb_us=1e9)
+        once, more = (np.array(net.run(each))[:, it.supports[0].label] for each in (it, often))
+        grown = more / once
+        assert (grown > 10).all() if length == 0 else ((grown > 0.8) & (grown < 1.5)).all()
