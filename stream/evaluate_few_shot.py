@@ -3,8 +3,8 @@
 Pictures of drawn characters (Omniglot) are seen by the simulated camera, event by event. Characters are split once:
 some for meta-learning, others, disjoint, for the examination. An episode takes some characters, teaches each by one or
 five shows and asks about other shows of the same ones. Shows run through the operator that runs live
-(``plasticity.plastic_network``), in one stream; teaching is its Hebbian rule, and each class scales what it hears by the
-length of its own column (``plasticity.meta_episode``).
+(``plasticity.plastic_network``), in one stream; teaching is its Hebbian rule, and each class scales what it hears by
+the length of its own column (``plasticity.meta_episode``).
 
 ==============  ========================================================================================
 method          what is learned
