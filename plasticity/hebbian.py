@@ -80,6 +80,7 @@ __all__ = [
     "hebbian_front",
     "hebbian_read",
     "hebbian_write",
+    "softmax_all",
     "tanh_all",
 ]
 
@@ -114,6 +115,21 @@ def tanh_all(y: Any, z: Any) -> None:
         for j in range(len(z)):
             one = tanh_rational(y[j])
             z[j] = one if y[j] * y[j] > most else z[j]
+
+
+@kernel
+def softmax_all(z: Any) -> None:
+    """Replace ``z``, real, shape (n,), by its softmax."""
+    largest = z[0]
+    for j in range(len(z)):
+        largest = max(largest, z[j])
+    total = 0.0
+    for j in range(len(z)):
+        z[j] = np.exp(z[j] - largest)
+        total += np.float64(z[j])
+    share = z.dtype.type(1.0 / total)
+    for j in range(len(z)):
+        z[j] *= share
 
 
 @inner_kernel
@@ -181,20 +197,11 @@ def hebbian_write(
         return
     if post == TANH:
         tanh_all(y, z)
-    elif post == SOFTMAX:
-        largest = y[0]
-        for j in range(n):
-            largest = max(largest, y[j])
-        total = 0.0
-        for j in range(n):
-            z[j] = np.exp(y[j] - largest)
-            total += np.float64(z[j])
-        per_total = real(1.0 / total)
-        for j in range(n):
-            z[j] *= per_total
     else:
         for j in range(n):
             z[j] = y[j]
+        if post == SOFTMAX:
+            softmax_all(z)
     for j in range(n):
         h = hebb[j] + step * z[j]
         hebb[j] = min(max(h, -high), high)

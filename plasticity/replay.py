@@ -63,7 +63,7 @@ from neurons.engine import (
     WINDOWS_Y,
     Program,
 )
-from plasticity.hebbian import ADD, BLEND, SOFTMAX, TANH, tanh_all
+from plasticity.hebbian import ADD, BLEND, SOFTMAX, TANH, softmax_all, tanh_all
 from plasticity.rules import (
     FAST_MAX,
     FIRST_FAST,
@@ -456,16 +456,8 @@ def post_term(program: Program, table: Table, q: int, first: int, unit: int, n: 
         for j in range(n):
             slope[j] = one - z[j] * z[j]
     elif post == SOFTMAX:
-        largest = z[0]
+        softmax_all(z)
         for j in range(n):
-            largest = max(largest, z[j])
-        total = 0.0
-        for j in range(n):
-            z[j] = np.exp(z[j] - largest)
-            total += np.float64(z[j])
-        share = real(1.0 / total)
-        for j in range(n):
-            z[j] *= share
             slope[j] = z[j]
     else:
         for j in range(n):
