@@ -1,23 +1,25 @@
 """Where a trunk for episodes begins: oriented edges, then directions that tell the training classes apart.
 
-Meta-learning from random weights takes tens of thousands of episodes. Two layers that are computed in seconds spare
-most of them:
+Meta-learning from random weights takes tens of thousands of episodes. Layers that are computed in seconds spare most of
+them:
 
 ``edges``     a convolution of 5 x 5 with stride 2 for each polarity: a line minus its flanks, in ``n_orientations``
               directions. Signs of a contrast that moves by tell which side of a stroke is seen, so polarities are not
               mixed.
-``features``  dense. With x the edges' spike counts, smoothed over ``blur`` sites: Fisher's discriminant of the training
-              classes, that is the directions with most variance between classes in units of the variance within them,
-              each with either sign, because units fire upwards only.
+``shapes``    a convolution of 3 x 3 with stride 2, each filter a mixture of edges drawn at random. It begins as no help
+              (before any meta-learning, 5-way 1-shot: 67 % with it, 77 without) and ends as one: after 250 rounds 5-way
+              5-shot is at 98 %, where without it 750 rounds had brought 97.
+``features``  dense. With x the shapes' spike counts, smoothed over ``blur`` sites: Fisher's discriminant of the
+              training classes, that is the directions with most variance between classes in units of the variance
+              within them, each with either sign, because units fire upwards only.
 
 Counts of a long drawing are larger in all directions. Before the discriminant each x loses its share of the mean
 pattern (``x - m sum(x) / sum(m)``), so that features answer to what is drawn and not to how much. Features inhibit one
-another, which evens out how many spikes a show makes of them: without it the class with the most spikes wins (measured
-before any meta-learning, 5-way 1-shot: 59 % without, 66 % with; dividing by the columns' lengths, which no synapse
-could, would make it 77 %).
+another, which evens out how many spikes a show makes of them. What is left of that, the readout takes care of: it
+scales columns to one length (``plasticity.meta_episode``).
 
-All is a linear map of spike counts, so smoothing and discriminant are one table of weights. Meta-learning changes all
-of it afterwards.
+Smoothing and discriminant are linear maps of spike counts, so both are one table of weights. Meta-learning changes
+everything afterwards.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,9 +36,9 @@ from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
 
-__all__ = ["discriminant", "episode_graph", "oriented_filters", "spike_counts"]
+__all__ = ["discriminant", "episode_graph", "mixed_filters", "oriented_filters", "spike_counts"]
 
-TAU_EDGES_US, TAU_FEATURES_US, TAU_SCORES_US = 20_000.0, 100_000.0, 60_000.0
+TAU_EDGES_US, TAU_SHAPES_US, TAU_FEATURES_US, TAU_SCORES_US = 20_000.0, 40_000.0, 100_000.0, 60_000.0
 INHIBITION = 0.05  # of a threshold
 
 
@@ -55,31 +57,53 @@ def oriented_filters(n_orientations: int, seed: int, strength: float) -> NDArray
     return weight
 
 
+def mixed_filters(n_in: int, n_out: int, seed: int, strength: float) -> NDArray[np.float64]:
+    """Return mixtures of edges drawn at random, a little to the exciting side; float64, shape (3, 3, n_in, n_out)."""
+    weight = np.random.default_rng([seed, 7]).normal(0.0, 1.0, (3, 3, n_in, n_out))
+    weight -= weight.mean(axis=(0, 1, 2))
+    weight *= strength / np.sqrt(np.sum(weight**2, axis=(0, 1, 2)))
+    return np.asarray(weight + 0.15 * strength / np.sqrt(9 * n_in))
+
+
 def episode_graph(
-    sensor: tuple[int, int], filters: NDArray[Any], features: NDArray[Any] | None = None, ways: int = 20
+    sensor: tuple[int, int],
+    edges: NDArray[Any],
+    shapes: NDArray[Any],
+    features: NDArray[Any] | None = None,
+    ways: int = 20,
 ) -> Graph:
-    """Build input, edges, and, if given, features and a readout of ``ways`` classes whose weights are 0.
+    """Build input, edges, shapes, and, if given, features and a readout of ``ways`` classes whose weights are 0.
 
     Parameters
     ----------
     sensor
         Width and height, pixels.
-    filters
-        Real, shape (5, 5, 2, n_channels).
+    edges
+        Real, shape (5, 5, 2, n_edges).
+    shapes
+        Real, shape (3, 3, n_edges, n_shapes).
     features
-        Real, shape (n_edges, n_features).
+        Real, shape (n_sites * n_shapes, n_features).
     ways
         Units of the readout.
     """
     width, height = sensor
-    shape = ((height + 1) // 2, (width + 1) // 2, filters.shape[3])
-    populations = [Population("edges", LIFUnits(tau_mem_us=TAU_EDGES_US), shape)]
-    projections = [Projection(INPUT, "edges", Convolution(filters, stride=(2, 2), padding=(2, 2)))]
+    size = (height + 1) // 2, (width + 1) // 2
+    populations = [
+        Population("edges", LIFUnits(tau_mem_us=TAU_EDGES_US), (*size, edges.shape[3])),
+        Population(
+            "shapes", LIFUnits(tau_mem_us=TAU_SHAPES_US), ((size[0] + 1) // 2, (size[1] + 1) // 2, shapes.shape[3])
+        ),
+    ]
+    projections = [
+        Projection(INPUT, "edges", Convolution(edges, stride=(2, 2), padding=(2, 2))),
+        Projection("edges", "shapes", Convolution(shapes, stride=(2, 2), padding=(1, 1))),
+    ]
     if features is not None:
         n = features.shape[1]
         populations.append(Population("features", LIFUnits(tau_mem_us=TAU_FEATURES_US), (n,)))
         populations.append(Population("scores", LeakyIntegratorUnits(tau_mem_us=TAU_SCORES_US), (ways,)))
-        projections.append(Projection("edges", "features", Dense(features)))
+        projections.append(Projection("shapes", "features", Dense(features)))
         projections.append(Projection("features", "features", Inhibition(INHIBITION), delay_us=1))
         projections.append(Projection("features", "scores", Dense(np.zeros((n, ways)))))
     return Graph((height, width, 2), populations, projections)
@@ -113,11 +137,11 @@ def discriminant(
     Parameters
     ----------
     counts
-        float32, shape (n_shows, n_edges), each class with as many shows as the others.
+        float32, shape (n_shows, n_units), each class with as many shows as the others.
     labels
         int64, shape (n_shows,).
     shape
-        Height, width and channels of the edges.
+        Height, width and channels of these units.
     n
         Directions wanted; twice as many features come of them.
     ridge
@@ -125,7 +149,7 @@ def discriminant(
 
     Returns
     -------
-    float64, shape (n_edges, 2 * n)
+    float64, shape (n_units, 2 * n)
     """
     height, width, channels = shape
 

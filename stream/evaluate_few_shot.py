@@ -13,8 +13,8 @@ HP              weights and the rule, bi-level, with the second-order term (``pl
 HP first order  the same without that term
 HP fixed rule   weights; the rule stays where it began
 LP              nothing: the trunk as it begins (``plasticity.meta_start``), the rule as it begins
-GP              HP's trunk, no local plasticity: a label has no way into the weights
-GP per episode  HP's trunk; the readout's weights are trained by the global correction on each episode's supports
+GP              the trunk of HP first order, no local plasticity: a label has no way into the weights
+GP per episode  the same trunk; the readout is trained by the global correction on each episode's supports
 ==============  ========================================================================================
 
 Everything found so far is in ``OUT/results.json``, and meta-learning is kept every few rounds; the same command goes on
@@ -43,6 +43,7 @@ SIDE = 28  # pixels
 SPAN_US = 80_000  # two saccades of 30 ms, and what is on its way
 KEPT_EVERY = 10  # rounds
 TRAINING_EPISODES = 4  # steps of w before one of theta
+LESSON_QUERIES = 2  # of each class
 TEST_SHARE = 0.25  # of the characters
 MOST_TURN, MOST_STRETCH, MOST_SHIFT = 0.15, 0.1, 1.5  # radians, share, pixels: how lessons are varied
 GP_PASSES, GP_RATE = 20, 0.05  # of the readout trained per episode
@@ -100,8 +101,7 @@ def few_shot(
         "rounds": rounds,
     }
     settings |= {"ways": ways, "quick": quick}
-    if length:  # results from before columns were scaled go on as they are
-        settings["length"] = length
+    settings["length"] = length
     found = read_results(out / "results.json", settings)
 
     def study(job: tuple[int, str]) -> list[dict[str, Any]]:
@@ -272,18 +272,18 @@ def _start(seed: int, shows: dict[tuple[str, int], list[Any]], training: Sequenc
     import numpy as np
 
     start = importlib.import_module("plasticity.meta_start")
-    filters = start.oriented_filters(8, seed, 0.5)
-    edges = start.episode_graph((SIDE, SIDE), filters)
+    edges, shapes = start.oriented_filters(8, seed, 0.8), start.mixed_filters(16, 64, seed, 1.2)
+    trunk = start.episode_graph((SIDE, SIDE), edges, shapes)
     rng = np.random.default_rng([seed, 1])
     some, labels = [], []
     for number, key in enumerate((name, turn) for name, turn in sorted(shows) if name in set(training)):
         for k in rng.permutation(len(shows[key]))[:5]:
             some.append(shows[key][k])
             labels.append(number)
-    counts = start.spike_counts(edges, "edges", some)
-    features = start.discriminant(counts, np.array(labels), edges.populations[0].shape, 64)
+    counts = start.spike_counts(trunk, "shapes", some)
+    features = start.discriminant(counts, np.array(labels), trunk.populations[1].shape, 64)
     features *= 4.0 / np.abs(counts[:: max(1, len(counts) // 500)] @ features).mean()
-    return start.episode_graph((SIDE, SIDE), filters, features, max(ways, max(it.ways for it in TASKS)))
+    return start.episode_graph((SIDE, SIDE), edges, shapes, features, max(ways, max(it.ways for it in TASKS)))
 
 
 def _trained(
@@ -304,7 +304,7 @@ def _trained(
     pupil = episodes.EpisodeNetwork(_start(seed, shows, training, ways), span_us=SPAN_US, length=length)
     if method == "LP":
         return pupil
-    name = "HP" if method.startswith("GP") else method  # GP is asked with HP's trunk
+    name = "HP first order" if method.startswith("GP") else method  # GP is asked with its trunk
     learner = module.MetaLearner(
         pupil, second_order=name == "HP", learns_rule=name != "HP fixed rule", weight_rate=3e-3, theta_rate=1e-2
     )
@@ -316,7 +316,7 @@ def _trained(
         done, log = int(arrays.pop("rounds")), arrays.pop("log").tolist()
         learner.restore(arrays)
     turns = 1 + max(turn for _, turn in shows)
-    task = Task("lesson", min(ways, len(training)), 1, 1, 1)
+    task = Task("lesson", min(ways, len(training)), 1, 1, LESSON_QUERIES)
     with bar() as show:
         while done < rounds:
             rng = np.random.default_rng([seed, 2, done])
