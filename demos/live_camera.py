@@ -65,7 +65,7 @@ def main() -> None:
         title = f"{given.source}: {len(events):,} events, {name}"
         draw_events(events, sensor["width"], sensor["height"], given.out / f"{name}.png", title)
     share = len(confirmed) / max(1, len(seen))
-    print(f"{result.stream_us / 1e6:.2f} s of stream, {len(seen):,} events, {share:.0%} confirmed by a neighbour")
+    print(f"{result.span_us / 1e6:.2f} s of stream, {len(seen):,} events, {share:.0%} confirmed by a neighbour")
     print(f"pictures: {given.out / 'all.png'}, {given.out / 'confirmed.png'}")
 
 

@@ -45,7 +45,7 @@ def main() -> None:
     result = run(Pipeline(name="replay", source=[source], operator=[recorder], edge=edges), processes=False)
     events = read_recording(seen).items("events")
     draw_events(events, width, height, given.out / "replay.png", f"{Path(file).name}: {len(events):,} events")
-    print(f"{result.stream_us / 1e6:.2f} s of stream in {result.wall_s:.2f} s; picture: {given.out / 'replay.png'}")
+    print(f"{result.span_us / 1e6:.2f} s of stream in {result.wall_s:.2f} s; picture: {given.out / 'replay.png'}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def cut_pieces(
     factor: int = 1,
     law: Law = "divide",
     least: int = 100,
+    test: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[int], tuple[int, int]]:
     """Cut files into pieces.
@@ -46,13 +47,16 @@ def cut_pieces(
         Squares of so many pixels a side become one; how many of their events stay: ``sources.filter_downsample``.
     least
         Events that a piece needs.
+    test
+        A folder, new or empty: each file's last fifth goes there, to be asked about. Neighbours in time are alike, so
+        what is asked about lies apart from what is learned from.
     progress
         Called with the number of files after each.
 
     Returns
     -------
     n_pieces, size
-        How many of each label; width and height of what came out, the largest of all files.
+        How many of each label, those for the test included; width and height of what came out, the largest of all.
 
     Raises
     ------
@@ -63,35 +67,50 @@ def cut_pieces(
     """
     if not files:
         raise ConfigError(f"pieces {folder}: got no event files; name at least one")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"pieces {folder}: there is something already; name another folder, or remove this one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    places = [folder] if test is None else [folder, test]
+    for place in places:
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise ConfigError(f"pieces {place}: there is something already; name another folder, or remove this one")
+        place.parent.mkdir(parents=True, exist_ok=True)
+    beside = [Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent)) for place in places]
     n_pieces, size = [], (0, 0)
     try:
         for label, file in enumerate(files):
             recording = read_events(file)
             events, width, height = _coarse(recording, factor, law)
             size = max(size[0], width), max(size[1], height)
-            home = beside / str(label)
-            home.mkdir()
-            n_pieces.append(0)
-            begin_us, end_us = (int(events["t"][0]), int(events["t"][-1]) + 1) if len(events) else (0, 0)
-            n_whole = (end_us - begin_us) // piece_us
-            edges = np.searchsorted(events["t"], begin_us + piece_us * np.arange(n_whole + 1))
-            for k in range(n_whole):
-                piece = events[edges[k] : edges[k + 1]].copy()
-                if len(piece) >= least:
-                    piece["t"] -= begin_us + k * piece_us
-                    write_atis_bin(home / f"{n_pieces[-1]:05d}.bin", piece)
-                    n_pieces[-1] += 1
+            pieces = [it for it in _pieces(events, piece_us) if len(it) >= least]
+            n_pieces.append(len(pieces))
+            n_first = len(pieces) if test is None else len(pieces) - len(pieces) // 5
+            for side, part in zip(beside, (pieces[:n_first], pieces[n_first:]), strict=False):
+                home = side / str(label)
+                home.mkdir()
+                for k, piece in enumerate(part):
+                    write_atis_bin(home / f"{k:05d}.bin", piece)
             if progress is not None:
                 progress(label + 1)
-        beside.chmod(0o755)  # mkdtemp makes it private
-        beside.rename(folder)
+        for side, place in zip(beside, places, strict=True):
+            side.chmod(0o755)  # mkdtemp makes it private
+            side.rename(place)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        for side in beside:
+            shutil.rmtree(side, ignore_errors=True)
     return n_pieces, size
+
+
+def _pieces(events: NDArray[np.void], piece_us: int) -> list[NDArray[np.void]]:
+    """Cut events into whole pieces whose times begin at 0."""
+    if not len(events):
+        return []
+    begin_us = int(events["t"][0])
+    n_whole = (int(events["t"][-1]) + 1 - begin_us) // piece_us
+    edges = np.searchsorted(events["t"], begin_us + piece_us * np.arange(n_whole + 1))
+    found = []
+    for k in range(n_whole):
+        piece = events[edges[k] : edges[k + 1]].copy()
+        piece["t"] -= begin_us + k * piece_us
+        found.append(piece)
+    return found
 
 
 def _coarse(recording: Recording, factor: int, law: Law) -> tuple[NDArray[np.void], int, int]:

@@ -935,7 +935,7 @@ def _report(pipeline: "Pipeline", result: "RunResult", console: "Console", *, as
     first = next((ledger.items[1] for ledger in result.ledgers), 0)
     rate = f"{si(first / max(result.wall_s, 1e-9))} items/s on the first edge, " if result.ledgers else ""
     console.print(
-        f"{result.stream_us / 1e6:,.1f} s of stream in {duration(result.wall_s * 1e6)}, {rate}"
+        f"{result.span_us / 1e6:,.1f} s of stream in {duration(result.wall_s * 1e6)}, {rate}"
         f"{result.cpu_s:.1f} s of processor time in all processes",
         highlight=False,
     )

@@ -205,11 +205,12 @@ def _draw(path: Path, found: list[dict[str, Any]]) -> None:
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     damages = [name for name in LEVELS if any(row["damage"] == name and row["level"] > 0 for row in found)]
     n_across = min(len(damages), 3)
     n_down = -(-len(damages) // 3)
-    figure = Figure(figsize=(5.5, 4) if n_across == 1 else (3.6 * n_across, 3.2 * n_down), layout="constrained")
+    figure = Figure(figsize=(5.5, 4.6) if n_across == 1 else (3.6 * n_across, 3.2 * n_down), layout="constrained")
     FigureCanvasAgg(figure)
     all_axes = figure.subplots(n_down, n_across, squeeze=False, sharey=True).reshape(-1)
     words = {"-": "batch shared", "--": "carried from one to the next", ":": "each its own"}
@@ -237,9 +238,12 @@ def _draw(path: Path, found: list[dict[str, Any]]) -> None:
             for level in (0, 6) if damage == "gaussian" else ():
                 axes.plot([level], [AUTHORS[mode, level]], "x", color=f"C{k}")
         axes.set_ylim(0, 100)
-        axes.set_xlabel("Gaussian noise, variance x 100; crosses: the authors" if damage == "gaussian" else damage)
+        axes.set_xlabel("Gaussian noise; crosses: the authors" if damage == "gaussian" else damage)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     all_axes[0].set_ylabel("right answers, %")
-    all_axes[0].legend(fontsize=7 if n_across == 1 else 6)
+    figure.legend(
+        *all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(n_across + 1, 3), fontsize=8
+    )
     for axes in all_axes[len(damages) :]:
         axes.set_axis_off()
     figure.savefig(path, dpi=110)

@@ -60,6 +60,7 @@ def pieces(
         str, typer.Option(help="Events of a square that stay: divide (all), integrate, difference.")
     ] = "divide",
     least: Annotated[int, typer.Option(min=1, help="Events that a piece needs.")] = 100,
+    test: Annotated[Path | None, typer.Option(help="Folder for the last fifth of each, to be asked about.")] = None,
 ) -> None:
     """Cut long recordings, each of one thing, into labelled ones."""
     cut = importlib.import_module("sources.pieces").cut_pieces
@@ -71,8 +72,9 @@ def pieces(
             factor=downsample,
             law=law,
             least=least,
+            test=None if test is None else test.expanduser(),
             progress=lambda done: show(1, done, len(files), 0.0),
         )
     for label, (file, n) in enumerate(zip(files, found, strict=True)):
         print(f"{label}: {n} of {file.name}")
-    print(f"{sum(found)} recordings of {width}x{height} in {out}")
+    print(f"{sum(found)} recordings of {width}x{height} in {out}{'' if test is None else f' and {test}'}")

@@ -75,6 +75,7 @@ class SourceStatus(msgspec.Struct):
     has_ended: bool
     can_teach: bool = False
     shown: int = -1  # the class that is taught now
+    first_us: int | None = None  # time of its first item
 
 
 class EdgeStatus(msgspec.Struct):
@@ -144,6 +145,7 @@ class Outlet:
         self.waiting: deque[Message] = deque()
         self.barriers: deque[int] = deque()  # to be let through once nothing waits
         self.last_us = 0
+        self.first_us: int | None = None  # time of the first item that it handed out
         self.start: tuple[int, float] | None = None  # stream time (us) and wall time (s) at which the pace began
         self.speed = spec.speed
         self.is_paused = False
@@ -238,6 +240,7 @@ class Outlet:
             self.has_ended,
             self.teach is not None,
             self.teach.shown if self.teach is not None else -1,
+            self.first_us,
         )
 
     def close(self) -> None:
@@ -460,6 +463,8 @@ class Host:
         emit = self._emitters[outlet.spec.name]
         if isinstance(message, Packet):
             outlet.last_us = message.end_us
+            if outlet.first_us is None and len(message.items):
+                outlet.first_us = int(message.items["t"][0])
             # a camera knows better when its events came
             message = dataclasses.replace(message, origin_ns=message.origin_ns or time.monotonic_ns())
         else:

@@ -103,7 +103,8 @@ class RunResult(NamedTuple):
     refusals: dict[str, str]  # last reason for which a stranger was refused, by edge
     wall_s: float  # from the moment all nodes were joined to the last message
     cpu_s: float  # of all nodes
-    stream_us: int
+    stream_us: int  # time reached
+    span_us: int  # how much of the stream that was: a camera's clock need not begin at 0
     reason: str  # why it ended early; "" if it came to its end
     restarts: list[Restart]
     resumed_from: int | None  # the snapshot with which this run began, if it was resumed
@@ -736,6 +737,12 @@ def _result(
     latency = {name: end.latency for name, both in ends.items() for end in both if end.latency.count}
     members = {name: statistics for status in latest.values() for name, statistics in status.members.items()}
     missing = {name: statistics.get("seconds missing", 0.0) for name, statistics in members.items()}
+    stream_us = max(
+        (status.stream_us for status in latest.values()), default=begin.stream_us if begin is not None else 0
+    )
+    firsts = [it.first_us for status in latest.values() for it in status.sources.values() if it.first_us is not None]
+    # what goes on from a snapshot has forgotten where it began; its clock is the best there is
+    span_us = stream_us - min(firsts) if firsts and begin is None else stream_us
     return RunResult(
         ledgers,
         members,
@@ -743,7 +750,8 @@ def _result(
         {name: end.refusal for name, both in ends.items() for end in both if end.refusal},
         wall_s,
         sum(status.cpu_s for status in latest.values()),
-        max((status.stream_us for status in latest.values()), default=begin.stream_us if begin is not None else 0),
+        stream_us,
+        span_us,
         reason or next((status.reason for status in latest.values() if status.reason), ""),
         restarts=[],
         resumed_from=None,
@@ -761,7 +769,7 @@ def result_json(pipeline: Pipeline, result: RunResult) -> dict[str, Any]:
         "reason": result.reason,
         "wall_s": result.wall_s,
         "cpu_s": result.cpu_s,
-        "stream_s": result.stream_us / 1e6,
+        "stream_s": result.span_us / 1e6,
         "members": result.members,
         "ledger": [ledger._asdict() | {"balanced": ledger.is_balanced} for ledger in result.ledgers],
         "latency_us": {

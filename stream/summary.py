@@ -4,6 +4,8 @@ Everything here is computed from the recording alone, so that it can be done aga
 """
 
 import itertools
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,9 +46,21 @@ class Summary(NamedTuple):
     torn: str
 
     def accuracy(self, port: str, part: Part) -> float:
-        """Share of right answers of a port in a part; nan if it gave none."""
+        """Share of right answers of a port in a part; nan if it gave none to what has a label."""
         answers = self.answers[port][part.first : part.stop]
+        answers = answers[answers["label"] >= 0]
         return float(np.mean(answers["answer"] == answers["label"])) if len(answers) else float("nan")
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether any answer can be told right or wrong."""
+        return any(bool((answers["label"] >= 0).any()) for answers in self.answers.values())
+
+    def counts(self, port: str) -> NDArray[np.int64]:
+        """How often a port gave each answer; int64, shape (n_classes,), the same for all ports."""
+        n = 1 + max((int(answers["answer"].max()) for answers in self.answers.values() if len(answers)), default=-1)
+        given = self.answers[port]["answer"]
+        return np.bincount(given[given >= 0], minlength=n)
 
 
 def summarise(recording: Recording) -> Summary:
@@ -88,7 +102,16 @@ def _parts(teach: NDArray[np.uint8]) -> list[Part]:
 
 
 def summary_table(summary: Summary) -> Table:
-    """Draw accuracies and agreement as a table for the terminal."""
+    """Draw accuracies and agreement as a table for the terminal; how often each answer came, if nothing has a label."""
+    if not summary.is_labelled:
+        table = Table(title="answers, without labels", title_justify="left", title_style="bold", box=SIMPLE)
+        table.add_column("class")
+        columns = [summary.counts(port) for port in summary.answers]
+        for port in summary.answers:
+            table.add_column(f"{port}, how often", justify="right")
+        for number, row in enumerate(zip(*columns, strict=True)):
+            table.add_row(str(number), *(f"{n:,}" for n in row))
+        return table
     table = Table(title="answers: share that was right", title_justify="left", title_style="bold", box=SIMPLE)
     table.add_column("")
     table.add_column("recordings", justify="right")
@@ -97,11 +120,12 @@ def summary_table(summary: Summary) -> Table:
     if summary.agreement:
         table.add_column("agreement", justify="right")
     for part in summary.parts:
-        row = [part.name, f"{part.stop - part.first:,}"]
-        row += [f"{summary.accuracy(port, part):.1%}" for port in summary.answers]
+        cells = [part.name, f"{part.stop - part.first:,}"]
+        right = [summary.accuracy(port, part) for port in summary.answers]
+        cells += ["-" if math.isnan(share) else f"{share:.1%}" for share in right]
         if summary.agreement:
-            row.append(f"{summary.agreement.get(part.name, float('nan')):.1%}")
-        table.add_row(*row)
+            cells.append(f"{summary.agreement.get(part.name, float('nan')):.1%}")
+        table.add_row(*cells)
     return table
 
 
@@ -112,11 +136,15 @@ def to_json(summary: Summary) -> dict[str, Any]:
             {
                 "name": part.name,
                 "recordings": part.stop - part.first,
-                "accuracy": {port: summary.accuracy(port, part) for port in summary.answers},
+                "accuracy": {
+                    port: None if math.isnan(share := summary.accuracy(port, part)) else share
+                    for port in summary.answers
+                },
                 "agreement": summary.agreement.get(part.name),
             }
             for part in summary.parts
         ],
+        "answers": {port: summary.counts(port).tolist() for port in summary.answers},
         "spikes": len(summary.spikes),
         "chip_phases": len(summary.phases),
         "chip_synaptic_ops": int(summary.phases["synaptic_ops"].sum()),
@@ -136,7 +164,9 @@ def running(values: NDArray[Any], window: int) -> NDArray[np.float64]:
 
 
 def draw(summary: Summary, path: Path, *, title: str) -> None:
-    """Draw the summary as a picture: accuracy over the run, spikes of two recordings, load of the chip.
+    """Draw the summary as a picture: accuracy over the run, spikes of the last recording, load of the chip.
+
+    Where nothing has a label: answers over the run. What was not recorded has no panel.
 
     Parameters
     ----------
@@ -150,14 +180,17 @@ def draw(summary: Summary, path: Path, *, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    is_labelled = summary.is_labelled
+    panels: list[Callable[[Summary, Axes], None]] = [_draw_bars if is_labelled else _draw_counts]
+    panels += [_draw_spikes] if len(summary.spikes) else []
+    panels += [_draw_load] if len(summary.phases) else []
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1))
+    grid = figure.add_gridspec(2, len(panels), height_ratios=(1.25, 1))
     figure.suptitle(title, fontsize=13)
-    _draw_accuracy(summary, figure.add_subplot(grid[0, :]))
-    _draw_bars(summary, figure.add_subplot(grid[1, 0]))
-    _draw_spikes(summary, figure.add_subplot(grid[1, 1]))
-    _draw_load(summary, figure.add_subplot(grid[1, 2]))
+    (_draw_accuracy if is_labelled else _draw_answers)(summary, figure.add_subplot(grid[0, :]))
+    for k, panel in enumerate(panels):
+        panel(summary, figure.add_subplot(grid[1, k]))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -170,8 +203,10 @@ def _draw_accuracy(summary: Summary, axes: "Axes") -> None:
     # where two curves agree, the lower one shows through the dashes of the upper one
     for (port, answers), colour, style in zip(summary.answers.items(), COLOURS, ("-", "--", ":", "-."), strict=False):
         for index, part in enumerate(summary.parts):
-            right = (answers["answer"] == answers["label"])[part.first : part.stop]
-            x = np.arange(part.first, part.first + len(right))[FEW:]
+            mine = answers[part.first : part.stop]
+            has_label = mine["label"] >= 0
+            right = (mine["answer"] == mine["label"])[has_label]
+            x = (part.first + np.flatnonzero(has_label))[FEW:]
             label = f"{port}, mean of the last {RUNNING}" if index == 0 else None
             axes.plot(x, 100 * running(right, RUNNING)[FEW:], color=colour, label=label, linewidth=1.8, linestyle=style)
     for part in summary.parts:
@@ -199,6 +234,32 @@ def _draw_bars(summary: Summary, axes: "Axes") -> None:
         axes.legend(fontsize=8, loc="upper left")
 
 
+def _draw_answers(summary: Summary, axes: "Axes") -> None:
+    """Draw what was answered when."""
+    from matplotlib.ticker import MaxNLocator
+
+    begin_us = min((int(answers["t"][0]) for answers in summary.answers.values() if len(answers)), default=0)
+    for (port, answers), colour in zip(summary.answers.items(), COLOURS, strict=False):
+        axes.plot((answers["t"] - begin_us) / 1e6, answers["answer"], ".", color=colour, markersize=6, label=port)
+    n = max(len(summary.counts(port)) for port in summary.answers)
+    axes.set(xlabel="s of stream", ylabel="answer", ylim=(-0.5, max(n, 2) - 0.5))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", fontsize=9)
+
+
+def _draw_counts(summary: Summary, axes: "Axes") -> None:
+    """Draw how often each answer came."""
+    width = 0.8 / max(1, len(summary.answers))
+    for offset, (port, colour) in enumerate(zip(summary.answers, COLOURS, strict=False)):
+        counts = summary.counts(port)
+        bars = axes.bar(np.arange(len(counts)) + offset * width, counts, width * 0.92, color=colour, label=port)
+        axes.bar_label(bars, fontsize=8)
+    axes.set_xticks(np.arange(len(counts)) + 0.4 - width / 2, [str(k) for k in range(len(counts))])
+    axes.set(title="nothing had a label", xlabel="answer", ylabel="how often")
+    axes.margins(y=0.15)
+
+
 def _last_window(
     summary: Summary, items: NDArray[np.void]
 ) -> tuple[NDArray[np.void], NDArray[np.float64], NDArray[np.void]]:
@@ -220,7 +281,8 @@ def _draw_spikes(summary: Summary, axes: "Axes") -> None:
     """Draw the hidden spikes of the last recording: what the network says while it looks."""
     answer, ms, shown = _last_window(summary, summary.spikes)
     axes.plot(ms, shown["unit"], ".", markersize=2, color=COLOURS[2])
-    said = f": a {answer['label'][0]}, said {answer['answer'][0]}" if len(answer) else ""
+    label = f" a {answer['label'][0]}," if len(answer) and answer["label"][0] >= 0 else ""
+    said = f":{label} said {answer['answer'][0]}" if len(answer) else ""
     axes.set_title(f"hidden spikes, last recording{said}", fontsize=10)
     axes.set(xlabel="time (ms)", ylabel="unit")
 

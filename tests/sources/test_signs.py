@@ -113,6 +113,15 @@ def test_pieces_by_command_and_what_they_refuse(tmp_path: Path) -> None:
     assert "0: 3 of cup.aedat4" in said
     assert "1: 0 of hat.aedat4" in said  # 150 events a piece
     assert "3 recordings of 128x100" in said
+    parts = tmp_path / "learn", tmp_path / "ask"
+    cut_pieces([tmp_path / "cup.aedat4"], parts[0], piece_us=100_000, test=parts[1])
+    names = [sorted(it.name for it in (part / "0").iterdir()) for part in parts]
+    assert names == [[f"{k:05d}.bin" for k in range(n)] for n in (8, 1)]  # 9 whole pieces
+    cut_pieces([tmp_path / "cup.aedat4"], tmp_path / "all", piece_us=100_000)
+    assert (tmp_path / "all" / "0" / "00008.bin").read_bytes() == (parts[1] / "0" / "00000.bin").read_bytes()
+    with pytest.raises(ConfigError, match="ask: there is something already"):
+        cut_pieces([tmp_path / "cup.aedat4"], tmp_path / "more", piece_us=100_000, test=parts[1])
+    assert not list(tmp_path.glob(".*"))
     with pytest.raises(ConfigError, match="something already"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
     with pytest.raises(ConfigError, match="no event files"):
