@@ -347,6 +347,7 @@ class EpisodeNetwork:
 
 
 FEW_SHOT_RULE = Hebbian(
-    local_rate=1.0, sliding_threshold=0.05, mixing=0.05, tau_hebb_us=1e8, hebb_max=np.inf, mixed="add", post="tanh"
+    local_rate=1.0, sliding_threshold=0.0, mixing=0.05, tau_hebb_us=1e8, hebb_max=np.inf, mixed="add", post="tanh"
 )
-"""Where meta-learning begins: every spike counts the same, and nothing is forgotten within an episode."""
+"""Where meta-learning begins: every spike counts the same, for its own class alone, and nothing is forgotten within an
+episode."""
