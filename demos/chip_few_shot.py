@@ -26,7 +26,6 @@ from chip.observe import in_phases, observe
 from chip.profile import load_profile
 from chip.quantise import quantise_graph
 from neurons.encode import n_input_units
-from neurons.engine import WEIGHT
 from neurons.graph import Graph
 from neurons.inhibition import Inhibition
 from plasticity.meta_episode import EpisodeNetwork
@@ -44,17 +43,12 @@ def spikes_of(events: np.ndarray, width: int) -> np.ndarray:
 
 def for_the_chip(pupil: EpisodeNetwork, phase_us: int) -> Graph:
     """Return what was learned, with inhibition a phase late: the sums of so many inputs take a phase more."""
-    network = pupil.network
-    projections = []
-    for q, it in enumerate(network.graph.projections):
-        topology: Any = it.topology
-        if isinstance(topology, Inhibition):
-            projections.append(it._replace(delay_us=max(int(it.delay_us), phase_us)))
-            continue
-        first = int(network._program.projection[q, WEIGHT])
-        weight = network._program.weight[first : first + np.size(topology.weight)].reshape(np.shape(topology.weight))
-        projections.append(it._replace(topology=topology._replace(weight=weight.copy())))
-    return network.graph._replace(projections=projections)
+    graph = pupil.learned()
+    late = [
+        it._replace(delay_us=max(int(it.delay_us), phase_us)) if isinstance(it.topology, Inhibition) else it
+        for it in graph.projections
+    ]
+    return graph._replace(projections=late)
 
 
 def examine(

@@ -30,13 +30,13 @@ A readout of leaky integrators has no threshold: there u / v_threshold is 0, and
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurons.dense import Dense
-from neurons.engine import ANCHOR_US, FIRST, N_TAPE, UNITS
+from neurons.engine import ANCHOR_US, FIRST, N_TAPE, UNITS, WEIGHT
 from neurons.graph import Graph
 from neurons.network import DONE_US, WINDOW_US, Precision
 from plasticity.hebbian import Hebbian
@@ -251,6 +251,20 @@ class EpisodeNetwork:
         for it in episode.supports:
             self.teach(it.items, it.label)
         return [self.ask(it.items)[: episode.ways] for it in episode.queries]
+
+    def learned(self) -> Graph:
+        """Return the network with its weights as they are now; nothing that was taught is in it."""
+        program, graph = self.network._program, self.network.graph
+        projections = []
+        for q, it in enumerate(graph.projections):
+            topology: Any = it.topology
+            shape = np.shape(getattr(topology, "weight", 0.0))
+            if shape:
+                first = int(program.projection[q, WEIGHT])
+                weight = program.weight[first : first + int(np.prod(shape))].reshape(shape).copy()
+                it = it._replace(topology=topology._replace(weight=weight))
+            projections.append(it)
+        return graph._replace(projections=projections)
 
     # -- backward ------------------------------------------------------------------------------------------------------
 

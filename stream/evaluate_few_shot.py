@@ -18,7 +18,8 @@ GP per episode  the same trunk; the readout is trained by the global correction 
 ==============  ========================================================================================
 
 Everything found so far is in ``OUT/results.json``, and meta-learning is kept every few rounds; the same command goes on
-where it was interrupted, with the same bits.
+where it was interrupted, with the same bits. What was learned is in ``OUT/METHOD-SEED.safetensors``, a network that a
+pipeline can run and a person can teach (``plasticity.network_learner.NetworkLearner`` with ``teach``).
 """
 
 import importlib
@@ -329,6 +330,7 @@ def _trained(
                 side = path.with_suffix(".part.npz")
                 np.savez(side, rounds=np.array(done), log=np.array(log), **learner.snapshot())
                 side.replace(path)
+    importlib.import_module("neurons.graph_file").save_graph(path.with_suffix(".safetensors"), pupil.learned())
     return pupil
 
 

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
+from neurons.graph_file import load_graph
+from plasticity.network_learner import NetworkLearner
 from stream.__main__ import app
 from stream.errors import ConfigError
 from stream.evaluate_continual_still import StillRun, pictures
@@ -59,6 +61,16 @@ def test_few_shot_asks_every_method_and_goes_on_with_the_same_bits(characters: P
     assert all(row["right"] == pytest.approx(0.2) for row in rows if row["method"] == "GP")
     assert all(0.0 <= row["right"] <= 1.0 for row in rows)
     assert (tmp_path / "a" / "results.png").stat().st_size > 1000
+    # what was learned is a network that can be taught live
+    with np.load(tmp_path / "a" / "HP-first-order-1.npz") as kept:
+        weight = kept["weight"]
+    path = tmp_path / "a" / "HP-first-order-1.safetensors"
+    graph = load_graph(path)
+    assert [it.name for it in graph.populations] == ["edges", "shapes", "features", "scores"]
+    saved = np.concatenate([np.ravel(it.topology.weight) for it in graph.projections[:3]])  # type: ignore[union-attr]
+    np.testing.assert_array_equal(saved, weight[: len(saved)])
+    learner = NetworkLearner(path=str(path), readout="scores", teach=True, learn=())
+    assert learner.inputs["events"].width == 28
     # what was kept after a round goes on as if it had not stopped
     again = run("few-shot", str(characters), "-o", str(tmp_path / "a"), *options, "--rounds", "2")
     assert again == first
