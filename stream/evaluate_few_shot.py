@@ -197,7 +197,7 @@ def _shows(pictures: Path, out: Path, turns: int) -> dict[tuple[str, int], list[
             )
             parts: list[Any] = []
             all_events, ends, names = [], [], []
-            with bar() as show:
+            with bar("pictures before the camera") as show:
                 while not isinstance(message := camera.poll(1 << 20), End):
                     if isinstance(message, Packet):
                         parts.append(message.items.copy())

@@ -26,12 +26,12 @@ def simulate(
     """Record pictures with a simulated camera that sees as N-MNIST's did."""
     make = importlib.import_module("sources.nmnist_camera").nmnist_camera
     record = importlib.import_module("sources.scene_recordings").record_objects
-    with bar() as show:
+    with bar("recordings") as show:
         n = record(
             make(str(images), passes=1, skip=skip, seed=seed),
             out,
             limit=limit,
-            progress=lambda done: show(1, done, limit or 60_000, 0.0),
+            progress=lambda done: show(1, done, limit or 0, 0.0),
         )
     print(f"{n} recordings in {out}")
 
@@ -64,7 +64,7 @@ def pieces(
 ) -> None:
     """Cut long recordings, each of one thing, into labelled ones."""
     cut = importlib.import_module("sources.pieces").cut_pieces
-    with bar() as show:
+    with bar("files") as show:
         found, (width, height) = cut(
             [it.expanduser() for it in files],
             out.expanduser(),

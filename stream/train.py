@@ -193,8 +193,8 @@ def dense_layers(
 
 
 @contextlib.contextmanager
-def bar() -> Iterator[Callable[[int, int, int, float], None]]:
-    """Show progress; nothing where the terminal is none."""
+def bar(what: str = "") -> Iterator[Callable[[int, int, int, float], None]]:
+    """Show progress of learning, or of ``what``, such as "recordings"; nothing where the terminal is none."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -204,7 +204,7 @@ def bar() -> Iterator[Callable[[int, int, int, float], None]]:
         bar = progress.add_task("compiling", total=None)
 
         def show(epoch: int, done: int, total: int, accuracy: float) -> None:
-            words = f"epoch {epoch}, right so far {100 * accuracy:.1f} %"
-            progress.update(bar, description=words, completed=done, total=total)
+            words = what or f"epoch {epoch}, right so far {100 * accuracy:.1f} %"
+            progress.update(bar, description=words, completed=done, total=total or None)  # None: nobody knows
 
         yield show
