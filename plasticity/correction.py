@@ -44,7 +44,7 @@ from plasticity.backward import Gradients
 from plasticity.eligibility import Eligibility
 from plasticity.hebbian import Hebbian
 from plasticity.loss import cross_entropy, first_spike, mse, rate, spike_count
-from plasticity.plastic_network import PlasticNetwork
+from plasticity.plastic_network import PlasticNetwork, has_weights, with_weights
 from plasticity.quantised import on_grid, scale_of
 from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, MIXING, N_PRE, TAU_FAST
 from plasticity.short_term import ShortTerm
@@ -88,11 +88,6 @@ class Meta(NamedTuple):
     highest: float
     gather: Callable[[Gradients], NDArray[np.float64]]
     put: Callable[[NDArray[np.float64]], None]
-
-
-def _is_learnable(topology: Any) -> bool:
-    """Tell whether a topology has weights of its own that are real numbers."""
-    return not isinstance(topology, QuantisedDense) and np.ndim(getattr(topology, "weight", 0.0)) > 0
 
 
 class GlobalCorrection:
@@ -534,7 +529,7 @@ class GlobalCorrection:
         ways: dict[str, list[slice]] = {}
         for q, it in enumerate(self.network.graph.projections):
             topology: Any = it.topology
-            if _is_learnable(topology):
+            if has_weights(topology):
                 first = int(self.network._program.projection[q, WEIGHT])
                 ways.setdefault(it.target, []).append(slice(first, first + np.size(topology.weight)))
         for spans in ways.values():
@@ -604,16 +599,7 @@ class GlobalCorrection:
 
     def learned(self) -> Graph:
         """Return the network with weights and time constants as they are now."""
-        network = self.network
-        graph = network.graph
-        projections = list(graph.projections)
-        for q, it in enumerate(graph.projections):
-            topology: Any = it.topology
-            if _is_learnable(topology):
-                shape = np.shape(topology.weight)
-                first = int(network._program.projection[q, WEIGHT])
-                weight = network._program.weight[first : first + np.size(topology.weight)].reshape(shape).copy()
-                projections[q] = it._replace(topology=topology._replace(weight=weight))
+        graph = with_weights(self.network)
         values = {it.name: it.value for it in self.metas}
         populations = []
         for population in graph.populations:
@@ -623,7 +609,7 @@ class GlobalCorrection:
                 if value is not None:
                     model = model._replace(**{name: float(value[0]) if len(value) == 1 else value.copy()})
             populations.append(population._replace(model=model))
-        return graph._replace(populations=populations, projections=projections)
+        return graph._replace(populations=populations)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 

@@ -30,18 +30,18 @@ A readout of leaky integrators has no threshold: there u / v_threshold is 0, and
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurons.dense import Dense
-from neurons.engine import ANCHOR_US, FIRST, N_TAPE, UNITS, WEIGHT
+from neurons.engine import ANCHOR_US, FIRST, N_TAPE, UNITS
 from neurons.graph import Graph
 from neurons.network import DONE_US, WINDOW_US, Precision
 from plasticity.hebbian import Hebbian
 from plasticity.loss import cross_entropy
-from plasticity.plastic_network import PlasticNetwork
+from plasticity.plastic_network import PlasticNetwork, with_weights
 from plasticity.replay import Standing
 from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, FIRST_ROW, MIXING, N_PRE, TAU_FAST
 from plasticity.window import Surrogate, TapedWindow
@@ -254,17 +254,7 @@ class EpisodeNetwork:
 
     def learned(self) -> Graph:
         """Return the network with its weights as they are now; nothing that was taught is in it."""
-        program, graph = self.network._program, self.network.graph
-        projections = []
-        for q, it in enumerate(graph.projections):
-            topology: Any = it.topology
-            shape = np.shape(getattr(topology, "weight", 0.0))
-            if shape:
-                first = int(program.projection[q, WEIGHT])
-                weight = program.weight[first : first + int(np.prod(shape))].reshape(shape).copy()
-                it = it._replace(topology=topology._replace(weight=weight))
-            projections.append(it)
-        return graph._replace(projections=projections)
+        return with_weights(self.network)
 
     # -- backward ------------------------------------------------------------------------------------------------------
 

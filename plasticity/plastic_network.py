@@ -52,6 +52,7 @@ from neurons.engine import (
 from neurons.graph import INPUT, Graph, Projection, n_units, shape_of
 from neurons.network import BEFORE_ALL_US, DONE_US, Discipline, Network, Precision
 from neurons.one_to_one import OneToOne
+from neurons.quantised_dense import QuantisedDense
 from neurons.sparse import Sparse
 from plasticity.bcm import BCM, bcm_share
 from plasticity.decolle import Decolle, local_readout, local_signal
@@ -122,7 +123,7 @@ from stream.errors import ConfigError, StreamError
 from stream.lanes import aligned
 from stream.operator import Snapshot
 
-__all__ = ["PlasticNetwork", "Rule", "read_rules"]
+__all__ = ["PlasticNetwork", "Rule", "has_weights", "read_rules", "with_weights"]
 
 Rule: TypeAlias = Hebbian | PairSTDP | TripletSTDP | Oja | BCM | RewardSTDP | ErrorModulated | Decolle
 Beside: TypeAlias = ShortTerm | Surround | SynapticScaling  # what a projection may have beside its rule
@@ -234,6 +235,11 @@ def read_rules(
             f"{type(rule).__name__} of {source} > {target}: no gradient leads through it; take a PlasticNetwork"
         )
     return found.rules, found.terminals, found.surrounds
+
+
+def has_weights(topology: Any) -> bool:
+    """Tell whether a topology has weights of its own that are real numbers."""
+    return not isinstance(topology, QuantisedDense) and np.ndim(getattr(topology, "weight", 0.0)) > 0
 
 
 def _check_rule(ends: Ends, rule: Rule | Beside | Homeostasis) -> None:
@@ -931,3 +937,15 @@ class PlasticNetwork(Network):
         self._memory.signal[:n_signals] = given["signal"]
         self._n_signals = n_signals
         self.state.book[N_LATE] = np.count_nonzero(self._memory.is_late)
+
+
+def with_weights(network: PlasticNetwork) -> Graph:
+    """Return a network's graph with the weights of its tables: what steps have made of them, without what rules owe."""
+    program, projections = network._program, list(network.graph.projections)
+    for q, it in enumerate(projections):
+        topology: Any = it.topology
+        if has_weights(topology):
+            first, size = int(program.projection[q, WEIGHT]), np.size(topology.weight)
+            weight = program.weight[first : first + size].reshape(np.shape(topology.weight)).copy()
+            projections[q] = it._replace(topology=topology._replace(weight=weight))
+    return network.graph._replace(projections=projections)

@@ -5,8 +5,7 @@ are labels 0, 1, ...; out come ``FOLDER/LABEL/INDEX.bin``, as ``sources.scene_re
 count from its begin. What is left over at the end makes no piece, nor does a piece with fewer than ``least`` events.
 """
 
-import shutil
-import tempfile
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from sources.atis_bin import write_atis_bin
 from sources.event_file import Recording, read_events
 from sources.filter_downsample import Downsample, Law
+from sources.scene_recordings import new_folder
 from stream.errors import ConfigError
 from stream.packet import Message, Packet
 
@@ -67,14 +67,9 @@ def cut_pieces(
     """
     if not files:
         raise ConfigError(f"pieces {folder}: got no event files; name at least one")
-    places = [folder] if test is None else [folder, test]
-    for place in places:
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise ConfigError(f"pieces {place}: there is something already; name another folder, or remove this one")
-        place.parent.mkdir(parents=True, exist_ok=True)
-    beside = [Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent)) for place in places]
     n_pieces, size = [], (0, 0)
-    try:
+    with contextlib.ExitStack() as stack:
+        homes = [stack.enter_context(new_folder(place)) for place in ([folder] if test is None else [folder, test])]
         for label, file in enumerate(files):
             recording = read_events(file)
             events, width, height = _coarse(recording, factor, law)
@@ -82,19 +77,12 @@ def cut_pieces(
             pieces = [it for it in _pieces(events, piece_us) if len(it) >= least]
             n_pieces.append(len(pieces))
             n_first = len(pieces) if test is None else len(pieces) - len(pieces) // 5
-            for side, part in zip(beside, (pieces[:n_first], pieces[n_first:]), strict=False):
-                home = side / str(label)
-                home.mkdir()
+            for home, part in zip(homes, (pieces[:n_first], pieces[n_first:]), strict=False):
+                (home / str(label)).mkdir()
                 for k, piece in enumerate(part):
-                    write_atis_bin(home / f"{k:05d}.bin", piece)
+                    write_atis_bin(home / str(label) / f"{k:05d}.bin", piece)
             if progress is not None:
                 progress(label + 1)
-        for side, place in zip(beside, places, strict=True):
-            side.chmod(0o755)  # mkdtemp makes it private
-            side.rename(place)
-    finally:
-        for side in beside:
-            shutil.rmtree(side, ignore_errors=True)
     return n_pieces, size
 
 

@@ -8,9 +8,10 @@ The layout and the format are N-MNIST's, so that ``sources.folder.LabelledFolder
     record_objects(camera, "~/recordings/train", limit=5000)
 """
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from sources.simulated import SimulatedCamera
 from stream.errors import ConfigError, StreamError
 from stream.packet import EVENT_DTYPE, End, Label, Packet, Reset
 
-__all__ = ["record_objects"]
+__all__ = ["new_folder", "record_objects"]
 
 
 def record_objects(
@@ -75,18 +76,29 @@ def record_objects(
         raise ConfigError(f"recordings {place}: got limit {limit}, wanted it from 0 on, or none")
     if not camera.is_labelled:
         raise ConfigError(f"recordings {place}: this scene has no labels; give it one: video = {{ label = 0 }}")
+    with contextlib.closing(camera), new_folder(place) as beside:
+        return _record(camera, beside, limit, suffix, write, progress)
+
+
+@contextlib.contextmanager
+def new_folder(place: Path) -> Iterator[Path]:
+    """Give a folder to write recordings to; it appears at ``place``, new or empty until then, if all went well.
+
+    Raises
+    ------
+    ConfigError
+        There is something already.
+    """
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ConfigError(f"recordings {place}: there is something already; name another folder, or remove this one")
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
-        n_recordings = _record(camera, beside, limit, suffix, write, progress)
+        yield beside
         beside.chmod(0o755)  # mkdtemp makes it private
         beside.rename(place)
     finally:
-        camera.close()
         shutil.rmtree(beside, ignore_errors=True)
-    return n_recordings
 
 
 def _record(

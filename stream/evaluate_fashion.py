@@ -185,9 +185,9 @@ def _share_right(net: Any, how: str, x: Any, y: Any) -> float:
     """Ask, in one of the ways of the table above."""
     import numpy as np
 
-    n = min(len(x), MOST.get(how, len(x)))
-    if how == "alone" and not net.shared:
-        n = len(x)  # no picture asks another: batches give the same
+    # where no picture tells another anything, a batch gives what each alone would
+    in_batches = how == "batch" or (how == "alone" and not net.shared)
+    n = len(x) if in_batches else min(len(x), MOST[how])
     x, y = x[:n], y[:n]
     if how in ("phases", "stream"):
         module = importlib.import_module("plasticity.authors_phases")
@@ -195,7 +195,7 @@ def _share_right(net: Any, how: str, x: Any, y: Any) -> float:
     elif how == "in turn":
         scores = net.ask_in_turn(x)
     else:
-        size = 1 if how == "alone" and net.shared else 100
+        size = 100 if in_batches else 1
         scores = np.concatenate([net.scores(x[k : k + size]) for k in range(0, n, size)])
     return float(np.mean(scores.argmax(1) == y))
 

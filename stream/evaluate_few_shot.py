@@ -95,14 +95,8 @@ def few_shot(
     tasks = [it._replace(episodes=max(1, it.episodes // 10)) if quick else it for it in TASKS]
     least = min(len(shows[name, 0]) for name in test)
     tasks = [it for it in tasks if it.ways <= len(test) and it.shots + it.queries <= least]
-    settings: dict[str, Any] = {
-        "characters": len(training),
-        "test_characters": len(test),
-        "turned": turned,
-        "rounds": rounds,
-    }
-    settings |= {"ways": ways, "quick": quick}
-    settings["length"] = length
+    settings: dict[str, Any] = {"characters": len(training), "test_characters": len(test), "turned": turned}
+    settings |= {"rounds": rounds, "ways": ways, "quick": quick, "length": length}
     found = read_results(out / "results.json", settings)
 
     def study(job: tuple[int, str]) -> list[dict[str, Any]]:

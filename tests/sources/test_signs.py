@@ -127,6 +127,12 @@ def test_pieces_by_command_and_what_they_refuse(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no event files"):
         cut_pieces([], tmp_path / "other", piece_us=1000)
     with pytest.raises(ConfigError, match="law"):
-        cut_pieces([tmp_path / "cup.aedat4"], tmp_path / "other", piece_us=1000, factor=2, law="half")  # type: ignore[arg-type]
+        cut_pieces(
+            [tmp_path / "cup.aedat4"],
+            tmp_path / "other",
+            piece_us=1000,
+            factor=2,
+            law="half",  # type: ignore[arg-type] # no law: that is what is refused
+        )
     assert not (tmp_path / "other").exists()
     assert not list(tmp_path.glob(".other*"))

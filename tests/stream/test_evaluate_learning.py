@@ -67,7 +67,8 @@ def test_few_shot_asks_every_method_and_goes_on_with_the_same_bits(characters: P
     path = tmp_path / "a" / "HP-first-order-1.safetensors"
     graph = load_graph(path)
     assert [it.name for it in graph.populations] == ["edges", "shapes", "features", "scores"]
-    saved = np.concatenate([np.ravel(it.topology.weight) for it in graph.projections[:3]])  # type: ignore[union-attr]
+    topologies: list[Any] = [it.topology for it in graph.projections[:3]]
+    saved = np.concatenate([np.ravel(it.weight) for it in topologies])
     np.testing.assert_array_equal(saved, weight[: len(saved)])
     learner = NetworkLearner(path=str(path), readout="scores", teach=True, learn=())
     assert learner.inputs["events"].width == 28
