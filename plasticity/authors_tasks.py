@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from plasticity.adam import AdamState, adam_step, new_adam
 from stream.jit import kernel
+from stream.lanes import dot
 
 __all__ = ["Settings", "TaskNetwork"]
 
@@ -68,7 +69,14 @@ def sum_onto(begin: Any, other: Any, which: Any, value: Any, x: Any, out: Any) -
     for j in range(len(begin) - 1):
         row = out[j]
         row[:] = zero
-        for m in range(begin[j], begin[j + 1]):
+        first, last = begin[j], begin[j + 1]
+        whole = last - (last - first) % 4
+        for m in range(first, whole, 4):  # the row is read and written once for four
+            a, b, c, d = value[which[m]], value[which[m + 1]], value[which[m + 2]], value[which[m + 3]]
+            p, q, r, s = x[other[m]], x[other[m + 1]], x[other[m + 2]], x[other[m + 3]]
+            for n in range(len(row)):
+                row[n] += (a * p[n] + b * q[n]) + (c * r[n] + d * s[n])
+        for m in range(whole, last):
             factor, line = value[which[m]], x[other[m]]
             for n in range(len(row)):
                 row[n] += factor * line[n]
@@ -76,27 +84,11 @@ def sum_onto(begin: Any, other: Any, which: Any, value: Any, x: Any, out: Any) -
 
 @kernel
 def dots(begin: Any, pre: Any, x: Any, g: Any, out: Any) -> None:
-    """Write ``out[m]``, the dot product of ``x[pre[m]]`` and ``g[j]``, j the unit that m belongs to; in eight lanes."""
+    """Write ``out[m]``, the dot product of ``x[pre[m]]`` and ``g[j]``, j the unit that m belongs to."""
     n = x.shape[1]
-    whole = n - n % 8
-    zero = out.dtype.type(0.0)
     for j in range(len(begin) - 1):
-        right = g[j]
         for m in range(begin[j], begin[j + 1]):
-            left = x[pre[m]]
-            a, b, c, d, e, f, p, q = zero, zero, zero, zero, zero, zero, zero, zero
-            for i in range(0, whole, 8):
-                a += left[i] * right[i]
-                b += left[i + 1] * right[i + 1]
-                c += left[i + 2] * right[i + 2]
-                d += left[i + 3] * right[i + 3]
-                e += left[i + 4] * right[i + 4]
-                f += left[i + 5] * right[i + 5]
-                p += left[i + 6] * right[i + 6]
-                q += left[i + 7] * right[i + 7]
-            for i in range(whole, n):
-                a += left[i] * right[i]
-            out[m] = ((a + b) + (c + d)) + ((e + f) + (p + q))
+            out[m] = dot(x[pre[m]], g[j], n)
 
 
 class _Masked:
@@ -143,6 +135,11 @@ class _Full:
 
     def between(self, x: Real, g: Real) -> Real:
         return (x @ g.T).reshape(-1)
+
+
+def _joined(inputs: list[Real]) -> Real:
+    """Return what comes in at all steps side by side, (n_pre, steps N); where it is the same, once."""
+    return inputs[0] if inputs[0] is inputs[-1] else np.concatenate(inputs, axis=1)
 
 
 def _begins(sorted_numbers: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -205,9 +202,8 @@ class TaskNetwork:
         return self._forward(tables, self.weights(tables), np.ascontiguousarray(x.T))[0].T
 
     def _forward(self, tables: list[Any], weights: list[Real], x: Real) -> tuple[Real, list[list[dict[str, Any]]]]:
-        fading = self._fading()
-        first = self._layer(1, tables[0], weights[0], [k * x for k in fading])
-        second = self._layer(2, tables[1], weights[1], [k * step["s"] for k, step in zip(fading, first, strict=True)])
+        first = self._layer(1, tables[0], weights[0], [x] * self.settings.steps)
+        second = self._layer(2, tables[1], weights[1], [step["s"] for step in first])
         return tables[2].through(second[-1]["u"], weights[2]), [first, second]
 
     def _fading(self) -> list[np.float32]:
@@ -216,14 +212,19 @@ class TaskNetwork:
         return [np.float32(np.exp(-t / it.tau_w) if self.is_masked else 1.0) for t in range(it.steps)]
 
     def _layer(self, k: int, table: Any, w: Real, inputs: list[Real]) -> list[dict[str, Any]]:
-        it, n = self.settings, np.float32(inputs[0].shape[1])
+        it, n, fading = self.settings, np.float32(inputs[0].shape[1]), self._fading()
+        if not self.has_rule:  # the table is the same at each step: all go through it at once, what stands still once
+            at_once = table.through(_joined(inputs), w)
+            at_each = [at_once] * it.steps if inputs[0] is inputs[-1] else np.split(at_once, it.steps, axis=1)
         alpha, beta, eta = (self.values[f"{name}{k}"] for name in ("alpha", "beta", "eta"))
         theta, decay, retention = (np.float32(part) for part in (it.threshold, it.decay, it.retention))
         kept: list[dict[str, Any]] = []
         u: Loose = np.float32(0)
         s: Loose = np.float32(0)
-        for t, x in enumerate(inputs):
-            step: dict[str, Any] = {"x": x, "v": w}
+        for t, k_t in enumerate(fading):
+            step: dict[str, Any] = {"x": inputs[t], "v": w}
+            if self.has_rule:
+                x = step["x"] = k_t * inputs[t]
             if self.has_rule and t:
                 masked: Loose = np.zeros_like(w)
                 c: Loose = np.zeros((table.shape[1], x.shape[1]), np.float32)
@@ -236,7 +237,7 @@ class TaskNetwork:
                     c += held * (before["z"] @ gram.T)
                 step["v"] = w - alpha * masked
                 step |= {"c": c, "part": masked}
-            current = table.through(x, step["v"])
+            current = table.through(x, step["v"]) if self.has_rule else k_t * at_each[t]
             if self.has_rule and t:
                 current += alpha * step["c"]
             u = decay * (u - theta * s) + current
@@ -260,8 +261,7 @@ class TaskNetwork:
         by: dict[str, Real] = {"w3": tables[2].between(last, by_scores)}
         at_u: list[Loose] = [np.float32(0)] * it.steps
         at_u[-1] = tables[2].back(by_scores, weights[2])
-        of_inputs = self._layer_back(2, tables[1], kept[1], at_u, [np.float32(0)] * it.steps, by, True)
-        at_s = [k * part for k, part in zip(self._fading(), of_inputs, strict=True)]
+        at_s = self._layer_back(2, tables[1], kept[1], at_u, [np.float32(0)] * it.steps, by, True)
         self._layer_back(1, tables[0], kept[0], [np.float32(0)] * it.steps, at_s, by, False)
         return by
 
@@ -269,7 +269,7 @@ class TaskNetwork:
         self, k: int, table: Any, kept: list[dict[str, Any]], at_u: list[Loose], at_s: list[Loose], by: Any, deep: bool
     ) -> list[Loose]:
         """Walk a layer's steps back; adds to ``by``, returns the derivatives by the layer's inputs (if ``deep``)."""
-        it, n = self.settings, np.float32(kept[0]["x"].shape[1])
+        it, n, fading = self.settings, np.float32(kept[0]["x"].shape[1]), self._fading()
         alpha, beta = self.values[f"alpha{k}"], self.values[f"beta{k}"]
         theta, decay, retention = (np.float32(part) for part in (it.threshold, it.decay, it.retention))
         steps = len(kept)
@@ -279,6 +279,7 @@ class TaskNetwork:
         of_w: Loose = np.float32(0)
         sums: dict[str, Loose] = {"alpha": np.zeros(1), "beta": np.zeros(len(beta)), "eta": np.zeros(table.shape[1])}
         g: Loose = np.float32(0)
+        at_each: list[Loose] = [g] * steps  # without a rule: the derivatives by what comes through the table
         for t in range(steps - 1, -1, -1):
             step = kept[t]
             x, u = step["x"], step["u"]
@@ -294,6 +295,9 @@ class TaskNetwork:
                 sums["eta"] -= slope.sum(1)
                 new = new + slope / theta
             g = new
+            if not self.has_rule:
+                at_each[t] = fading[t] * g
+                continue
             by_v = table.between(x, g)
             of_w = of_w + by_v
             if deep:
@@ -312,10 +316,13 @@ class TaskNetwork:
                 if deep:
                     of_inputs[t] = of_inputs[t] + beta[:, None] * through
                     of_inputs[s] = of_inputs[s] + beta[:, None] * (x @ by_gram)
-        by[f"w{k}"] = of_w
         if self.has_rule:
-            by |= {f"{name}{k}": np.asarray(part, np.float32) for name, part in sums.items()}
-        return of_inputs
+            by |= {f"{name}{k}": np.asarray(part, np.float32) for name, part in sums.items()} | {f"w{k}": of_w}
+            return [k_t * part for k_t, part in zip(fading, of_inputs, strict=True)]
+        inputs = [step["x"] for step in kept]
+        through = sum(at_each) if inputs[0] is inputs[-1] else np.concatenate(at_each, axis=1)
+        by[f"w{k}"] = table.between(_joined(inputs), through)
+        return np.split(table.back(through, kept[0]["v"]), steps, axis=1) if deep else of_inputs
 
     # -- learning ------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from stream.lanes import (
     add_16,
     add_64,
     add_256,
+    dot,
     integrate_4,
     integrate_16,
     integrate_64,
@@ -83,6 +84,11 @@ def call_above(n: int, v: Any, j: int, threshold: Any) -> int:
 @kernel
 def call_decay(table: Any, tau_us: float, dt_us: int) -> float:
     return decay_of(table, tau_us, dt_us)
+
+
+@kernel
+def call_dot(left: Any, right: Any, n: int) -> float:
+    return dot(left, right, n)
 
 
 @kernel
@@ -192,6 +198,24 @@ def test_the_next_one_above_is_the_first(first: int, length: int, n_above: int, 
     v[rng.integers(0, 400, n_above)] = 1.0
     want = [j for j in range(first, first + length) if v[j] > 0.5]
     assert next_above(v, first, first + length, 0.5) == min(want, default=first + length)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([np.float32, np.float64]), st.integers(0, 200), st.integers(0, 2**32))
+def test_dot_is_the_loop(real: Any, n: int, seed: int) -> None:
+    """In the order that is told: 32 lanes, folded in halves, then the rest one after the other."""
+    rng = np.random.default_rng(seed)
+    left, right = rng.normal(0, 1, (2, 210)).astype(real)
+    lanes = np.zeros(32, real)
+    for first in range(0, n - 31, 32):
+        lanes += left[first : first + 32] * right[first : first + 32]
+    while len(lanes) > 1:
+        lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
+    want = lanes[0]
+    for k in range(n - n % 32, n):
+        want += left[k] * right[k]
+    assert call_dot(left, right, n) == want
+    assert want == pytest.approx(float(left[:n].astype(float) @ right[:n].astype(float)), abs=1e-4)
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
