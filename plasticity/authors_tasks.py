@@ -91,6 +91,36 @@ def dots(begin: Any, pre: Any, x: Any, g: Any, out: Any) -> None:
             out[m] = dot(x[pre[m]], g[j], n)
 
 
+@kernel
+def times(x: Any, right: Any, out: Any) -> None:
+    """Write ``out = x right`` for an x that is mostly zeros, which cost nothing: spikes, pixels."""
+    zero = out.dtype.type(0.0)
+    for i in range(len(x)):
+        row = out[i]
+        row[:] = zero
+        for n in range(x.shape[1]):
+            factor = x[i, n]
+            if factor != zero:
+                line = right[n]
+                for k in range(len(row)):
+                    row[k] += factor * line[k]
+
+
+@kernel
+def turned_times(x: Any, right: Any, out: Any) -> None:
+    """Write ``out = x^T right`` for an x that is mostly zeros."""
+    zero = out.dtype.type(0.0)
+    out[:] = zero
+    for i in range(len(x)):
+        line = right[i]
+        for n in range(x.shape[1]):
+            factor = x[i, n]
+            if factor != zero:
+                row = out[n]
+                for k in range(len(row)):
+                    row[k] += factor * line[k]
+
+
 class _Masked:
     """Where a task has synapses in one table: sorted by target, and again by source."""
 
@@ -122,19 +152,23 @@ class _Masked:
 
 
 class _Full:
-    """All synapses of a table, in its own order."""
+    """All synapses of a table, in its own order. Silence costs nothing; matrix products take 1.7 times as long."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
-        self.shape, self.place = shape, np.arange(shape[0] * shape[1])
+        self.shape, self.place = shape, slice(None)
 
     def through(self, x: Real, value: Real) -> Real:
-        return value.reshape(self.shape).T @ x
+        out = np.empty((x.shape[1], self.shape[1]), np.float32)
+        turned_times(x, value.reshape(self.shape), out)
+        return np.ascontiguousarray(out.T)
 
     def back(self, g: Real, value: Real) -> Real:
         return value.reshape(self.shape) @ g
 
     def between(self, x: Real, g: Real) -> Real:
-        return (x @ g.T).reshape(-1)
+        out = np.empty(self.shape, np.float32)
+        times(x, np.ascontiguousarray(g.T), out)
+        return out.reshape(-1)
 
 
 def _joined(inputs: list[Real]) -> Real:
