@@ -34,8 +34,8 @@ def add_rows(total: Any, weight: Any, units: Any) -> int:
 def measurements(quick: bool) -> Iterator[Measurement]:
     """Measure local rules on 2312 x 400 synapses, 100 k random events a second, about ten spikes a second and unit.
 
-    What counts as a synaptic operation: a weight read for an input event, and for STDP one changed by a spike. Forward
-    and backward passes of learning networks are in ``plasticity.train_bench``.
+    The units' threshold is 1, as by default. What counts as a synaptic operation: a weight read for an input event, and
+    for STDP one changed by a spike. Forward and backward passes of learning networks are in ``plasticity.train_bench``.
 
     Parameters
     ----------
@@ -44,10 +44,10 @@ def measurements(quick: bool) -> Iterator[Measurement]:
     """
     n, rounds = (10_000, 2) if quick else (100_000, 7)
     rng = np.random.default_rng(2)
-    n_pre, n_post, rate_hz, threshold = 2312, 400, 1e5, 20.0
+    n_pre, n_post, rate_hz, threshold = 2312, 400, 1e5, 1.0
     items = np.zeros(n, SPIKE_DTYPE)
     items["t"], items["unit"] = np.sort(rng.integers(0, round(n / rate_hz * 1e6), n)), rng.integers(0, n_pre, n)
-    weight = rng.uniform(0, 0.02, (n_pre, n_post)).astype(np.float32)
+    weight = rng.uniform(0, 0.001, (n_pre, n_post)).astype(np.float32)
     total = np.zeros(n_post, np.float32)
 
     order = items["unit"].astype(np.int64)
@@ -60,8 +60,8 @@ def measurements(quick: bool) -> Iterator[Measurement]:
         add_rows(total, weight, order)
 
     rules: dict[str, Rule] = {
-        "pair STDP": PairSTDP(1e-4, 1.05e-4, w_max=0.04),
-        "Hebbian": Hebbian(mixing=0.1, local_rate=1e-3),
+        "pair STDP": PairSTDP(5e-6, 5.25e-6, w_max=0.002),
+        "Hebbian": Hebbian(mixing=0.005, local_rate=1e-3),
     }
     for name, rule in rules.items():
         population = Population("out", LIFUnits(20_000.0, threshold), (n_post,))

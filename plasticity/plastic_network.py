@@ -501,7 +501,7 @@ class PlasticNetwork(Network):
             number,
             renew_us,
             joined("rate", (0,)).astype(real),
-            joined("sliding", (0,)).astype(real),
+            aligned(joined("sliding", (0,)).astype(real)),
             joined("share", (0,)).astype(real),
             np.ascontiguousarray(joined("terminal", (0, 5))),
             surround,

@@ -128,6 +128,7 @@ from plasticity.hebbian import (
     hebbian_read,
     hebbian_write,
 )
+from plasticity.hebbian_lanes import most_square
 from plasticity.oja import oja_post
 from plasticity.pair_stdp import pair_stdp_front, pair_stdp_notes, pair_stdp_post, pair_stdp_pre
 from plasticity.reward_stdp import reward_stdp_reward
@@ -912,6 +913,7 @@ def _fast_front(
         place[FIRST_PRE],
         place[FIRST_POST],
         program.theta[unit],
+        most_square(table.sliding, place[FIRST_POST], n) if place[RULE] == HEBBIAN else program.theta[unit],
         program.constant[TAU_MEM, unit] if row[MODEL] == LIF else math.inf,
         number[MIXING],
         number[TAU_FAST],

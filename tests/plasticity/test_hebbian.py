@@ -15,7 +15,15 @@ from neurons.integrate_fire import IntegrateFireUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
 from plasticity.hebbian import Hebbian, tanh_all
-from plasticity.hebbian_lanes import _plain, learn_16, learn_64
+from plasticity.hebbian_lanes import (
+    SMALL_SQUARE,
+    _plain,
+    learn_16,
+    learn_16_at_one,
+    learn_64,
+    learn_64_at_one,
+    most_square,
+)
 from plasticity.plastic_network import PlasticNetwork
 from stream.jit import kernel
 from stream.lanes import _plain_fused, fused
@@ -31,10 +39,15 @@ def call_fused(a: Any, b: Any, c: Any) -> Any:
 def call_learn(
     is_long: bool, v: Any, f: Any, w: Any, hebb: Any, sliding: Any, alpha: Any, theta: Any, step: Any, high: Any
 ) -> bool:
-    one = f / f
+    one, n = f / f, 64 if is_long else 16
+    most = most_square(sliding, 4, n)
+    if theta == one:
+        if is_long:
+            return learn_64_at_one(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one, step, high, most)
+        return learn_16_at_one(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one, step, high, most)
     if is_long:
-        return learn_64(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one / theta, step, high)
-    return learn_16(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one / theta, step, high)
+        return learn_64(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one / theta, step, high, most)
+    return learn_16(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one / theta, step, high, most)
 
 
 floats = st.floats(-1e6, 1e6, width=32)
@@ -57,26 +70,49 @@ def test_a_fused_sum_is_rounded_once(a: float, b: float, c: float, cancels: bool
     st.sampled_from([np.float32, np.float64]),
     st.booleans(),
     st.sampled_from([0.2, 1.0, 3.0]),  # how many are above the threshold, or where the other form is taken
+    st.sampled_from([0.7, 1.0]),
     st.sampled_from([0.0, 0.4]),
     st.sampled_from([1e-3, 0.3, -0.3]),
     st.sampled_from([0.8, 0.2, math.inf]),  # of 0.2 a step of 0.3 leaves nothing
     st.integers(0, 2**32),
 )
 def test_lanes_are_the_loop(
-    real: Any, is_long: bool, wide: float, slid: float, step: float, bound: float, seed: int
+    real: Any, is_long: bool, wide: float, threshold: float, slid: float, step: float, bound: float, seed: int
 ) -> None:
     rng, n = np.random.default_rng(seed), 64 if is_long else 16
     v, w = rng.normal(0, wide * 0.4, 80).astype(real), rng.normal(0, 0.2, 80).astype(real)
     hebb, sliding = rng.normal(0, 0.3, 80).astype(real), rng.normal(0, slid, 80).astype(real)
-    f, alpha, theta, high = real(0.9), real(0.12), real(0.7), real(bound)
+    f, alpha, theta, high = real(0.9), real(0.12), real(threshold), real(bound)
     want_v, want_hebb = v.copy(), hebb.copy()
-    want = _plain(n)(want_v, 1, f, w, 2, want_hebb, 3, sliding, 4, alpha, theta, real(1) / theta, real(step), high)
+    inverse, most = real(1) / theta, real(0)  # which is for vectors alone
+    want = _plain(n)(want_v, 1, f, w, 2, want_hebb, 3, sliding, 4, alpha, theta, inverse, real(step), high, most)
     assert call_learn(is_long, v, f, w, hebb, sliding, alpha, theta, real(step), high) == want
     assert np.array_equal(v, want_v)
     assert np.array_equal(hebb, want_hebb)
 
 
-@pytest.mark.parametrize(("real", "error"), [(np.float64, 2e-10), (np.float32, 1.4e-6)])
+@settings(max_examples=200)
+@given(
+    st.lists(st.floats(-3, 1.5, width=32), min_size=1, max_size=4),
+    st.floats(-1e3, 1e3, width=32).filter(lambda theta: theta > 1e-3),
+    st.integers(-40, 40),
+)
+def test_who_is_above_has_a_square_above_the_most(sliding: list[float], threshold: float, ulps: int) -> None:
+    """Of a unit close to the threshold, on both sides."""
+    eta, theta = np.array(sliding, np.float32), np.float32(threshold)
+    most = most_square(eta, 0, len(eta))
+    assert most <= np.float32(SMALL_SQUARE)
+    u = theta
+    for _ in range(abs(ulps)):
+        u = np.nextafter(u, np.float32(math.copysign(math.inf, ulps)))
+    y = u * (np.float32(1) / theta) - eta
+    if u > theta:
+        assert (y * y > most).all() if max(sliding) < 1 else most == -1
+    if max(sliding) <= 0 and ulps < -30:
+        assert most > 0.999
+
+
+@pytest.mark.parametrize(("real", "error"), [(np.float64, 2e-10), (np.float32, 1.3e-5)])
 def test_tanh(real: type, error: float) -> None:
     x = np.concatenate([np.linspace(-40, 40, 80_001), np.geomspace(1e-30, 1, 2001), [0.0, 1e30, -1e30]]).astype(real)
     got = np.empty_like(x)
