@@ -106,13 +106,20 @@ def _do(work: Callable[[Job], Rows], job: Job, folder: str) -> Rows:
 
 
 def read_results(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what was found so far; ConfigError if it was found with other settings."""
+    """Return what was found so far; ConfigError if it was found, or is being looked for, with other settings.
+
+    The settings are written down at once: what a study makes on its way to its first result is no other study's.
+    """
     from stream.errors import ConfigError
 
     if not path.exists():
+        write_results(path, settings, [])
         return []
     kept = json.loads(path.read_text())
     if kept["settings"] != settings:
+        if not kept["results"] and list(path.parent.iterdir()) == [path]:  # nothing was begun
+            write_results(path, settings, [])
+            return []
         raise ConfigError(f"{path}: holds results of {kept['settings']}, wanted {settings}; give another --out")
     results: list[dict[str, Any]] = kept["results"]
     return results

@@ -14,6 +14,7 @@ from stream.errors import ConfigError
 from stream.evaluate_accuracy import _convolutions, _fan_out
 from stream.evaluate_faults import _damaged
 from stream.evaluate_sensor import by_spans
+from stream.evaluation import read_results
 from stream.train import labelled
 
 
@@ -74,11 +75,21 @@ def test_every_lesson_comes_clean_and_three_times_damaged(recordings: Path) -> N
 
 
 def test_results_of_something_else_are_not_mixed_in(recordings: Path, tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"settings": {}, "results": []}))
+    (tmp_path / "results.json").write_text(json.dumps({"settings": {}, "results": [{"seed": 1}]}))
     with pytest.raises(ConfigError, match="give another --out"):
         evaluate(recordings, tmp_path, "GP")
     with pytest.raises(ConfigError, match="wanted some of GP, LP, HP, STP"):
         evaluate(recordings, tmp_path / "x", "GP,XP")
+
+
+def test_what_was_begun_is_not_gone_on_with_in_another_way(tmp_path: Path) -> None:
+    kept = tmp_path / "results.json"
+    assert read_results(kept, {"epochs": 1}) == []
+    assert read_results(kept, {"epochs": 2}) == []  # nothing had been made
+    (tmp_path / "GP-1.npz").touch()
+    assert read_results(kept, {"epochs": 2}) == []
+    with pytest.raises(ConfigError, match="epochs"):
+        read_results(kept, {"epochs": 1})
 
 
 def test_a_network_of_one_camera_goes_on_learning_in_the_stream_of_another(recordings: Path, tmp_path: Path) -> None:
