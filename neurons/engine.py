@@ -73,285 +73,149 @@ phases: rows reach them when they arrive.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from neurons.crossing import drift, first_crossing
 from neurons.decay import left_and_gone
 from neurons.front import Layer, convolution_front, decay_of, dense_front, flush, leak_held, read_out
+from neurons.heap import heap_has_room, is_stale, pop, push
 from neurons.izhikevich import izhikevich_step
 from neurons.lif import leak, leak_add, next_above
-from neurons.quantised_front import LONGEST_RUN, fold, quantised_front
-from stream.jit import inline_kernel, inner_kernel, kernel
-
-NEVER_US = 2**62
-
-# models
-LIF, CURRENT_LIF, ADAPTIVE_LIF, LEAKY_INTEGRATOR, INTEGRATE_FIRE, IZHIKEVICH, THRESHOLD = range(7)
-# topologies
-DENSE, CONVOLUTION, POOLING, SPARSE, INHIBITION, ONE_TO_ONE = range(6)
-
-# columns of Program.population
-(
-    MODEL,
-    UNITS,  # how many
-    FIRST,  # the first one's place in the flat arrays
-    GROUP,  # units of a time group
-    FIRST_GROUP,  # the first group's place
-    UNIFORM,  # 1: parameters are the same for all units
-    HARD,  # 1: hard reset
-    REFRACTORY_US,
-    CROSSES,  # 0: fires at events alone; 1: also between them; DRIVEN: even without any
-    RECORDED,  # 1: spikes go out
-    STEP_US,  # of its grid
-    N_DELAYED,  # projections with a delay that begin here
-    HEIGHT,
-    WIDTH,
-    CHANNELS,
-    N_DIRECT,  # projections without a delay that begin here
-    SHIFT,  # when to flush, see ``neurons.front``
-    NEXT,  # row k: which population fires k-th within a cascade
-    INCOMING,  # place in Program.links: projections without delay that end here
-    INCOMING_END,
-    DELAYED,  # projections with delay that begin here
-    DELAYED_END,
-    DIRECT,  # projections without delay that begin here
-    DIRECT_END,
-    IS_READ,  # 1: those lead densely to leaky integrators, one to each
-    LOGGED,  # 1: spikes are kept for the rules of plastic projections that lead here
-) = range(26)
-N_POPULATION_COLUMNS = 26
-
-DRIVEN = 2
-
-# columns of Program.projection
-(
-    TOPOLOGY,
-    SOURCE,  # population, -1 for the input
-    TARGET,
-    DELAY_US,
-    WEIGHT,  # place of the first weight
-    ROWS,  # place in Program.links of the first row start (sparse)
-    SYNAPSES,  # and of the first synapse's unit
-    SIZE_Y,
-    SIZE_X,
-    STRIDE_Y,
-    STRIDE_X,
-    PAD_Y,
-    PAD_X,
-    GROUPS,
-    SOURCE_WIDTH,
-    SOURCE_CHANNELS,
-    WEIGHT_STEP,  # 0: one weight for all (one-to-one)
-    WINDOWS_Y,  # place in Program.links: for each row of a map, first and last window, and place of weights
-    WINDOWS_X,  # the same for each column
-    PLASTIC,  # 1: who called ``run`` delivers through it
-    FADES,  # 1: its weights weaken with time
-    ONSET_US,  # from when on
-    WHOLE,  # 1: the front's, of 8 bits
-) = range(23)
-N_PROJECTION_COLUMNS = 23
-
-# rows of Program.constant: tau_mem_us stands in row 0 wherever there is one
-TAU_MEM, TAU_2, EXTRA = range(3)  # EXTRA: height of a unit pulse (current), adaptation (adaptive)
-DRIVE = 0  # integrate-fire
-IZ_A, IZ_B, IZ_C, IZ_D, IZ_PEAK, IZ_DRIVE = range(6)
-N_CONSTANTS = 6
-
-# columns of State.heap, and what its entries are
-TIME, SEQUENCE, KIND, WHERE, UNIT = range(5)
-ARRIVAL: Any
-CROSSING: Any
-STEP: Any
-PHASE: Any
-ARRIVAL, CROSSING, STEP, PHASE = np.arange(4)  # typed: for a literal, Numba would compile another copy of what takes it
-ZERO: Any = np.int64(0)
-ONE: Any = np.int64(1)
-
-# places of State.book
-(
-    N_HEAP,
-    NEXT_SEQUENCE,
-    N_QUEUE,
-    BUSY,
-    NOW_US,
+from neurons.program import (
+    ACTIVE,
+    ADAPTIVE_LIF,
+    ANCHOR_US,
+    ARRIVAL,
+    ARRIVING,
     AT_POPULATION,
     AT_PROJECTION,
     AT_SPIKE,
-    ARRIVING,
+    AWAITED,
+    AWAITED_PRE,
+    BUSY,
+    CHANNELS,
+    CROSSED,
+    CROSSES,
+    CROSSING,
+    CURRENT_LIF,
+    DELAY_US,
+    DELAYED,
+    DELAYED_END,
+    DELIVERED,
+    DENSE,
+    DIRECT,
+    DIRECT_END,
+    DONE,
+    DRIVE,
+    DRIVEN,
+    ENDED,
+    EXTRA,
+    FADES,
+    FIRED,
+    FIRST,
+    FIRST_GROUP,
+    FROM_INPUT,
+    GROUP,
+    GROUPS,
+    HARD,
+    HEAP_FULL,
+    HELD_UNTIL_US,
+    IDLE,
+    INCOMING,
+    INCOMING_END,
+    INHIBITION,
+    INSIDE,
+    INTEGRATE_FIRE,
+    IS_DELIVERED,
+    IS_READ,
+    IZ_A,
+    IZ_B,
+    IZ_C,
+    IZ_D,
+    IZ_DRIVE,
+    IZ_PEAK,
+    IZHIKEVICH,
+    KIND,
+    LAST_FIRED,
+    LEAKY_INTEGRATOR,
+    LIF,
+    LOG_FULL,
+    LOGGED,
+    MODEL,
+    N_DELAYED,
+    N_DELIVERIES,
+    N_DIRECT,
+    N_HEAP,
+    N_LATE,
+    N_LOG,
+    N_OUT,
+    N_PENDING,
+    N_QUEUE,
+    N_SPIKES,
+    N_TAPE,
+    NEVER_US,
+    NEXT,
+    NOW_US,
+    ONE,
+    ONE_TO_ONE,
+    ONSET_US,
+    OUT_FULL,
+    PHASE,
+    PHASE_ENDS,
+    PLACE,
+    PLASTIC,
+    PLASTIC_SPIKE,
+    POOLING,
     PRE,
-    ANCHOR_US,
+    QUEUE_FULL,
+    RECORDED,
+    REFRACTORY_US,
+    ROWS,
+    SHIFT,
+    SIZE_X,
+    SOURCE,
+    SOURCE_CHANNELS,
+    SOURCE_WIDTH,
+    SPAN_FIRST,
+    SPAN_LAST,
+    SPARSE,
+    STEP,
+    STEP_US,
+    STRIDE_X,
+    STRIDE_Y,
+    SYNAPSES,
+    TAPE_FULL,
+    TAPE_STOP,
+    TARGET,
+    TAU_2,
+    TAU_MEM,
+    THRESHOLD,
     TICKING,
-) = range(12)
-N_SPIKES, N_DELIVERIES, N_OUT, LAST_FIRED = 12, 13, 14, 15
-AWAITED, AWAITED_PRE, IS_DELIVERED = 16, 17, 18  # a plastic projection, its spike, and whether that is done
-N_TAPE, TAPE_STOP = 19, 20  # entries of the tape, and from how many on no new item is begun
-N_LATE = 21  # what rules have still to do before the end of a phase
-N_BOOK = 22
-
-# columns of State.tape, and what its entries are
-WHEN, WHAT, PLACE, UNIT_OF = range(4)
-DELIVERED: Any  # through projection PLACE
-FIRED: Any  # in population PLACE, at a test
-CROSSED: Any  # between events
-ENDED: Any  # a phase, for population PLACE, whose spikes follow
-DELIVERED, FIRED, CROSSED, ENDED = np.arange(4)
-
-# columns of State.progress
-SPAN_FIRST, SPAN_LAST, HELD_UNTIL_US, N_PENDING, ACTIVE, N_LOG, UNFOLDED = range(7)
-N_PROGRESS_COLUMNS = 7
-
-# what State.book[BUSY] says of the cascade: none, one that began inside, one of an input event
-IDLE: Any
-INSIDE: Any
-FROM_INPUT: Any
-IDLE, INSIDE, FROM_INPUT = np.arange(3)
-
-# what a run says when it returns
-DONE, OUT_FULL, QUEUE_FULL, HEAP_FULL, LOG_FULL, PLASTIC_SPIKE, TAPE_FULL, WINDOW_FULL, PHASE_ENDS = range(9)
-
-FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
-
-
-class Program(NamedTuple):
-    """What a network is."""
-
-    population: NDArray[np.int64]  # int64, shape (n_populations, 25)
-    projection: NDArray[np.int64]  # int64, shape (n_projections, 23)
-    links: NDArray[np.int64]  # int64: lists of different lengths; their places stand in the tables
-    theta: NDArray[Any]  # real, shape (n_all,): threshold above rest
-    down: NDArray[Any]  # real, shape (n_all,): soft reset: what a spike takes away; hard: where it leads, above rest
-    constant: NDArray[np.float64]  # float64, shape (6, n_all)
-    decay: NDArray[np.float64]  # float64, shape (n_populations, 2, 1024): ``neurons.front.decay_table``, if UNIFORM
-    weight: NDArray[Any]  # real, shape (n_weights,)
-    whole: NDArray[np.int8]  # int8, shape (n_pre * n_post or 0,): the front's weights, if WHOLE
-    scale: NDArray[Any]  # real, shape (n_post or 0,): what 1 of them is worth
-    tau_fade_us: NDArray[np.float64]  # float64, shape (n_projections,), where it FADES
-    phase_us: int  # 0: firing discipline `event`
-    front: int  # the projection that ``_front`` may run, or -1
-    delayed: int  # place in ``links`` of the input's projections with delay
-    delayed_end: int
-
-
-class State(NamedTuple):
-    """Where a network stands."""
-
-    v: NDArray[Any]  # real, shape (n_all,): potentials above rest (Izhikevich: as they are), at their group's time
-    w: NDArray[Any]  # real, shape (n_all,): synaptic current, adaptation, recovery
-    integral_us: NDArray[np.float64]  # float64, shape (n_all,): of v over the window so far (leaky integrators)
-    held_us: NDArray[np.int64]  # int64, shape (n_all,): first whole microsecond after the refractory time
-    lag_us: NDArray[np.float64]  # float64, shape (n_all,): held_us minus the refractory time's real end
-    next_us: NDArray[np.int64]  # int64, shape (n_all,): the spike of the next crossing, or NEVER_US
-    next_sequence: NDArray[np.int64]  # int64, shape (n_all,): its entry in the heap
-    t_us: NDArray[np.int64]  # int64, shape (n_groups,)
-    pending: NDArray[np.int32]  # int32, shape (n_post or 0,): whole weights that have come this microsecond
-    progress: NDArray[np.int64]  # int64, shape (n_populations, 7)
-    book: NDArray[np.int64]  # int64, shape (22,)
-    heap: NDArray[np.int64]  # int64, shape (room, 5)
-    queue: NDArray[np.int64]  # int64, shape (room,): units that fired in this cascade
-    spare: NDArray[Any]  # real, shape (most units of a population,): scratch
-    hot: NDArray[np.int64]  # int64, shape (twice as many and more, 3): scratch
-    runs: NDArray[np.int64]  # int64, shape (3, LONGEST_RUN + 1): scratch
-    notes: NDArray[np.int64]  # int64, shape (2, LONGEST_RUN n_post or 0): scratch
-    log_us: NDArray[np.int64]  # int64, shape (n_populations, room): spikes since the rules' last renewal
-    log_unit: NDArray[np.int64]  # int64, shape as log_us
-    tape: NDArray[np.int64]  # int64, shape (room or 0, 4): time, what, place, unit; room past TAPE_STOP for a cascade
-    taped: NDArray[np.float64]  # float64, shape (room or 0,): FIRED: potential before the reset; CROSSED: lag, us;
-    # DELIVERED through a plastic projection: how strong the input's item was, 1 for spikes
-
-
-# -- the heap ----------------------------------------------------------------------------------------------------------
-
-
-@inner_kernel
-def _earlier(heap: Any, i: int, j: int) -> Any:
-    """Tell whether entry i comes before entry j."""
-    return heap[i, TIME] < heap[j, TIME] or (heap[i, TIME] == heap[j, TIME] and heap[i, SEQUENCE] < heap[j, SEQUENCE])
-
-
-@inner_kernel
-def _swap(heap: Any, i: int, j: int) -> None:
-    """Exchange two entries."""
-    for column in range(5):
-        heap[i, column], heap[j, column] = heap[j, column], heap[i, column]
-
-
-@inner_kernel
-def _sink(heap: Any, n: int, i: int) -> None:
-    """Let entry i sink to where it belongs."""
-    while True:
-        least = i
-        for child in (2 * i + 1, 2 * i + 2):
-            if child < n and _earlier(heap, child, least):
-                least = child
-        if least == i:
-            return
-        _swap(heap, i, least)
-        i = least
-
-
-@inner_kernel
-def _push(heap: Any, book: Any, t_us: int, kind: int, where: int, unit: int) -> Any:
-    """Schedule; returns the entry's sequence number. There is room."""
-    i = book[N_HEAP]
-    heap[i, TIME], heap[i, SEQUENCE], heap[i, KIND], heap[i, WHERE], heap[i, UNIT] = (
-        t_us,
-        # the end of a phase comes before what arrives at its time: that is of the next phase
-        -1 if kind == PHASE else book[NEXT_SEQUENCE],
-        kind,
-        where,
-        unit,
-    )
-    book[N_HEAP] += 1
-    book[NEXT_SEQUENCE] += 1
-    while i > 0 and _earlier(heap, i, (i - 1) // 2):
-        _swap(heap, i, (i - 1) // 2)
-        i = (i - 1) // 2
-    return book[NEXT_SEQUENCE] - 1
-
-
-@inner_kernel
-def _pop(heap: Any, book: Any) -> None:
-    """Take the first entry away."""
-    book[N_HEAP] -= 1
-    n = book[N_HEAP]
-    for column in range(5):
-        heap[0, column] = heap[n, column]
-    _sink(heap, n, ZERO)
-
-
-@inner_kernel
-def _is_stale(heap: Any, next_sequence: Any, i: int) -> Any:
-    """Tell whether an entry is a crossing that was foreseen and then did not come."""
-    return heap[i, KIND] == CROSSING and next_sequence[heap[i, UNIT]] != heap[i, SEQUENCE]
-
-
-@kernel
-def compact(heap: Any, book: Any, next_sequence: Any) -> None:
-    """Throw stale entries out of the heap of a ``State``."""
-    n: Any = book[N_HEAP] - book[N_HEAP]  # not a plain 0: as a literal it would ask for a kernel of its own
-    for i in range(book[N_HEAP]):
-        if not _is_stale(heap, next_sequence, i):
-            for column in range(5):
-                heap[n, column] = heap[i, column]
-            n += 1
-    book[N_HEAP] = n
-    for i in range(n // 2 - 1, -1, -1):
-        _sink(heap, n, i)
-
-
-@inner_kernel
-def _heap_has_room(heap: Any, book: Any, next_sequence: Any, wanted: int) -> Any:
-    """Tell whether ``wanted`` entries find room, compacting if need be."""
-    room = len(heap)
-    if book[N_HEAP] + wanted <= room:
-        return True
-    compact(heap, book, next_sequence)
-    # half of it free, or growing is cheaper than compacting again and again
-    return book[N_HEAP] + wanted <= room and 2 * book[N_HEAP] <= room
-
+    TIME,
+    TOPOLOGY,
+    UNFOLDED,
+    UNIFORM,
+    UNIT,
+    UNIT_OF,
+    UNITS,
+    WEIGHT,
+    WEIGHT_STEP,
+    WHAT,
+    WHEN,
+    WHERE,
+    WHOLE,
+    WIDTH,
+    WINDOW_FULL,
+    WINDOWS_X,
+    WINDOWS_Y,
+    ZERO,
+    Program,
+    State,
+)
+from neurons.quantised_front import LONGEST_RUN, fold, quantised_front
+from stream.jit import inline_kernel, inner_kernel, kernel
 
 # -- one unit ----------------------------------------------------------------------------------------------------------
 
@@ -432,7 +296,7 @@ def _foresee(program: Program, state: State, p: int, j: int, t_us: int) -> None:
     state.next_us[j] = next_us
     state.next_sequence[j] = -1
     if next_us != NEVER_US:
-        state.next_sequence[j] = _push(state.heap, state.book, next_us, CROSSING, p, j)
+        state.next_sequence[j] = push(state.heap, state.book, next_us, CROSSING, p, j)
 
 
 @inner_kernel
@@ -483,7 +347,7 @@ def _tell(program: Program, state: State, p: int, j: int, t_us: int, what: int, 
         state.progress[p, N_LOG] += 1
     for d in range(row[DELAYED], row[DELAYED_END]):
         q = program.links[d]
-        _push(state.heap, book, t_us + program.projection[q, DELAY_US], ARRIVAL, q, unit)
+        push(state.heap, book, t_us + program.projection[q, DELAY_US], ARRIVAL, q, unit)
     if row[RECORDED]:
         n_out: Any = book[N_OUT]
         out[n_out]["t"] = t_us
@@ -684,12 +548,12 @@ def rouse(program: Program, state: State, q: int, pre: int, t_us: int) -> None:
         if not state.book[TICKING]:
             state.book[TICKING] = 1
             next_us = t_us - since_us % program.phase_us + program.phase_us
-            _push(state.heap, state.book, next_us, PHASE, ZERO, ZERO)
+            push(state.heap, state.book, next_us, PHASE, ZERO, ZERO)
     elif row[MODEL] == IZHIKEVICH and not state.progress[p, ACTIVE]:
         state.progress[p, ACTIVE] = 1
         state.t_us[row[FIRST_GROUP]] = t_us  # nothing has moved since
         since_us = t_us - state.book[ANCHOR_US]
-        _push(state.heap, state.book, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, ZERO)
+        push(state.heap, state.book, t_us - since_us % row[STEP_US] + row[STEP_US], STEP, p, ZERO)
 
 
 @inline_kernel
@@ -864,7 +728,7 @@ def _room(program: Program, state: State, p: int, n_spikes: int, out: Any) -> in
         return LOG_FULL
     if len(state.tape) > 0 and state.book[N_TAPE] + n_spikes + 1 > len(state.tape):
         return TAPE_FULL
-    if not _heap_has_room(
+    if not heap_has_room(
         state.heap, state.book, state.next_sequence, n_spikes * (row[N_DELAYED] + 2 * min(row[CROSSES], 1)) + 2
     ):
         return HEAP_FULL
@@ -973,7 +837,7 @@ def _end_phase(program: Program, state: State, t_us: int, out: Any) -> None:
         progress[p, SPAN_LAST] = book[N_QUEUE]
     if is_needed:
         book[TICKING] = 1
-        _push(state.heap, state.book, t_us + program.phase_us, PHASE, ZERO, ZERO)
+        push(state.heap, state.book, t_us + program.phase_us, PHASE, ZERO, ZERO)
 
 
 @inner_kernel
@@ -998,14 +862,14 @@ def _happen(program: Program, state: State, out: Any) -> int:
             if row[LOGGED] and progress[p, N_LOG] + row[UNITS] > state.log_us.shape[1]:
                 return LOG_FULL
             wanted += row[UNITS] * row[N_DELAYED]
-        if not _heap_has_room(state.heap, state.book, state.next_sequence, wanted):
+        if not heap_has_room(state.heap, state.book, state.next_sequence, wanted):
             return HEAP_FULL
-        _pop(state.heap, book)
+        pop(state.heap, book)
         begin(state.book, state.progress, t_us, INSIDE)
         _end_phase(program, state, t_us, out)
         return DONE
     if kind == ARRIVAL:
-        _pop(state.heap, book)
+        pop(state.heap, book)
         begin(state.book, state.progress, t_us, INSIDE)
         book[ARRIVING], book[PRE] = where, unit
         return DONE
@@ -1014,12 +878,12 @@ def _happen(program: Program, state: State, out: Any) -> int:
     code = _room(program, state, where, 2 * row[GROUP], out)
     if code != DONE:
         return code
-    _pop(state.heap, book)
+    pop(state.heap, book)
     begin(state.book, state.progress, t_us, INSIDE)
     g = (unit - row[FIRST]) // row[GROUP] if kind == CROSSING else 0
     _advance(program, state, where, g, t_us, out)
     if kind == STEP and progress[where, ACTIVE]:
-        _push(state.heap, state.book, t_us + row[STEP_US], STEP, where, ZERO)
+        push(state.heap, state.book, t_us + row[STEP_US], STEP, where, ZERO)
     progress[where, SPAN_LAST] = book[N_QUEUE]
     return DONE
 
@@ -1184,7 +1048,7 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
         for s in range(n_fired):
             for d in range(row[DELAYED], row[DELAYED_END]):
                 q = program.links[d]
-                _push(state.heap, book, t + program.projection[q, DELAY_US], ARRIVAL, q, queue[s])
+                push(state.heap, book, t + program.projection[q, DELAY_US], ARRIVAL, q, queue[s])
         if row[N_DIRECT] > 0 and not row[IS_READ]:
             begin(book, progress, t, INSIDE)
             progress[p, SPAN_LAST] = book[N_QUEUE] = n_fired
@@ -1192,7 +1056,7 @@ def _front(program: Program, state: State, items: Any, first: int, out: Any) -> 
         if is_taped and book[N_TAPE] >= book[TAPE_STOP]:
             return k
         n_room = row[UNITS] * (LONGEST_RUN if way[WHOLE] else 1)
-        if n_out + n_room > len(out) or not _heap_has_room(
+        if n_out + n_room > len(out) or not heap_has_room(
             state.heap, book, state.next_sequence, row[UNITS] * row[N_DELAYED] + 2
         ):
             return k
@@ -1234,8 +1098,8 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
             if code != DONE:
                 return k, book[N_OUT], code
         limit_us: Any = np.int64(items[k]["t"]) if k < len(items) else until_us
-        while book[N_HEAP] > 0 and _is_stale(state.heap, state.next_sequence, ZERO):
-            _pop(state.heap, book)
+        while book[N_HEAP] > 0 and is_stale(state.heap, state.next_sequence, ZERO):
+            pop(state.heap, book)
         if book[N_HEAP] > 0 and state.heap[0, TIME] <= limit_us:
             code = _happen(program, state, out)
             if code != DONE:
@@ -1257,13 +1121,13 @@ def run(program: Program, state: State, items: Any, first: int, until_us: int, o
             if k > before:
                 continue
         n_delayed = program.delayed_end - program.delayed
-        if n_delayed > 0 and not _heap_has_room(state.heap, state.book, state.next_sequence, n_delayed):
+        if n_delayed > 0 and not heap_has_room(state.heap, state.book, state.next_sequence, n_delayed):
             return k, book[N_OUT], HEAP_FULL
         begin(state.book, state.progress, limit_us, FROM_INPUT)
         book[PRE] = np.int64(items[k]["unit"])
         for d in range(program.delayed, program.delayed_end):
             q = program.links[d]
-            _push(state.heap, state.book, limit_us + program.projection[q, DELAY_US], ARRIVAL, q, book[PRE])
+            push(state.heap, state.book, limit_us + program.projection[q, DELAY_US], ARRIVAL, q, book[PRE])
         k += 1
 
 
@@ -1277,13 +1141,13 @@ def start(program: Program, state: State, t_us: int) -> None:
         if row[MODEL] == IZHIKEVICH:
             # even without input it may not be at rest
             state.progress[p, ACTIVE] = 1
-            _push(state.heap, state.book, t_us + row[STEP_US], STEP, p, ZERO)
+            push(state.heap, state.book, t_us + row[STEP_US], STEP, p, ZERO)
         elif row[CROSSES] == DRIVEN:
             if program.phase_us > 0:
                 state.progress[p, ACTIVE] = 1
                 if not state.book[TICKING]:
                     state.book[TICKING] = 1
-                    _push(state.heap, state.book, t_us + program.phase_us, PHASE, ZERO, ZERO)
+                    push(state.heap, state.book, t_us + program.phase_us, PHASE, ZERO, ZERO)
             else:
                 for j in range(row[FIRST], row[FIRST] + row[UNITS]):
                     _foresee(program, state, p, j, t_us)

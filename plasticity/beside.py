@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from neurons.engine import ANCHOR_US
+from neurons.program import ANCHOR_US
 from plasticity.correction import GlobalCorrection
 from plasticity.plastic_network import PlasticNetwork
 from plasticity.window import Piece, TapedWindow

@@ -30,24 +30,24 @@ from numpy.typing import NDArray
 from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution
 from neurons.dense import Dense
-from neurons.engine import FIRST, SHIFT, TAU_2, TAU_MEM, UNIFORM, UNITS, WEIGHT, WHEN
 from neurons.front import decay_table, flush_shift
 from neurons.graph import Graph
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import DONE_US
 from neurons.one_to_one import OneToOne
+from neurons.program import FIRST, SHIFT, TAU_2, TAU_MEM, UNIFORM, UNITS, WEIGHT, WHEN
 from neurons.quantised_dense import QuantisedDense
 from neurons.sparse import Sparse
 from plasticity.adam import AdamState, adam_step, new_adam
-from plasticity.backward import Gradients
+from plasticity.backward_units import Gradients
 from plasticity.eligibility import Eligibility
 from plasticity.hebbian import Hebbian
 from plasticity.loss import cross_entropy, first_spike, mse, rate, spike_count
 from plasticity.plastic_network import PlasticNetwork, has_weights, with_weights
 from plasticity.quantised import on_grid, scale_of
-from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, MIXING, N_PRE, TAU_FAST
 from plasticity.short_term import ShortTerm
+from plasticity.table import FIRST_FAST, FIRST_POST, FIRST_PRE, MIXING, N_PRE, TAU_FAST
 from plasticity.window import Surrogate, TapedWindow
 from stream.errors import ConfigError
 from stream.lanes import aligned

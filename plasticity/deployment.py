@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from plasticity.hebbian import ADD, TANH
 from plasticity.plastic_network import PlasticNetwork
-from plasticity.rules import (
+from plasticity.table import (
     FAST_MAX,
     FIRST_POST,
     FIRST_PRE,

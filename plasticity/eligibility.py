@@ -31,7 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.dense import Dense
-from neurons.engine import (
+from neurons.leaky_integrator import LeakyIntegratorUnits
+from neurons.lif import LIFUnits
+from neurons.program import (
     DELIVERED,
     FIRED,
     FIRST,
@@ -46,9 +48,7 @@ from neurons.engine import (
     WHAT,
     WHEN,
 )
-from neurons.engine import LIF as LIF_MODEL
-from neurons.leaky_integrator import LeakyIntegratorUnits
-from neurons.lif import LIFUnits
+from neurons.program import LIF as LIF_MODEL
 from plasticity.window import TapedWindow
 from stream.errors import ConfigError
 from stream.jit import kernel

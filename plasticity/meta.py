@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from neurons.engine import WEIGHT
+from neurons.program import WEIGHT
 from plasticity.adam import adam_step, new_adam
 from plasticity.meta_episode import Episode, EpisodeNetwork, Theta
 from stream.operator import Snapshot, check_shapes

@@ -36,14 +36,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.dense import Dense
-from neurons.engine import ANCHOR_US, FIRST, N_TAPE, UNITS
 from neurons.graph import Graph
 from neurons.network import DONE_US, WINDOW_US, Precision
+from neurons.program import ANCHOR_US, FIRST, N_TAPE, UNITS
 from plasticity.hebbian import Hebbian
 from plasticity.loss import cross_entropy
 from plasticity.plastic_network import PlasticNetwork, with_weights
 from plasticity.replay import Standing
-from plasticity.rules import FIRST_FAST, FIRST_POST, FIRST_PRE, FIRST_ROW, MIXING, N_PRE, TAU_FAST
+from plasticity.table import FIRST_FAST, FIRST_POST, FIRST_PRE, FIRST_ROW, MIXING, N_PRE, TAU_FAST
 from plasticity.window import Surrogate, TapedWindow
 from stream.errors import ConfigError
 from stream.packet import Message, Packet, Reset

@@ -42,19 +42,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.dense import Dense
-from neurons.engine import N_TAPE, WEIGHT
 from neurons.graph import INPUT, Graph, Population, Projection
 from neurons.graph_file import load_graph
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import DONE_US, N_ITEMS, Precision
+from neurons.program import N_TAPE, WEIGHT
 from plasticity.adam import adam_step, new_adam
 from plasticity.beside import Beside, Step, lift
 from plasticity.correction import N_BACK, Form, GlobalCorrection, Learned, Loss, Optimiser
 from plasticity.deployment import rule_arrays
 from plasticity.hebbian import Hebbian
 from plasticity.plastic_network import PlasticNetwork, Rule, read_rules
-from plasticity.rules import (
+from plasticity.short_term import ShortTerm
+from plasticity.surround import Surround
+from plasticity.table import (
     FIRST_FAST,
     FIRST_POST,
     FIRST_PRE,
@@ -65,8 +67,6 @@ from plasticity.rules import (
     N_PRE,
     TAU_FAST,
 )
-from plasticity.short_term import ShortTerm
-from plasticity.surround import Surround
 from plasticity.teaching import (
     IN_FORCE,
     KEPT,

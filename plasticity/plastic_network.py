@@ -29,7 +29,10 @@ from numpy.typing import NDArray
 
 from neurons.convolution import Convolution
 from neurons.dense import Dense
-from neurons.engine import (
+from neurons.graph import INPUT, Graph, Projection, n_units, shape_of
+from neurons.network import BEFORE_ALL_US, DONE_US, Discipline, Network, Precision
+from neurons.one_to_one import OneToOne
+from neurons.program import (
     ADAPTIVE_LIF,
     CROSSES,
     DIRECT,
@@ -49,9 +52,6 @@ from neurons.engine import (
     UNITS,
     WEIGHT,
 )
-from neurons.graph import INPUT, Graph, Projection, n_units, shape_of
-from neurons.network import BEFORE_ALL_US, DONE_US, Discipline, Network, Precision
-from neurons.one_to_one import OneToOne
 from neurons.quantised_dense import QuantisedDense
 from neurons.sparse import Sparse
 from plasticity.bcm import BCM, bcm_share
@@ -62,7 +62,11 @@ from plasticity.homeostasis import Homeostasis, follow_rate, move_thresholds
 from plasticity.oja import Oja
 from plasticity.pair_stdp import PairSTDP
 from plasticity.reward_stdp import RewardSTDP
-from plasticity.rules import (
+from plasticity.rules import note, plastic_run, renew
+from plasticity.short_term import ShortTerm
+from plasticity.surround import Surround
+from plasticity.synaptic_scaling import SynapticScaling, scaling_factors
+from plasticity.table import (
     A3_POST,
     A3_PRE,
     A_POST,
@@ -111,13 +115,7 @@ from plasticity.rules import (
     W_MIN,
     Memory,
     Table,
-    note,
-    plastic_run,
-    renew,
 )
-from plasticity.short_term import ShortTerm
-from plasticity.surround import Surround
-from plasticity.synaptic_scaling import SynapticScaling, scaling_factors
 from plasticity.triplet_stdp import TripletSTDP
 from stream.errors import ConfigError, StreamError
 from stream.lanes import aligned

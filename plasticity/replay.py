@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurons.crossing import drift
-from neurons.engine import (
+from neurons.program import (
     ADAPTIVE_LIF,
     CHANNELS,
     CONVOLUTION,
@@ -64,7 +64,8 @@ from neurons.engine import (
     Program,
 )
 from plasticity.hebbian import ADD, BLEND, SOFTMAX, TANH, softmax_all, tanh_all
-from plasticity.rules import (
+from plasticity.short_term import short_term_amplitude
+from plasticity.table import (
     FAST_MAX,
     FIRST_FAST,
     FIRST_POST,
@@ -80,7 +81,6 @@ from plasticity.rules import (
     TAU_FAST,
     Table,
 )
-from plasticity.short_term import short_term_amplitude
 from stream.jit import inline_kernel, inner_kernel, kernel
 
 __all__ = [

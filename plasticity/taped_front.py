@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from neurons.engine import (
+from neurons.engine import put_on_tape
+from neurons.front import CAREFUL, Layer, decay_of, flush, integrate, leak_add_four, read_out
+from neurons.program import (
     ANCHOR_US,
     CHANNELS,
     DELIVERED,
@@ -46,9 +48,7 @@ from neurons.engine import (
     WIDTH,
     Program,
     State,
-    put_on_tape,
 )
-from neurons.front import CAREFUL, Layer, decay_of, flush, integrate, leak_add_four, read_out
 from stream.jit import inline_kernel, inner_kernel
 from stream.lanes import lowest_bit
 

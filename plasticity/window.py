@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from neurons.engine import (
+from neurons.program import (
     ADAPTIVE_LIF,
     ANCHOR_US,
     ARRIVAL,
@@ -70,7 +70,8 @@ from neurons.engine import (
     WHAT,
     WHERE,
 )
-from plasticity.backward import Gradients, Walk, walk_back
+from plasticity.backward import walk_back
+from plasticity.backward_units import Gradients, Walk
 from plasticity.plastic_network import PlasticNetwork
 from plasticity.replay import (
     FAST_SIGMOID,
@@ -84,7 +85,7 @@ from plasticity.replay import (
     link,
     replay,
 )
-from plasticity.rules import FIRST_FAST, FIRST_ROW, HAS_SHORT_TERM, HAS_SURROUND, HEBBIAN, N_PRE, RULE, STATIC, TAU_FAST
+from plasticity.table import FIRST_FAST, FIRST_ROW, HAS_SHORT_TERM, HAS_SURROUND, HEBBIAN, N_PRE, RULE, STATIC, TAU_FAST
 from stream.errors import ConfigError
 from stream.lanes import aligned, all_aligned
 

@@ -18,7 +18,6 @@ from neurons.adaptive_lif import AdaptiveLIFUnits
 from neurons.convolution import Convolution
 from neurons.current_lif import CurrentLIFUnits
 from neurons.dense import Dense
-from neurons.engine import CROSSED, DELIVERED, ENDED, FIRED
 from neurons.graph import INPUT, Graph, Population, Projection, n_units, shape_of
 from neurons.inhibition import Inhibition
 from neurons.integrate_fire import IntegrateFireUnits
@@ -26,6 +25,7 @@ from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.one_to_one import OneToOne
 from neurons.pooling import Pooling
+from neurons.program import CROSSED, DELIVERED, ENDED, FIRED
 from neurons.sparse import Sparse
 from neurons.threshold import ThresholdUnits
 from plasticity.hebbian import Hebbian

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from neurons.dense import Dense
-from neurons.engine import DELIVERED, FIRED, WEIGHT
 from neurons.graph import INPUT, Graph, Population, Projection
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
+from neurons.program import DELIVERED, FIRED, WEIGHT
 from plasticity.correction import GlobalCorrection
 from plasticity.hebbian import Hebbian
 from plasticity.plastic_network import PlasticNetwork

@@ -18,12 +18,12 @@ from autograd import grad
 from chip.profile import load_profile
 from chip.quantise import FloatLayer, quantise
 from neurons.dense import Dense
-from neurons.engine import WEIGHT
 from neurons.graph import INPUT, Graph, Population, Projection, dequantised
 from neurons.graph_file import load_graph, save_graph
 from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
+from neurons.program import WEIGHT
 from neurons.quantised_dense import QuantisedDense, quantised
 from neurons.sparse import sparse_of
 from plasticity.correction import GlobalCorrection
