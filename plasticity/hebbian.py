@@ -43,20 +43,21 @@ times of its own spikes alone.
 
 tanh
 ----
-``libm``'s tanh is called for one number at a time, which would cost more than the rest of the layer together. Instead
+``libm`` takes one number at a time, which would cost more than the rest of the layer together. In float64
 ``y P(y^2) / Q(y^2)`` approximates tanh y for y = x / 4, |x| <= 12 (beyond, tanh is 1 within 1e-10), and the argument
 is doubled twice by tanh 2y = 2t / (1 + t^2). With t = p / q that reads (p, q) <- (2 p q, p^2 + q^2): no division
 until the end. P(0) = Q(0) = 1, so the slope at 0 is exact. P and Q, of degree 2 each, were fitted at 4000 Chebyshev
 points of 0 < y <= 3 by linear least squares of t Q - y P, its rows weighted with the effect on tanh 4y relative to
 its value, and reweighted (Lawson) until the largest error stopped falling: 1.3e-10. All coefficients are positive, so
-no digits cancel and float32 gives its last two bits.
+no digits cancel.
 
-Where potentials mostly are, at |y| <= 1.05, float32 takes ``y + y s P(s)``, s = y^2, instead, with P of degree 3 fitted
-in the same way to relative errors: 1.2e-5 (a degree more gives 1.1e-6, and takes 7 % longer). That is an error of a
-*step* of hebb: beside a hebb of 200 steps it is less than float32 rounds away. It divides nothing, its products are
-fused with its sums, and a row multiplies the five numbers by its step once, instead of every z. A block of units in
-which all are that low never computes the other form (``plasticity.hebbian_lanes``); which form a unit takes depends on
-its y alone.
+float32 has two forms, fitted in the same way to relative errors, and fuses products with sums. At |y| <= 1.05, where
+potentials mostly are, ``y + y s P(s)``, s = y^2, with P of degree 3: 1.2e-5 (a degree more gives 1.1e-6, and takes 7 %
+longer). It divides nothing, and a row multiplies the five numbers by its step once, instead of every z. Beyond, where
+units are that are held down, ``x P(x^2) / Q(x^2)``, degrees 2 and 3, x = y within 6.4: 1.4e-5. The first form would be
+right to the last bits there, and made a layer half of which is held down take 1.6 times as long. These are errors of a
+*step* of hebb: beside a hebb of 200 steps they are less than float32 rounds away. A block of units in which all are low
+never computes the second form (``plasticity.hebbian_lanes``); which one a unit takes depends on its y alone.
 """
 
 import math
@@ -74,6 +75,7 @@ from plasticity.hebbian_lanes import (
     learn_64_at_one,
     tanh_rational,
     tanh_small,
+    tanh_wide,
 )
 from stream.jit import inline_kernel, inner_kernel, kernel
 from stream.lanes import prefetch
@@ -123,7 +125,7 @@ def tanh_all(y: Any, z: Any) -> None:
         is_wide |= y[j] * y[j] > most
     if is_wide:
         for j in range(len(z)):
-            one = tanh_rational(y[j])
+            one = real(tanh_wide(y[j])) if y.itemsize == 4 else tanh_rational(y[j])
             z[j] = one if y[j] * y[j] > most else z[j]
 
 
@@ -200,7 +202,7 @@ def hebbian_write(
             is_wide |= y[j] * y[j] > limit
         if is_wide:
             for j in range(n):
-                wide = hebb[j] + step * tanh_rational(y[j])
+                wide = hebb[j] + step * tanh_wide(y[j])
                 z[j] = wide if y[j] * y[j] > limit else z[j]
         for j in range(n):
             hebb[j] = min(max(z[j], -high), high)
@@ -391,10 +393,12 @@ def hebbian_front(
             v[first + j] = u
             is_above |= u > theta
             y = u * inverse - sliding[layer.first_post + j]
-            if v.itemsize == 4 and y * y <= real(SMALL_SQUARE):
+            if v.itemsize == 8:
+                h = fast[at_fast + j] + step * tanh_rational(y)
+            elif y * y <= real(SMALL_SQUARE):
                 h = grown(fast[at_fast + j], y, step)
             else:
-                h = fast[at_fast + j] + step * tanh_rational(y)
+                h = fast[at_fast + j] + step * tanh_wide(y)
             fast[at_fast + j] = min(max(h, -high), high)
             j += 1
         if is_above:

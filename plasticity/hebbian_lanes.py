@@ -25,18 +25,22 @@ __all__ = [
     "most_square",
     "tanh_rational",
     "tanh_small",
+    "tanh_wide",
 ]
 
 _config: Any = numba.config
 
 SMALL_SQUARE = 1.05**2  # beyond the threshold by as much as most are that pass it
 SMALL = (-0.33298365384258943, 0.13008252531208434, -0.044080508238922046, 0.00856668205427936)
+WIDE = 6.4
+WIDE_P = (0.9998387263518552, 0.11297849861582801, 0.0014140611983519944)
+WIDE_Q = (1.0, 0.44602613845222755, 0.016966904455941602, 5.04175614010898e-05)
 P_1, P_2, Q_1, Q_2 = 0.11047896964121169, 0.0010173103508888616, 0.44381229373180214, 0.015621540394684197
 
 
 @kernel
 def tanh_rational(x: Any) -> Any:
-    """Approximate tanh without a branch; error 1e-9 in float64, 2 units in the last place in float32."""
+    """Approximate tanh without a branch, for float64; error 2e-10."""
     real = type(x)
     one, limit, two = real(1.0), real(12.0), real(2.0)
     y = min(max(x, -limit), limit) * real(0.25)
@@ -56,6 +60,19 @@ def tanh_small(y: Any) -> Any:
     p = fused(p, s, np.float32(SMALL[1]))
     p = fused(p, s, np.float32(SMALL[0]))
     return fused(y, np.float32(s * p), y)
+
+
+@kernel
+def tanh_wide(y: Any) -> Any:
+    """Approximate tanh for y^2 > ``SMALL_SQUARE``, float32; relative error 1.4e-5."""
+    x = min(max(np.float32(y), np.float32(-WIDE)), np.float32(WIDE))
+    s = np.float32(x * x)
+    p = fused(np.float32(WIDE_P[2]), s, np.float32(WIDE_P[1]))
+    p = fused(p, s, np.float32(WIDE_P[0]))
+    q = fused(np.float32(WIDE_Q[3]), s, np.float32(WIDE_Q[2]))
+    q = fused(q, s, np.float32(WIDE_Q[1]))
+    q = fused(q, s, np.float32(WIDE_Q[0]))
+    return np.float32(np.float32(x * p) / q)
 
 
 @kernel
@@ -96,10 +113,12 @@ def _plain(n: int) -> Any:
             v[j + lane] = u
             anyone |= bool(u > threshold)
             y = u * inverse - sliding[at_sliding + lane]
-            if v.itemsize == 4 and y * y <= type(y)(SMALL_SQUARE):
+            if v.itemsize == 8:
+                new = old + step * tanh_rational(y)
+            elif y * y <= type(y)(SMALL_SQUARE):
                 new = grown(old, y, step)
             else:
-                new = old + step * tanh_rational(y)
+                new = old + step * tanh_wide(y)
             hebb[at_hebb + lane] = min(max(new, -high), high)
         return anyone
 
@@ -183,6 +202,16 @@ def _vector(n: int, is_at_one: bool = False) -> Any:
             one = builder.insert_element(undefined, number, lane(0))
             return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(lane, 16), [0] * 16))
 
+        def wide(y: Any) -> Any:
+            x = less(greater(y, spread(rounded(-WIDE))), spread(rounded(WIDE)))
+            s = mul(x, x)
+            p, q = spread(rounded(WIDE_P[-1])), spread(rounded(WIDE_Q[-1]))
+            for number in WIDE_P[-2::-1]:
+                p = fused_all(p, s, spread(rounded(number)))
+            for number in WIDE_Q[-2::-1]:
+                q = fused_all(q, s, spread(rounded(number)))
+            return builder.fdiv(mul(x, p), q)
+
         def rational(x: Any) -> Any:
             one, two, limit = spread(1.0), spread(2.0), spread(12.0)
             y = mul(less(greater(x, spread(-12.0)), limit), spread(0.25))
@@ -229,7 +258,7 @@ def _vector(n: int, is_at_one: bool = False) -> Any:
             is_wide = builder.fcmp_ordered(">", s, spread(SMALL_SQUARE))
             begin = builder.block
             with builder.if_then(is_any(is_wide), likely=False):
-                both = builder.select(is_wide, add(old, mul(step, rational(y))), new)
+                both = builder.select(is_wide, add(old, mul(step, wide(y))), new)
                 end = builder.block
             whole = builder.phi(vector)
             whole.add_incoming(new, begin)
