@@ -94,7 +94,7 @@ from neurons.program import (
     Program,
 )
 from plasticity.backward_rows import end_terminals, late_back, through_row, through_rule, through_terminal
-from plasticity.backward_units import Gradients, Walk, ask, cross_back, flow_back, lane_sum, through_test, through_tests
+from plasticity.backward_units import Gradients, Walk, ask, cross_back, flow_back, through_test, through_tests
 from plasticity.replay import (
     ONE,
     SPIKES,
@@ -125,6 +125,7 @@ from plasticity.table import (
     Table,
 )
 from stream.jit import inline_kernel, inner_kernel, kernel
+from stream.lanes import dot
 
 __all__ = ["walk_back"]
 
@@ -425,10 +426,7 @@ def _plain_back(
     for j in range(n):
         d_weight[j] += lam[j]
     if cause >= 0:
-        product = walk.scratch[2, :n]
-        for j in range(n):
-            product[j] = weight[j] * lam[j]
-        walk.worth[cause] += lane_sum(product)
+        walk.worth[cause] += np.float64(dot(weight, lam, n))
 
 
 @kernel

@@ -15,12 +15,13 @@ from neurons.program import (
     PLACE,
     REFRACTORY_US,
     TARGET,
+    UNIFORM,
     UNIT_OF,
     WEIGHT,
     WHEN,
     Program,
 )
-from plasticity.backward_units import Gradients, Walk, lane_sum
+from plasticity.backward_units import Gradients, Walk
 from plasticity.hebbian import ADD, BLEND, SOFTMAX
 from plasticity.replay import (
     Rows,
@@ -49,6 +50,7 @@ from plasticity.table import (
     Table,
 )
 from stream.jit import inline_kernel, inner_kernel
+from stream.lanes import dot
 
 __all__ = ["end_terminals", "late_back", "through_row", "through_rule", "through_terminal"]
 
@@ -103,13 +105,11 @@ def _through_change(
     for j in range(n):
         mu[j] *= left
     for j in range(n):
-        product[j] = mu[j] * min(max(hebb[j] + rate * z[j], -most), most)
-    gradients.tau_fast[q] += lane_sum(product) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
+        product[j] = min(max(hebb[j] + rate * z[j], -most), most)
+    gradients.tau_fast[q] += np.float64(dot(mu, product, n)) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
     for j in range(n):
         mu[j] = mu[j] if abs(hebb[j] + rate * z[j]) <= most else zero
-    for j in range(n):
-        product[j] = mu[j] * z[j]
-    by_passed: float = lane_sum(product)
+    by_passed = np.float64(dot(mu, z, n))
     gradients.local_rate[i] += amplitude * by_passed
     mean = real(by_passed) if place[POST_TERM] == SOFTMAX else zero
     for j in range(n):
@@ -117,8 +117,13 @@ def _through_change(
     sliding, theta = gradients.sliding[first_post : first_post + n], program.theta[first : first + n]
     for j in range(n):
         sliding[j] -= slope[j]
-    for j in range(n):
-        lam[j] += slope[j] / theta[j]
+    if program.population[program.projection[q, TARGET], UNIFORM]:
+        inverse = real(1.0) / theta[0]
+        for j in range(n):
+            lam[j] += slope[j] * inverse
+    else:
+        for j in range(n):
+            lam[j] += slope[j] * (real(1.0) / theta[j])
     return by_passed
 
 
@@ -236,8 +241,7 @@ def through_rule(
         left = real(hebb_factor(now_us, walk.mu_us[which], number[TAU_FAST]))
         for j in range(n):
             mu[j] *= left
-            product[j] = mu[j] * hebb[j]
-        gradients.tau_fast[q] += lane_sum(product) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
+        gradients.tau_fast[q] += np.float64(dot(mu, hebb, n)) * dt_us / (number[TAU_FAST] * number[TAU_FAST])
     into = walk.lam_w[first : first + n] if row[MODEL] == CURRENT_LIF else walk.lam[first : first + n]
     for j in range(n):
         taken[j] = into[j]
@@ -249,9 +253,7 @@ def through_rule(
     if place[FORM] == ADD:
         for j in range(n):
             d_weight[j] += a * taken[j]
-        for j in range(n):
-            product[j] = taken[j] * hebb[j]
-        gradients.mixing[q] += amplitude * lane_sum(product)
+        gradients.mixing[q] += amplitude * np.float64(dot(taken, hebb, n))
         for j in range(n):
             mu[j] += a * alpha * taken[j]
     else:
@@ -260,20 +262,18 @@ def through_rule(
             part = table.share[at_fast + j]
             rest = one - part
             d_weight[j] += a * part * taken[j]
-            product[j] = taken[j] * rest * hebb[j]
+            product[j] = rest * hebb[j]
             if is_blend:
                 gradients.share[at_fast + j] += a * taken[j] * (weight[j] - hebb[j])
                 mu[j] += a * rest * taken[j]
             else:
                 mu[j] += a * alpha * rest * taken[j]
         if not is_blend:
-            gradients.mixing[q] += amplitude * lane_sum(product)
+            gradients.mixing[q] += amplitude * np.float64(dot(taken, product, n))
     if not is_asked:
         return 0.0
     weigh_row(table, place[FORM], alpha, weight, hebb, at_fast, n, product)
-    for j in range(n):
-        product[j] *= taken[j]
-    return lane_sum(product) + np.float64(table.local_rate[i]) * by_passed
+    return np.float64(dot(product, taken, n)) + np.float64(table.local_rate[i]) * by_passed
 
 
 @inline_kernel
@@ -306,10 +306,7 @@ def through_row(
         d_weight[j] += a * into[j]
     if not is_asked:
         return 0.0
-    product = walk.scratch[2, :n]
-    for j in range(n):
-        product[j] = weight[j] * into[j]
-    return lane_sum(product)
+    return np.float64(dot(weight, into, n))
 
 
 @inner_kernel

@@ -51,9 +51,9 @@ from plasticity.replay import (
     touched_us,
     typed,
 )
-from stream.jit import inline_kernel, inner_kernel, kernel
+from stream.jit import inline_kernel, inner_kernel
 
-__all__ = ["Gradients", "Walk", "ask", "cross_back", "flow_back", "lane_sum", "through_test", "through_tests"]
+__all__ = ["Gradients", "Walk", "ask", "cross_back", "flow_back", "through_test", "through_tests"]
 
 
 class Walk(NamedTuple):
@@ -92,32 +92,6 @@ class Gradients(NamedTuple):
     mixing: NDArray[np.float64]  # float64, shape (n_projections,): Table.number[:, MIXING]
     tau_fast: NDArray[np.float64]  # float64, shape (n_projections,): Table.number[:, TAU_FAST]
     terminal: NDArray[np.float64]  # float64, shape (n_all_pre, 5): Table.terminal
-
-
-@kernel
-def lane_sum(values: Any) -> float:
-    """Sum in eight lanes, and those in a fixed order.
-
-    A plain loop adds one after the other and cannot use the machine's vectors. Letting the compiler reorder the sum
-    (``fastmath``) is as fast as this or faster, but then its result depends on what the compiler made of the caller:
-    a kernel just compiled and the same kernel loaded from the cache gave different last bits.
-    """
-    n = len(values)
-    whole = n - n % 8
-    zero = values.dtype.type(0.0)
-    a, b, c, d, e, f, g, h = zero, zero, zero, zero, zero, zero, zero, zero
-    for j in range(0, whole, 8):
-        a += values[j]
-        b += values[j + 1]
-        c += values[j + 2]
-        d += values[j + 3]
-        e += values[j + 4]
-        f += values[j + 5]
-        g += values[j + 6]
-        h += values[j + 7]
-    for j in range(whole, n):
-        a += values[j]
-    return np.float64(((a + b) + (c + d)) + ((e + f) + (g + h)))
 
 
 @inline_kernel

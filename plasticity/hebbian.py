@@ -92,6 +92,7 @@ __all__ = [
     "hebbian_front",
     "hebbian_read",
     "hebbian_write",
+    "share_all",
     "softmax_all",
     "tanh_all",
 ]
@@ -127,6 +128,19 @@ def tanh_all(y: Any, z: Any) -> None:
         for j in range(len(z)):
             one = real(tanh_wide(y[j])) if y.itemsize == 4 else tanh_rational(y[j])
             z[j] = one if y[j] * y[j] > most else z[j]
+
+
+@inline_kernel
+def share_all(u: Any, theta: Any, is_uniform: bool, sliding: Any, y: Any) -> None:
+    """Write ``u / theta - sliding`` into ``y``, real, shape (n,); divides once if all thresholds are the same."""
+    one = y.dtype.type(1.0)
+    if is_uniform:
+        inverse = one / theta[0]
+        for j in range(len(y)):
+            y[j] = u[j] * inverse - sliding[j]
+        return
+    for j in range(len(y)):
+        y[j] = u[j] * (one / theta[j]) - sliding[j]
 
 
 @kernel
@@ -177,6 +191,7 @@ def hebbian_write(
     v: Any,
     first: int,
     theta: Any,
+    is_uniform: bool,
     eta: Any,
     first_post: int,
     rate: float,
@@ -186,15 +201,13 @@ def hebbian_write(
 ) -> None:
     """Change a row of hebb, of which ``left`` is left, by the potentials ``v[first:first + n]`` before any reset.
 
-    ``scratch``: real, shape (2, n or more).
+    ``is_uniform``: all ``theta`` are the same. ``scratch``: real, shape (2, n or more).
     """
     real = fast.dtype.type
-    step, high, one = real(rate / left), real(most / left), real(1.0)
+    step, high = real(rate / left), real(most / left)
     hebb, u = fast[at_fast : at_fast + n], v[first : first + n]
-    threshold, sliding = theta[first : first + n], eta[first_post : first_post + n]
     y, z = scratch[0, :n], scratch[1, :n]
-    for j in range(n):
-        y[j] = u[j] * (one / threshold[j]) - sliding[j]
+    share_all(u, theta[first : first + n], is_uniform, eta[first_post : first_post + n], y)
     if post == TANH and fast.itemsize == 4:
         limit, is_wide = real(SMALL_SQUARE), False
         for j in range(n):

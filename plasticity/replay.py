@@ -63,7 +63,7 @@ from neurons.program import (
     WINDOWS_Y,
     Program,
 )
-from plasticity.hebbian import ADD, BLEND, SOFTMAX, TANH, softmax_all, tanh_all
+from plasticity.hebbian import ADD, BLEND, SOFTMAX, TANH, share_all, softmax_all, tanh_all
 from plasticity.short_term import short_term_amplitude
 from plasticity.table import (
     FAST_MAX,
@@ -440,15 +440,13 @@ def hebb_factor(fast_us: int, t_us: int, tau_us: float) -> Any:
 def post_term(program: Program, table: Table, q: int, first: int, unit: int, n: int, u: Any, at: int, out: Any) -> None:
     """Write z into ``out[0, :n]`` and dz/dy into ``out[1, :n]`` (softmax: z as well); as ``plasticity.hebbian``."""
     real = out.dtype.type
-    one = real(1.0)
-    post = table.place[q, POST_TERM]
+    one, post = real(1.0), table.place[q, POST_TERM]
+    is_uniform = program.population[program.projection[q, TARGET], UNIFORM] != 0
     first_post = table.place[q, FIRST_POST] + unit
     # slices: an index that might be negative keeps a loop out of the vector units
     z, slope = out[0, :n], out[1, :n]
-    stood, theta = u[at : at + n], program.theta[first : first + n]
     sliding = table.sliding[first_post : first_post + n]
-    for j in range(n):
-        z[j] = stood[j] * (one / theta[j]) - sliding[j]
+    share_all(u[at : at + n], program.theta[first : first + n], is_uniform, sliding, z)
     if post == TANH:
         for j in range(n):
             slope[j] = z[j]

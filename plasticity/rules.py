@@ -579,6 +579,7 @@ def _reach(
             state.v,
             program.population[p, FIRST] + a,
             program.theta,
+            program.population[p, UNIFORM] != 0,
             table.sliding,
             place[FIRST_POST] + a,
             amplitude * np.float64(table.local_rate[i]),
@@ -655,7 +656,7 @@ def _write_row(
     at: int,
 ) -> None:
     """Let a row of hebb change by what a phase has brought to units a to a + n - 1; ``weight[at]`` is the first's."""
-    place = table.place[q]
+    place, p = table.place[q], program.projection[q, TARGET]
     i = place[FIRST_PRE] + pre
     hebbian_write(
         memory.fast,
@@ -663,8 +664,9 @@ def _write_row(
         n,
         left,
         state.v,
-        program.population[program.projection[q, TARGET], FIRST] + a,
+        program.population[p, FIRST] + a,
         program.theta,
+        program.population[p, UNIFORM] != 0,
         table.sliding,
         place[FIRST_POST] + a,
         memory.owed[i] * np.float64(table.local_rate[i]),

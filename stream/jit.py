@@ -216,7 +216,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     ``nogil``: a pipeline in one process can overlap a kernel with ZeroMQ's and the status line's threads.
     No ``fastmath``, not even for gradients: which way the compiler reorders a sum depends on whether a helper was
     inlined, so that a kernel just compiled and the same one loaded from the cache differ in the last bits. Sums that
-    have to be fast say their order themselves (``plasticity.backward_units.lane_sum``).
+    have to be fast say their order themselves (``stream.lanes.dot``).
     ``_nrt=False``: a kernel allocates nothing, so nothing needs to be counted. With counting, each array that goes into
     a helper costs two atomic additions: kernels that pass large NamedTuples on ran three to ten times longer.
     """
