@@ -127,6 +127,7 @@ class Options(NamedTuple):
     surrogate: int
     width: float  # of psi, in units of the potential
     has_rows: bool  # whether ``Rows`` is filled
+    has_times: bool  # whether derivatives by time constants are wanted; needs ``Rows``
     block: NDArray[np.int64]  # int64, shape (n_populations, 2): units that share a time here, and the first block
     anchor_us: int  # when time began
     is_plain: NDArray[np.bool_]  # bool, shape (n_projections,): may go through ``_plain_back``

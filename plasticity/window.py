@@ -166,6 +166,7 @@ class TapedWindow:
         self._has_sparse_hebb = bool(np.any(is_sparse & (table.place[:, RULE] == HEBBIAN)))
         has_terminals = bool(np.any((table.place[:, RULE] >= 0) & (table.place[:, HAS_SHORT_TERM] > 0)))
         self._has_rows = self._is_hebbian or has_terminals or times or surrogate != "spikes"
+        self._has_times = bool(times)
         self._has_w = self._has_rows and bool(np.any(row[:, MODEL] == ADAPTIVE_LIF))
         self._surrogate, self._width = NUMBERS[surrogate], float(width)
         self._window_events, self._most_pieces = int(window_events), int(window_pieces)
@@ -424,7 +425,9 @@ class TapedWindow:
         skip = self._skip.copy()
         link(program, state.tape, state.taped, n_tape, walk.held_us, walk.lag_us, skip, links)
         anchor_us = int(state.book[ANCHOR_US])
-        options = Options(self._surrogate, self._width, self._has_rows, self._block, anchor_us, self._is_plain)
+        options = Options(
+            self._surrogate, self._width, self._has_rows, self._has_times, self._block, anchor_us, self._is_plain
+        )
         table = network._table
         if self._has_rows:
             for kept, now in zip(self._here, self._start, strict=True):
