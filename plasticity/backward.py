@@ -125,7 +125,7 @@ from plasticity.table import (
     Table,
 )
 from stream.jit import inline_kernel, inner_kernel, kernel
-from stream.lanes import dot
+from stream.lanes import dot, prefetch
 
 __all__ = ["walk_back"]
 
@@ -245,6 +245,14 @@ def _delivery_back(
     at: Any
     at_row: Any = rows.at[k] if options.has_rows else ZERO
     begin_row = at_row
+    if options.has_rows and k > 0 and tape[k - 1, WHAT] == DELIVERED:
+        # a window's rows are longer than caches, and no processor expects them to be read from the end; asked for now,
+        # they come while this one is walked (rows of weights and of mu as well: no gain)
+        earlier: Any = rows.at[k - 1]
+        for j in range(earlier, at_row, 16):
+            prefetch(rows.u, j)
+        for j in range(earlier, at_row, 16):
+            prefetch(rows.hebb, j)
     for piece in range(n_pieces):
         unit, n, at = piece_of(program, q, pre, typed(piece))
         _piece_to(program, walk, options, gradients, rows, tape, taped, k, end, p, unit, n, at_row, now_us)
