@@ -4,6 +4,8 @@ A file is HDF5 and is read as nothing but numbers and text. Whatever is missing,
 number, too large or a way out of the file is refused with the node's name.
 """
 
+import mmap
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"  # how a .nir file begins
+HEAP = b"GCOL\1\0\0\0"  # and a heap of text in it
 OURS = "hebbstream"  # the key of what is ours in NIR's metadata
 
 MOST_BYTES = 2**32  # of all arrays in a file, unpacked: a small file may claim to hold any number of zeros
@@ -57,6 +60,30 @@ class Node(NamedTuple):
     kind: str
     values: Mapping[str, Any]
     ours: Mapping[str, Any]  # what to_nir left in its metadata
+
+
+def _has_sound_heaps(path: Path) -> bool:
+    """Tell whether the library can walk through each heap of text to its end; over some it walks for ever (HDF5 2.0).
+
+    Heaps: HDF5 File Format Specification, version 3.0, III.E. An object takes 16 bytes and its size, rounded up to 8;
+    what is free, object 0, its size alone. The library adds these up in 64 bits.
+    """
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True  # for the library to refuse
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            at = data.find(HEAP)
+            while at >= 0:
+                place, end = at + 16, at + int.from_bytes(data[at + 8 : at + 16], "little")
+                while place + 16 <= min(end, len(data)):
+                    number = int.from_bytes(data[place : place + 2], "little")
+                    size = int.from_bytes(data[place + 8 : place + 16], "little")
+                    taken = 16 + (size + 7) // 8 * 8 if number else size
+                    if not 0 < taken <= end - place:
+                        return False
+                    place += taken
+                at = data.find(HEAP, at + 1)
+    return True
 
 
 def load_file(path: Path) -> dict[str, Any]:
@@ -89,6 +116,8 @@ def load_file(path: Path) -> dict[str, Any]:
         return value.item() if found.shape == () else value
 
     try:
+        if not _has_sound_heaps(path):
+            raise FormatError(f"{path}: damaged: a heap of text does not end where it should")
         with h5py.File(path, "r") as file:
             if "node" not in file:
                 raise FormatError(f"{path}: HDF5 without a group 'node'; wanted a file written by nir.write")

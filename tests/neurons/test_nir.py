@@ -753,6 +753,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     return path, path.read_bytes()
 
 
+@pytest.mark.parametrize(("number", "size"), [(0, 0), (0, 2**64 - 16), (7, 2**64 - 16), (7, 2**64 - 40), (7, 10**6)])
+def test_a_heap_of_text_that_has_no_end_is_told(whole: tuple[Path, bytes], number: int, size: int) -> None:
+    """The library would walk through some of these for ever, deaf to every signal."""
+    path, content = whole
+    at = content.index(b"GCOL") + 16
+    while content[at : at + 2] != b"\0\0":
+        at += 16 + (int.from_bytes(content[at + 8 : at + 16], "little") + 7) // 8 * 8
+    data = bytearray(content)
+    data[at : at + 2], data[at + 8 : at + 16] = number.to_bytes(2, "little"), size.to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="damaged"):
+        from_nir(path)
+
+
 @given(flips=st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=20))
 @settings(max_examples=100)
 def test_any_flipped_bytes_are_told_or_harmless(whole: tuple[Path, bytes], flips: list[tuple[int, int]]) -> None:
