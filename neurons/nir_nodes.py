@@ -79,7 +79,7 @@ def _has_sound_heaps(path: Path) -> bool:
                     number = int.from_bytes(data[place : place + 2], "little")
                     size = int.from_bytes(data[place + 8 : place + 16], "little")
                     taken = 16 + (size + 7) // 8 * 8 if number else size
-                    if not 0 < taken <= end - place:
+                    if not 16 <= taken <= end - place:
                         return False
                     place += taken
                 at = data.find(HEAP, at + 1)

@@ -141,7 +141,7 @@ FIRED_DTYPE = np.dtype([("t", "<i8"), ("unit", "<u4"), ("population", "<u4")])
 class Program(NamedTuple):
     """What a network is."""
 
-    population: NDArray[np.int64]  # int64, shape (n_populations, 25)
+    population: NDArray[np.int64]  # int64, shape (n_populations, 26)
     projection: NDArray[np.int64]  # int64, shape (n_projections, 23)
     links: NDArray[np.int64]  # int64: lists of different lengths; their places stand in the tables
     theta: NDArray[Any]  # real, shape (n_all,): threshold above rest

@@ -152,7 +152,11 @@ class _Masked:
 
 
 class _Full:
-    """All synapses of a table, in its own order. Silence costs nothing; matrix products take 1.7 times as long."""
+    """All synapses of a table, in its own order.
+
+    Who is silent costs nothing on the way there and in derivatives by weights: with matrix products throughout, a batch
+    took 1.7 times as long (35 ms, 20 now).
+    """
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.shape, self.place = shape, slice(None)
@@ -226,7 +230,7 @@ class TaskNetwork:
         return [_Masked(rng.random(pair) < self.settings.density) for pair in pairs]
 
     def weights(self, tables: list[Any]) -> list[Real]:
-        """Return the values of these synapses, copies."""
+        """Return the values of these synapses: copies of a mask's, the table itself where there is none."""
         return [self.values[f"w{k}"][it.place] for k, it in enumerate(tables, 1)]
 
     # -- answers -------------------------------------------------------------------------------------------------------

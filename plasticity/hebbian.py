@@ -55,7 +55,7 @@ float32 has two forms, fitted in the same way to relative errors, and fuses prod
 potentials mostly are, ``y + y s P(s)``, s = y^2, with P of degree 3: 1.2e-5 (a degree more gives 1.1e-6, and takes 7 %
 longer). It divides nothing, and a row multiplies the five numbers by its step once, instead of every z. Beyond, where
 units are that are held down, ``x P(x^2) / Q(x^2)``, degrees 2 and 3, x = y within 6.4: 1.4e-5. The first form would be
-right to the last bits there, and made a layer half of which is held down take 1.6 times as long. These are errors of a
+right to the last bits there, and takes twice as many products, where half of a layer may be. These are errors of a
 *step* of hebb: beside a hebb of 200 steps they are less than float32 rounds away. A block of units in which all are low
 never computes the second form (``plasticity.hebbian_lanes``); which one a unit takes depends on its y alone.
 """
@@ -349,7 +349,7 @@ def hebbian_front(
     real = v.dtype.type
     n, first, theta = layer.n, layer.first, layer.theta
     inverse = real(1.0) / theta
-    is_at_one = inverse == real(1.0)
+    is_at_one = inverse == real(1.0)  # the default; the same numbers with a product less for each synapse
     in_blocks = n - n % 16
     short = in_blocks % 64  # first: what takes long for one is done beside the rest
     if k == end:

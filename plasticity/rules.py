@@ -877,6 +877,7 @@ def _fast_front(
         place[FIRST_PRE],
         place[FIRST_POST],
         program.theta[unit],
+        # read by the Hebbian loop alone
         most_square(table.sliding, place[FIRST_POST], n) if place[RULE] == HEBBIAN else program.theta[unit],
         program.constant[TAU_MEM, unit] if row[MODEL] == LIF else math.inf,
         number[MIXING],

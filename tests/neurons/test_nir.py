@@ -753,7 +753,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     return path, path.read_bytes()
 
 
-@pytest.mark.parametrize(("number", "size"), [(0, 0), (0, 2**64 - 16), (7, 2**64 - 16), (7, 2**64 - 40), (7, 10**6)])
+@pytest.mark.parametrize(
+    ("number", "size"), [(0, 0), (0, 8), (0, 2**64 - 16), (7, 2**64 - 16), (7, 2**64 - 40), (7, 10**6)]
+)
 def test_a_heap_of_text_that_has_no_end_is_told(whole: tuple[Path, bytes], number: int, size: int) -> None:
     """The library would walk through some of these for ever, deaf to every signal."""
     path, content = whole

@@ -108,8 +108,8 @@ def test_who_is_above_has_a_square_above_the_most(sliding: list[float], threshol
     y = u * (np.float32(1) / theta) - eta
     if u > theta:
         assert (y * y > most).all() if max(sliding) < 1 else most == -1
-    if max(sliding) <= 0 and ulps < -30:
-        assert most > 0.999
+    if max(sliding) <= 0:
+        assert most > 0.999  # or the loop would always be the slow one
 
 
 @pytest.mark.parametrize(("real", "error"), [(np.float64, 2e-10), (np.float32, 1.4e-5)])
