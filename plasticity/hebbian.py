@@ -66,6 +66,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from neurons.front import decay_of, flush
+from neurons.lif import next_above
 from plasticity.hebbian_lanes import (
     SMALL_SQUARE,
     grown,
@@ -272,6 +273,10 @@ class Front(NamedTuple):
     hebb_max: float
     anchor_us: int  # when to flush
     shift: int
+    population: int
+    down: Any  # real: soft reset: what a spike takes away; hard: where it leads
+    is_hard: bool
+    is_last: bool  # nothing comes of its spikes but that they are written down
 
 
 class Step(NamedTuple):
@@ -308,6 +313,19 @@ def _left_of(layer: Front, fast_us: Any, item: Any) -> Any:
 
 
 @inner_kernel
+def _fire(layer: Front, v: Any, t_us: Any, out: Any, n_out: Any) -> Any:
+    """Reset the units that are above the threshold, and write their spikes from ``out[n_out]`` on; returns the end."""
+    first, last = layer.first, layer.first + layer.n
+    j = next_above(v, first, last, layer.theta)
+    while j < last:
+        v[j] = layer.down if layer.is_hard else v[j] - layer.down
+        out[n_out]["t"], out[n_out]["unit"], out[n_out]["population"] = t_us, j - first, layer.population
+        n_out += 1
+        j = next_above(v, j + 1, last, layer.theta)
+    return n_out
+
+
+@inner_kernel
 def hebbian_front(
     layer: Front,
     v: Any,
@@ -322,10 +340,13 @@ def hebbian_front(
     k: int,
     end: int,
     due_us: int,
-) -> tuple[int, int, bool]:
+    out: Any,
+    n_out: Any,
+) -> tuple[int, int, bool, Any]:
     """Run events through a dense layer (``ADD``, ``TANH``) until one brings a unit above its threshold.
 
-    In one pass over each row, all else as ``hebbian_read`` and ``hebbian_write`` do it, bit for bit.
+    Or beyond it, if ``layer.is_last``: leaving the loop and coming back takes as long as half an event. In one pass
+    over each row, all else as ``hebbian_read`` and ``hebbian_write`` do it, bit for bit.
 
     Parameters
     ----------
@@ -339,12 +360,16 @@ def hebbian_front(
         SPIKE_DTYPE, shape (any,); where to begin, and where to stop.
     due_us
         When to stop.
+    out, n_out
+        FIRED_DTYPE, shape (n_out + n or more,): spikes are written from ``n_out`` on.
 
     Returns
     -------
     k, t_0, is_above
         The first event not begun; the time of the one before the last, at which the potentials have to be flushed or
         not; whether the last one brought units above the threshold, which are still to fire.
+    n_out
+        Where spikes end.
     """
     real = v.dtype.type
     n, first, theta = layer.n, layer.first, layer.theta
@@ -353,12 +378,12 @@ def hebbian_front(
     in_blocks = n - n % 16
     short = in_blocks % 64  # first: what takes long for one is done beside the rest
     if k == end:
-        return k, t_0, False
+        return k, t_0, False, n_out
     event = _step_of(layer, v, decay, local_rate, items[k], t_0, _left_of(layer, fast_us, items[k]))
     while True:
         t, pre = event.t_us, event.pre
         if t >= due_us:
-            return k, t_0, False
+            return k, t_0, False, n_out
         at, at_fast, row = layer.at_weight + pre * n, layer.first_fast + pre * n, layer.first_row + pre
         if event.left < LEAST_LEFT:
             decay_row(fast, fast_us, at_fast, n, row, event.left, t)
@@ -415,9 +440,11 @@ def hebbian_front(
             fast[at_fast + j] = min(max(h, -high), high)
             j += 1
         if is_above:
-            return k, t_0, True
+            if not layer.is_last:
+                return k, t_0, True, n_out
+            n_out = _fire(layer, v, t, out, n_out)
         if (t - layer.anchor_us) >> layer.shift != (t_0 - layer.anchor_us) >> layer.shift:
             flush(v, first, first + n)
         t_0 = t
-        if k == end:
-            return k, t_0, False
+        if k == end or len(out) - n_out < n:
+            return k, t_0, False, n_out

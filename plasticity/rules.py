@@ -55,6 +55,7 @@ from neurons.program import (
     FIRST,
     FIRST_GROUP,
     GROUP,
+    HARD,
     IDLE,
     INSIDE,
     INTEGRATE_FIRE,
@@ -72,6 +73,7 @@ from neurons.program import (
     N_LOG,
     N_OUT,
     N_QUEUE,
+    N_SPIKES,
     N_TAPE,
     NEVER_US,
     NOW_US,
@@ -885,6 +887,10 @@ def _fast_front(
         number[FAST_MAX],
         book[ANCHOR_US],
         row[SHIFT],
+        p,
+        program.down[unit],
+        row[HARD] != 0,
+        is_last and not row[LOGGED] and len(state.tape) == 0,
     )
     k: Any = typed(first)
     while k < len(items):
@@ -901,7 +907,7 @@ def _fast_front(
         before: Any = k
         t_0: Any = state.t_us[group]
         if place[RULE] == HEBBIAN:
-            k, t_0, is_above = hebbian_front(
+            k, t_0, is_above, n_told = hebbian_front(
                 layer,
                 state.v,
                 t_0,
@@ -915,7 +921,11 @@ def _fast_front(
                 k,
                 end,
                 due_us,
+                out,
+                n_before,
             )
+            book[N_OUT] = n_told
+            book[N_SPIKES] += n_told - n_before
         else:
             n_log = progress[p, N_LOG]
             renew_after_us: Any = typed(NEVER_US)
@@ -967,8 +977,8 @@ def _fast_front(
                 begin(state.book, state.progress, t, INSIDE)
                 book[N_QUEUE] = progress[p, SPAN_LAST] = n_fired
                 return k
-            if n_fired > 0:
-                tell_readouts(program, state, p, t, n_before, out)
+        if book[N_OUT] > n_before:
+            tell_readouts(program, state, p, t, n_before, out)
     return k
 
 

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from neurons.dense import Dense
 from neurons.graph import INPUT, Graph, Population, Projection
 from neurons.integrate_fire import IntegrateFireUnits
+from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
+from neurons.program import FIRED_DTYPE
 from plasticity.hebbian import Hebbian, tanh_all
 from plasticity.hebbian_lanes import (
     SMALL_SQUARE,
@@ -172,3 +174,33 @@ def test_who_fires_does_not_depend_on_the_sign_of_the_threshold(threshold: float
     want = Network.of(graph).run(spikes)["out"]
     assert len(want) > 100
     np.testing.assert_array_equal(still.run(spikes)["out"], want)
+
+
+@given(st.sampled_from(["soft", "hard"]), st.booleans(), st.integers(1, 90), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_units_may_fire_within_the_loop_or_outside_of_it(reset: str, is_read: bool, n: int, seed: int) -> None:
+    """A delay that leads nowhere keeps them out of the loop; where they may fire in it, there is little room."""
+    rng = np.random.default_rng(seed)
+    units = LIFUnits(3000.0, reset=reset, v_reset=0.3 if reset == "hard" else 0.0)
+    populations = [Population("out", units, (n,))]
+    projections = [Projection(INPUT, "out", Dense(rng.normal(0.2, 0.3, (6, n))))]
+    if is_read:
+        populations.append(Population("scores", LeakyIntegratorUnits(20_000.0), (2,)))
+        projections.append(Projection("out", "scores", Dense(rng.normal(0.0, 1.0, (n, 2)))))
+    rules = {(INPUT, "out"): Hebbian(local_rate=0.02, mixing=0.3, tau_hebb_us=9000.0, hebb_max=0.5)}
+    inside = PlasticNetwork.of(Graph((6,), populations, projections), rules=rules)
+    nowhere = [Projection("out", "far", Dense(np.zeros((n, 1))), delay_us=50)]
+    populations.append(Population("far", LIFUnits(3000.0, 1.0), (1,)))
+    outside = PlasticNetwork.of(Graph((6,), populations, projections + nowhere), rules=rules)
+    inside._out, inside._picked = np.zeros(2 * n + 1, FIRED_DTYPE), np.zeros(2 * n + 1, SPIKE_DTYPE)
+    spikes = spikes_of(np.sort(rng.integers(0, 200_000, 500)))  # past times when what is tiny becomes 0
+    spikes["unit"] = rng.integers(0, 6, len(spikes))
+    for part in np.array_split(spikes, 3):
+        np.testing.assert_array_equal(inside.run(part)["out"], outside.run(part)["out"])
+        np.testing.assert_array_equal(inside.potentials("out"), outside.potentials("out"))
+        np.testing.assert_array_equal(inside._memory.fast, outside._memory.fast)
+        if is_read:
+            np.testing.assert_array_equal(inside.averages("scores"), outside.averages("scores"))
+    assert inside.statistics()["spikes"] == outside.statistics()["spikes"] > 0
+    if not is_read:
+        assert inside.statistics()["deliveries"] == len(spikes)
