@@ -450,6 +450,13 @@ def _print(found: list[dict[str, Any]], tasks: int) -> None:
         cells = [_series(found, method, after, True) for after in columns] + [_series(found, method, tasks, False)]
         table.add_row(method, *(f"{np.mean(it):.1f} ({np.std(it):.1f})" if it else "-" for it in cells))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for name, words in (
+        ("carried", "in a stream, hebb carried from picture to picture"),
+        ("alone", "hebb anew with each picture"),
+        ("without rule", "without the rule"),
+    ):
+        if seen := [100 * row[name] for row in found if name in row]:
+            print(f"HP after {tasks} tasks, {words}: {np.mean(seen):.1f} ({np.std(seen):.1f})")
 
 
 def _draw(path: Path, found: list[dict[str, Any]], tasks: int) -> None:

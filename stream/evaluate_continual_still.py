@@ -1,7 +1,8 @@
 """``hebbstream eval continual --kind still``: the authors' own setting, pictures at three steps instead of events.
 
 Network, rule and figures: ``plasticity.authors_tasks``. A picture is asked about in a batch of 100, whose ``hebb`` it
-shares, as the authors do it; and, for HP after the last task, alone as well, as a stream would have it.
+shares, as the authors do it. After the last task HP is also asked as a stream would have it: in the operators that run
+live, ``hebb`` carried from picture to picture (``plasticity.authors_phases``), or anew with each; and without its rule.
 """
 
 import importlib
@@ -14,8 +15,8 @@ __all__ = ["StillRun", "pictures", "row_of"]
 
 BATCH = 100  # theirs
 META_SHARE = 0.7  # of the tasks after which the rule is trained: theirs, 35 of 50
-# pictures a task that are asked one by one, or under all masks; batches that EWC weighs weights by (theirs: all)
-MOST_ALONE, MOST_UNKNOWN, MOST_FISHER = 200, 1000, 100
+# pictures a task that are asked one by one, in a stream, or under all masks; batches that EWC weighs by (theirs: all)
+MOST_ALONE, MOST_CARRIED, MOST_UNKNOWN, MOST_FISHER = 200, 2000, 1000, 100
 
 
 def pictures(images: Path, n: int) -> tuple[Any, Any]:
@@ -112,7 +113,9 @@ class StillRun:
         if not is_known:
             x, labels = x[:MOST_UNKNOWN], labels[:MOST_UNKNOWN]
         all_tables = [self.network.tables(task) for task in range(self.done if self.is_masked else 1)]
-        each, alone = [], []
+        is_last = self.method == "HP" and is_known and self.done == self.tasks
+        each: list[float] = []
+        as_stream: dict[str, list[float]] = {"alone": [], "carried": [], "without rule": []} if is_last else {}
         for task in range(self.done):
             here, mine = x[:, _pixels(task)], all_tables[task if self.is_masked else 0]
             best: Any = None
@@ -128,11 +131,27 @@ class StillRun:
                 else:
                     best = [np.maximum(sure, best[0]), np.where(sure > best[0], answer, best[1])]
             each.append(float(np.mean(best[1] == labels)))
-            if self.method == "HP" and is_known and self.done == self.tasks:
-                few = slice(0, MOST_ALONE)
-                found = np.concatenate([self.network.scores(mine, row[None]) for row in here[few]]).argmax(1)
-                alone.append(float(np.mean(found == labels[few])))
-        self.rows.append(row_of(self, is_known, each) | ({"alone": float(np.mean(alone))} if alone else {}))
+            if is_last:
+                for name, right in self._ask_as_stream(task, here, labels).items():
+                    as_stream[name].append(right)
+        self.rows.append(row_of(self, is_known, each) | {name: sum(it) / len(it) for name, it in as_stream.items()})
+
+    def _ask_as_stream(self, task: int, x: Any, labels: Any) -> dict[str, float]:
+        """Return what a network with a rule answers right of a task whose pictures come one after the other."""
+        import numpy as np
+
+        module = importlib.import_module("plasticity.authors_phases")
+        tables = self.network.tables(task)
+        plain = importlib.import_module("plasticity.authors_tasks").TaskNetwork("GP", self.seed, self.network.settings)
+        plain.values |= {name: self.network.values[name] for name in ("w1", "w2", "w3")}
+        few, more = (np.arange(0, len(x), max(len(x) // most, 1))[:most] for most in (MOST_ALONE, MOST_CARRIED))
+        network = module.task_in_phases(self.network, task, batch=BATCH)
+        scores = {
+            "alone": (few, np.concatenate([self.network.scores(tables, x[k : k + 1]) for k in few])),
+            "carried": (more, module.ask_task_in_phases(network, self.network, task, x[more])),
+            "without rule": (slice(None), plain.scores(tables, x)),
+        }
+        return {name: float(np.mean(it.argmax(1) == labels[some])) for name, (some, it) in scores.items()}
 
 
 def row_of(run: Any, is_known: bool, each: list[float]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""The authors' network through the operators, in phases: as ``plasticity.authors_mlp`` computes a picture alone."""
+"""The authors' networks through the operators, in phases: as the transcriptions compute a picture alone."""
 
 import numpy as np
 import pytest
 
 from neurons.graph import INPUT
 from plasticity.authors_mlp import Settings, SharedHebb
-from plasticity.authors_phases import ask_in_phases, in_phases
+from plasticity.authors_phases import ask_in_phases, ask_task_in_phases, in_phases, task_in_phases
+from plasticity.authors_tasks import Settings as TaskSettings
+from plasticity.authors_tasks import TaskNetwork
 
 SETTINGS = Settings(n_in=30, n_hidden=24, n_classes=5, steps=6, tau_w=6.0, retention=0.9, bound=0.4)
 
@@ -72,3 +74,62 @@ def test_alone_it_is_what_was_trained(mode: str) -> None:
     net.settings = SETTINGS._replace(bound=100.0)  # what shares no hebb does not watch the first layer's bound
     np.testing.assert_allclose(ask_in_phases(in_phases(net), net, x), net.scores(x), rtol=2e-4, atol=2e-5)
     assert len(set(net.scores(x).argmax(1))) > 1
+
+
+TASKS = TaskSettings(sizes=(30, 24, 20, 5), density=0.4, tau_w=6.0, steps=4)
+
+
+def many_tasks(mode: str) -> TaskNetwork:
+    """Make a network of many tasks in which the rule has a say."""
+    rng = np.random.default_rng(5)
+    net = TaskNetwork(mode, 3, TASKS)
+    for name, value in net.values.items():
+        if name.startswith("w"):
+            value *= 4
+        else:
+            value[...] = rng.uniform(0.1, 0.9, value.shape)
+    return net
+
+
+@pytest.mark.parametrize("mode", ["GP", "HP"])
+def test_a_task_alone_is_what_was_trained(mode: str) -> None:
+    net, x = many_tasks(mode), pictures(9)
+    network = task_in_phases(net, 2)
+    wanted = np.concatenate([net.scores(net.tables(2), row[None]) for row in x])
+    np.testing.assert_allclose(ask_task_in_phases(network, net, 2, x), wanted, rtol=2e-4, atol=2e-5)
+    assert len(set(wanted.argmax(1))) > 1
+    assert np.abs(wanted - np.concatenate([net.scores(net.tables(1), row[None]) for row in x])).max() > 0.1
+
+
+def test_a_task_in_a_stream_has_the_mean_of_its_last_pictures() -> None:
+    """Against the equations, hebb written out: one decaying trace, read at every step."""
+    it, net, x, batch = TASKS, many_tasks("HP"), pictures(40), 10
+    v = {name: value.astype(float) for name, value in net.values.items()}
+    masks = [np.zeros(pair) for pair in zip(it.sizes[:-1], it.sizes[1:], strict=True)]
+    for mask, table in zip(masks, net.tables(2), strict=True):
+        mask.reshape(-1)[table.place] = 1
+    w = [v[f"w{k}"].reshape(mask.shape) * mask for k, mask in enumerate(masks, 1)]
+    hebb = [np.zeros(mask.shape) for mask in masks[:2]]
+    share = (1 + it.retention + it.retention**2) / it.steps / batch
+    left = np.exp(-1 / (batch * (it.steps + 1)))
+    wanted = []
+    for row in x.astype(float):
+        inputs = [row] * it.steps
+        for k in range(2):
+            u = s = np.zeros(it.sizes[k + 1])
+            spikes = []
+            for t in range(it.steps):
+                pre = np.exp(-t / it.tau_w) * inputs[t]
+                u = it.decay * (u - it.threshold * s) + pre @ (w[k] + v[f"alpha{k + 1}"] * hebb[k] * (1 - masks[k]))
+                s = (u > it.threshold).astype(float)
+                spikes.append(s)
+                grown = np.outer(v[f"beta{k + 1}"] * pre, np.tanh(u / it.threshold - v[f"eta{k + 1}"]))
+                hebb[k] = left * hebb[k] + share * grown
+            hebb[k] *= left  # the phase in which the other layer ends, or begins
+            inputs = spikes
+        wanted.append(u @ w[2])
+    network = task_in_phases(net, 2, batch=batch)
+    np.testing.assert_allclose(ask_task_in_phases(network, net, 2, x), wanted, rtol=1e-3, atol=1e-4)
+    alone = ask_task_in_phases(task_in_phases(net, 2), net, 2, x)
+    assert np.abs(wanted - alone).max() > 0.1
+    assert np.abs(network.hebb("first", "second")).max() > 0.05
