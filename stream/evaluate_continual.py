@@ -282,8 +282,8 @@ class _Run:
         pre, post = np.nonzero(drawn < (2 * DENSITY if has_rule else DENSITY))
         return pre, post, drawn[pre, post] < DENSITY
 
-    def _network(self, task: int) -> tuple[Any, list[tuple[Any, Any, Any]]]:
-        """Return the network of a task, and its synapses layer by layer."""
+    def _network(self, task: int, carried: bool = False) -> tuple[Any, list[tuple[Any, Any, Any]]]:
+        """Return the network of a task, and its synapses layer by layer; ``carried``: hebb outlives a show."""
         import numpy as np
 
         graphs = importlib.import_module("neurons.graph")
@@ -317,7 +317,7 @@ class _Run:
                 )
         graph = graphs.Graph((self.sizes[0],), populations, projections)
         make = importlib.import_module("plasticity.plastic_network").PlasticNetwork
-        return make.of(graph, rules=rules, readout="scores"), synapses
+        return make.of(graph, rules=rules, readout="scores", reset_local=not carried), synapses
 
     def _see(self, network: Any, task: int, events: Any) -> None:
         network.begin(0)
@@ -420,7 +420,27 @@ class _Run:
                     answers.append((float(shares.max() / shares.sum()), int(np.argmax(scores))))
                 right += max(answers)[1] == label
             each.append(right / len(labels))
-        self.rows.append(row_of(self, is_known, each))
+        row = row_of(self, is_known, each)
+        if self.method == "HP" and is_known and self.done == self.tasks:
+            row["carried"] = self._ask_carried(questions)
+        self.rows.append(row)
+
+    def _ask_carried(self, questions: tuple[list[Any], list[int]]) -> float:
+        """Ask as a stream would: the shows of a task one after the other, hebb carried along."""
+        import numpy as np
+
+        from stream.packet import Reset
+
+        right = 0
+        for task in range(self.done):
+            network, _ = self._network(task, carried=True)
+            for k, (events, label) in enumerate(zip(*questions, strict=True)):
+                network.on_mark("spikes", Reset(k * SPAN_US), lambda port, message: None)
+                items = _as_task(self.kind, task, self.tasks, events)
+                items["t"] += k * SPAN_US
+                network.run(items, until_us=(k + 1) * SPAN_US)
+                right += int(np.argmax(network.averages("scores"))) == label
+        return right / (self.done * len(questions[1]))
 
 
 # -- what was found ----------------------------------------------------------------------------------------------------

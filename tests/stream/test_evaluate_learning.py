@@ -113,6 +113,7 @@ def test_continual_learns_tasks_in_turn_and_goes_on(tmp_path: Path) -> None:
     more = run("continual", str(train), str(test), *options, "--methods", "GP,EWC,HP")
     assert more["results"][: len(rows)] == rows
     assert len(more["results"]) == len(rows) + 4
+    assert more["results"][-2]["carried"] == pytest.approx(more["results"][-2]["right"], abs=0.2)
     # what was found on the way lies beside the weights: as if it had been stopped right before the end
     (tmp_path / "out" / "results.json").unlink()
     assert run("continual", str(train), str(test), *options, "--methods", "GP,EWC,HP") == more
