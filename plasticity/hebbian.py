@@ -92,7 +92,9 @@ __all__ = [
     "Hebbian",
     "hebbian_front",
     "hebbian_read",
+    "hebbian_read_one",
     "hebbian_write",
+    "hebbian_write_one",
     "share_all",
     "softmax_all",
     "tanh_all",
@@ -231,6 +233,43 @@ def hebbian_write(
     for j in range(n):
         h = hebb[j] + step * z[j]
         hebb[j] = min(max(h, -high), high)
+
+
+@inline_kernel
+def grown_by_tanh(fast: Any, at_fast: int, y: Any, step: Any) -> Any:
+    """Return ``fast[at_fast] + step tanh y``; all of one type."""
+    if fast.itemsize == 8:
+        return fast[at_fast] + step * tanh_rational(y)
+    if y * y <= type(y)(SMALL_SQUARE):
+        return grown(fast[at_fast], y, step)
+    return fast[at_fast] + step * tanh_wide(y)
+
+
+@inline_kernel
+def hebbian_read_one(
+    w: Any, at: int, fast: Any, share: Any, at_fast: int, left: float, form: int, mixing: float
+) -> Any:
+    """Return what one synapse weighs; as ``hebbian_read``, whose calls and slices cost more than a synapse does."""
+    real = fast.dtype.type
+    alpha, one, hebb = real(mixing * left), real(1.0), fast[at_fast]
+    if form == ADD:
+        return w[at] + alpha * hebb
+    part = share[at_fast]
+    if form == BLEND:
+        return part * w[at] + (one - part) * (real(left) * hebb)
+    return part * w[at] + (one - part) * (alpha * hebb)
+
+
+@inline_kernel
+def hebbian_write_one(
+    fast: Any, at_fast: int, left: float, u: Any, theta: Any, eta: Any, rate: float, most: float, post: int
+) -> None:
+    """Change one synapse's hebb by the potential u before any reset; as ``hebbian_write``, but for ``SOFTMAX``."""
+    real = fast.dtype.type
+    step, high = real(rate / left), real(most / left)
+    y = u * (real(1.0) / theta) - eta
+    new = fast[at_fast] + step * y if post == LINEAR else grown_by_tanh(fast, at_fast, y, step)
+    fast[at_fast] = min(max(new, -high), high)
 
 
 @inline_kernel
@@ -431,13 +470,7 @@ def hebbian_front(
             v[first + j] = u
             is_above |= u > theta
             y = u * inverse - sliding[layer.first_post + j]
-            if v.itemsize == 8:
-                h = fast[at_fast + j] + step * tanh_rational(y)
-            elif y * y <= real(SMALL_SQUARE):
-                h = grown(fast[at_fast + j], y, step)
-            else:
-                h = fast[at_fast + j] + step * tanh_wide(y)
-            fast[at_fast + j] = min(max(h, -high), high)
+            fast[at_fast + j] = min(max(grown_by_tanh(fast, at_fast + j, y, step), -high), high)
             j += 1
         if is_above:
             if not layer.is_last:

@@ -116,13 +116,16 @@ from plasticity.bcm import bcm_pre
 from plasticity.error_modulated import error_modulated_signal
 from plasticity.hebbian import (
     ADD,
+    SOFTMAX,
     TANH,
     Front,
     decay_row,
     freshen,
     hebbian_front,
     hebbian_read,
+    hebbian_read_one,
     hebbian_write,
+    hebbian_write_one,
 )
 from plasticity.hebbian_lanes import most_square
 from plasticity.oja import oja_post
@@ -629,6 +632,39 @@ def _reach(
     fire_reached(program, state, p, a, n, reached, t_us, out)
 
 
+@inline_kernel
+def _reach_one(
+    program: Program,
+    state: State,
+    table: Table,
+    memory: Memory,
+    q: int,
+    pre: int,
+    left: float,
+    a: int,
+    at: int,
+    amplitude: float,
+    t_us: int,
+    out: Any,
+) -> None:
+    """Do what ``_reach`` does through one Hebbian synapse, ``weight[at]``, to unit a; ``left``: of its hebb."""
+    way, number, place = program.projection[q], table.number[q], table.place[q]
+    p = way[TARGET]
+    at_fast = place[FIRST_FAST] + at - way[WEIGHT]
+    w, scratch = program.weight, memory.row[0]
+    scratch[0] = hebbian_read_one(w, at, memory.fast, table.share, at_fast, left, place[FORM], number[MIXING])
+    scratch[0] *= w.dtype.type(amplitude)
+    reached = add_row(program, state, p, a, ONE, scratch, ZERO, t_us, out)
+    if _has_phases(program, p):
+        return
+    j = program.population[p, FIRST] + a
+    rate = amplitude * np.float64(table.local_rate[place[FIRST_PRE] + pre])
+    eta = table.sliding[place[FIRST_POST] + a]
+    u, theta = state.v[j], program.theta[j]
+    hebbian_write_one(memory.fast, at_fast, left, u, theta, eta, rate, number[FAST_MAX], place[POST_TERM])
+    fire_reached(program, state, p, a, ONE, reached, t_us, out)
+
+
 @inner_kernel
 def _ready(memory: Memory, rule: int, at: int, n: int, row: int, tau_us: float, t_us: int) -> None:
     """Make a row of ``fast`` ready for a spike."""
@@ -790,6 +826,8 @@ def _deliver(
     size: Any = min(n, target[GROUP])
     unit: Any = ZERO
     at: Any = first
+    is_single = place[RULE] == HEBBIAN and n == 1 and place[POST_TERM] != SOFTMAX
+    left = 1.0
     # pieces: windows, synapses, or the whole row; each of whole time groups or inside of one
     for piece in range(n_y * n_x):
         if kind == CONVOLUTION:
@@ -803,6 +841,11 @@ def _deliver(
         elif kind != DENSE:
             at = first + piece
             unit = program.links[way[SYNAPSES] + at - way[WEIGHT]] if kind == SPARSE else pre
+        if is_single:
+            if piece == 0 or kind == CONVOLUTION:
+                left = math.exp(-np.float64(now_us - memory.fast_us[row]) / number[TAU_FAST])
+            _reach_one(program, state, table, memory, q, pre, left, unit, at, amplitude, t_us, out)
+            continue
         for a in range(0, n, size):
             _reach(program, state, table, memory, q, pre, row, unit + a, size, at + a, amplitude, t_us, out)
     if place[RULE] in (STATIC, HEBBIAN):

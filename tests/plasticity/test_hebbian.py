@@ -16,7 +16,19 @@ from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
 from neurons.program import FIRED_DTYPE
-from plasticity.hebbian import Hebbian, tanh_all
+from plasticity.hebbian import (
+    ADD,
+    BLEND,
+    LINEAR,
+    MASK,
+    TANH,
+    Hebbian,
+    hebbian_read,
+    hebbian_read_one,
+    hebbian_write,
+    hebbian_write_one,
+    tanh_all,
+)
 from plasticity.hebbian_lanes import (
     SMALL_SQUARE,
     _plain,
@@ -52,7 +64,40 @@ def call_learn(
     return learn_16(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one / theta, step, high, most)
 
 
+@kernel
+def call_row(
+    w: Any, hebb: Any, share: Any, u: Any, theta: Any, eta: Any, left: float, form: int, post: int, scratch: Any
+) -> None:
+    hebbian_read(w, 0, hebb, share, 0, len(w), left, form, 0.3, scratch[2])
+    hebbian_write(hebb, 0, len(w), left, u, 0, theta, False, eta, 0, 0.05, 0.7, post, scratch)
+
+
+@kernel
+def call_each(
+    w: Any, hebb: Any, share: Any, u: Any, theta: Any, eta: Any, left: float, form: int, post: int, out: Any
+) -> None:
+    for j in range(len(w)):
+        out[j] = hebbian_read_one(w, j, hebb, share, j, left, form, 0.3)
+        hebbian_write_one(hebb, j, left, u[j], theta[j], eta[j], 0.05, 0.7, post)
+
+
 floats = st.floats(-1e6, 1e6, width=32)
+
+
+@pytest.mark.parametrize("real", [np.float64, np.float32])
+@pytest.mark.parametrize("post", [TANH, LINEAR])
+@pytest.mark.parametrize("form", [ADD, BLEND, MASK])
+def test_one_synapse_is_a_row_of_one(form: int, post: int, real: type) -> None:
+    rng = np.random.default_rng(form)
+    w, hebb, share, u, theta, eta = rng.normal(0.0, [[0.5], [0.8], [1.0], [2.0], [1.0], [0.2]], (6, 97)).astype(real)
+    theta = abs(theta) + real(0.1)
+    again, scratch, out = hebb.copy(), np.zeros((3, 97), real), np.zeros(97, real)
+    for left in (1.0, 0.4, 2.0**-12):
+        call_row(w, hebb, share, u, theta, eta, left, form, post, scratch)
+        call_each(w, again, share, u, theta, eta, left, form, post, out)
+        np.testing.assert_array_equal(out, scratch[2])
+        np.testing.assert_array_equal(again, hebb)
+    assert (abs(u / theta - eta) > 2).any()  # both forms of tanh
 
 
 @settings(max_examples=300)
