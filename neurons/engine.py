@@ -73,7 +73,7 @@ phases: rows reach them when they arrive.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -633,6 +633,58 @@ def fire_reached(
             _foresee(program, state, p, j, t_us)
 
 
+class Alone(NamedTuple):
+    """What is the same of all units of a population that have times of their own and do nothing but leak."""
+
+    first: Any  # unit
+    first_group: Any
+    tau_us: Any  # inf: no leak
+    theta: Any  # real
+    anchor_us: Any
+    shift: Any
+
+
+@inline_kernel
+def are_alone(program: Program, state: State, p: int) -> bool:
+    """Tell whether a population's units are such: ``add_alone`` and ``fire_alone`` may do what comes one by one."""
+    row = program.population[p]
+    is_driven = row[MODEL] == INTEGRATE_FIRE and program.constant[DRIVE, row[FIRST]] != 0.0
+    is_held = row[REFRACTORY_US] != 0 or state.progress[p, UNFOLDED] != 0
+    return row[GROUP] == 1 and program.phase_us == 0 and _is_whole(program, p, ONE) and not is_driven and not is_held
+
+
+@inline_kernel
+def alone_of(program: Program, state: State, p: int) -> Alone:
+    """Gather what ``add_alone`` and ``fire_alone`` need for every unit."""
+    row = program.population[p]
+    first = row[FIRST]
+    tau_us = program.constant[TAU_MEM, first] if row[MODEL] == LIF else math.inf
+    return Alone(first, row[FIRST_GROUP], tau_us, program.theta[first], state.book[ANCHOR_US], row[SHIFT])
+
+
+@inline_kernel
+def add_alone(units: Alone, state: State, decay: Any, unit: int, weight: Any, t_us: int) -> Any:
+    """Do for one unit, to which ``weight`` is added, what ``add_row`` does; returns the time that it had."""
+    j, g = units.first + unit, units.first_group + unit
+    t_0: Any = state.t_us[g]
+    factor = 1.0
+    if t_0 != t_us and units.tau_us != math.inf:
+        factor = decay_of(decay, units.tau_us, t_us - t_0)
+    state.t_us[g] = t_us
+    state.v[j] = state.v[j] * state.v.dtype.type(factor) + weight
+    return t_0
+
+
+@inline_kernel
+def fire_alone(units: Alone, program: Program, state: State, p: int, unit: int, t_0: int, t_us: int, out: Any) -> None:
+    """Do for one unit, whose time was ``t_0``, what ``fire_reached`` does."""
+    j = units.first + unit
+    if state.v[j] > units.theta:
+        _fire(program, state, p, j, j + 1, t_us, out)
+    if (t_us - units.anchor_us) >> units.shift != (t_0 - units.anchor_us) >> units.shift:
+        flush(state.v, j, j + 1)
+
+
 @inline_kernel
 def fade_of(program: Program, state: State, q: int, t_us: int) -> Any:
     """Return what is left, at ``t_us``, of the weights of a projection that fades."""
@@ -704,6 +756,13 @@ def _deliver(program: Program, state: State, q: int, pre: int, t_us: int, out: A
             at_x = -way[STRIDE_X] * in_group * c_out
             at_y = -way[STRIDE_Y] * way[SIZE_X] * in_group * c_out
     size = min(n, row[GROUP])
+    if kind == SPARSE and not way[FADES] and are_alone(program, state, p):
+        units, decay = alone_of(program, state, p), program.decay[p]
+        for i in range(n_x):
+            target = links[unit + i]
+            t_0 = add_alone(units, state, decay, target, program.weight[at + i], t_us)
+            fire_alone(units, program, state, p, target, t_0, t_us, out)
+        return
     for piece in range(n_y * n_x):
         i_y, i_x = piece // n_x, piece % n_x
         begin = links[unit + i_x] if kind == SPARSE else unit + i_y * unit_y + i_x * unit_x

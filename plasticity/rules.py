@@ -37,7 +37,20 @@ from typing import Any
 
 import numpy as np
 
-from neurons.engine import add_row, begin, fade_of, fire_reached, put_on_tape, reached_us, rouse, run
+from neurons.engine import (
+    add_alone,
+    add_row,
+    alone_of,
+    are_alone,
+    begin,
+    fade_of,
+    fire_alone,
+    fire_reached,
+    put_on_tape,
+    reached_us,
+    rouse,
+    run,
+)
 from neurons.program import (
     ANCHOR_US,
     AWAITED,
@@ -645,16 +658,26 @@ def _reach_one(
     at: int,
     amplitude: float,
     t_us: int,
+    units: Any,
+    is_alone: bool,
     out: Any,
 ) -> None:
-    """Do what ``_reach`` does through one Hebbian synapse, ``weight[at]``, to unit a; ``left``: of its hebb."""
+    """Do what ``_reach`` does through one Hebbian synapse, ``weight[at]``, to unit a.
+
+    ``left``: of its hebb; ``units, is_alone``: what ``neurons.engine.alone_of`` and ``are_alone`` say of the target.
+    """
     way, number, place = program.projection[q], table.number[q], table.place[q]
     p = way[TARGET]
     at_fast = place[FIRST_FAST] + at - way[WEIGHT]
     w, scratch = program.weight, memory.row[0]
     scratch[0] = hebbian_read_one(w, at, memory.fast, table.share, at_fast, left, place[FORM], number[MIXING])
     scratch[0] *= w.dtype.type(amplitude)
-    reached = add_row(program, state, p, a, ONE, scratch, ZERO, t_us, out)
+    t_0: Any = t_us
+    reached = (False, t_0)
+    if is_alone:
+        t_0 = add_alone(units, state, program.decay[p], a, scratch[0], t_us)
+    else:
+        reached = add_row(program, state, p, a, ONE, scratch, ZERO, t_us, out)
     if _has_phases(program, p):
         return
     j = program.population[p, FIRST] + a
@@ -662,7 +685,10 @@ def _reach_one(
     eta = table.sliding[place[FIRST_POST] + a]
     u, theta = state.v[j], program.theta[j]
     hebbian_write_one(memory.fast, at_fast, left, u, theta, eta, rate, number[FAST_MAX], place[POST_TERM])
-    fire_reached(program, state, p, a, ONE, reached, t_us, out)
+    if is_alone:
+        fire_alone(units, program, state, p, a, t_0, t_us, out)
+    else:
+        fire_reached(program, state, p, a, ONE, reached, t_us, out)
 
 
 @inner_kernel
@@ -827,6 +853,7 @@ def _deliver(
     unit: Any = ZERO
     at: Any = first
     is_single = place[RULE] == HEBBIAN and n == 1 and place[POST_TERM] != SOFTMAX
+    is_alone, units = is_single and are_alone(program, state, p), alone_of(program, state, p)
     left = 1.0
     # pieces: windows, synapses, or the whole row; each of whole time groups or inside of one
     for piece in range(n_y * n_x):
@@ -844,7 +871,7 @@ def _deliver(
         if is_single:
             if piece == 0 or kind == CONVOLUTION:
                 left = math.exp(-np.float64(now_us - memory.fast_us[row]) / number[TAU_FAST])
-            _reach_one(program, state, table, memory, q, pre, left, unit, at, amplitude, t_us, out)
+            _reach_one(program, state, table, memory, q, pre, left, unit, at, amplitude, t_us, units, is_alone, out)
             continue
         for a in range(0, n, size):
             _reach(program, state, table, memory, q, pre, row, unit + a, size, at + a, amplitude, t_us, out)

@@ -2,7 +2,7 @@
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from neurons.leaky_integrator import LeakyIntegratorUnits
 from neurons.lif import LIFUnits
 from neurons.network import Network
 from neurons.program import FIRED_DTYPE
+from neurons.sparse import sparse_of
 from plasticity.hebbian import (
     ADD,
     BLEND,
@@ -249,3 +250,34 @@ def test_units_may_fire_within_the_loop_or_outside_of_it(reset: str, is_read: bo
     assert inside.statistics()["spikes"] == outside.statistics()["spikes"] > 0
     if not is_read:
         assert inside.statistics()["deliveries"] == len(spikes)
+
+
+@pytest.mark.parametrize("rule", [None, Hebbian(local_rate=0.02, mixing=0.3, tau_hebb_us=9000.0, hebb_max=0.5)])
+@given(st.booleans(), st.sampled_from(["soft", "hard"]), st.integers(0, 2**32 - 1))
+@settings(max_examples=15, deadline=None)
+def test_a_sparse_unit_is_a_layer_of_its_own(
+    rule: Hebbian | None, leaks: bool, reset: Literal["soft", "hard"], seed: int
+) -> None:
+    """Where synapses lead to units one by one, each does what it does alone in a dense layer, bit for bit."""
+    rng = np.random.default_rng(seed)
+    n_pre, n_post = 8, 6
+    weight = rng.normal(0.3, 0.4, (n_pre, n_post)).astype(np.float32) * (rng.random((n_pre, n_post)) < 0.6)
+    lif, integrator = LIFUnits(3000.0, reset=reset), IntegrateFireUnits(reset=reset)
+
+    def made(topology: Any, n: int) -> PlasticNetwork:
+        units = lif if leaks else integrator
+        graph = Graph((n_pre,), [Population("out", units, (n,))], [Projection(INPUT, "out", topology)])
+        return PlasticNetwork.of(graph, rules={(INPUT, "out"): rule} if rule is not None else {})
+
+    spikes = spikes_of(np.sort(rng.integers(0, 200_000, 400)))  # past times when what is tiny becomes 0
+    spikes["unit"] = rng.integers(0, n_pre, len(spikes))
+    sparse = made(sparse_of(weight), n_post)
+    sparse.begin(0)
+    fired = sparse.run(spikes, 300_000)["out"]
+    for j in range(n_post):
+        alone = made(Dense(weight[:, j : j + 1]), 1)
+        alone.begin(0)
+        mine = alone.run(spikes[weight[spikes["unit"], j] != 0], 300_000)["out"]
+        np.testing.assert_array_equal(mine["t"], fired["t"][fired["unit"] == j])
+        np.testing.assert_array_equal(alone.potentials("out")[0], sparse.potentials("out")[j])
+    assert len(fired) > 0
