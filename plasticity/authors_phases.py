@@ -17,8 +17,9 @@ Of ``plasticity.authors_tasks``: the same; without a bias pixels need not wait f
 phase t + l - 1, and the answer is read in phase ``steps``. ``hebb`` begins anew with each picture (what a batch of one
 gives, to float rounding). Or it is carried, and then decays over ``batch`` pictures instead of a few steps, and grows
 by ``1 / batch`` of what it would: the mean over a batch of pictures becomes one over the stream's last ones. As it is
-there at each step, not only from the second one of a picture on, it grows at three steps by two fifths less: so there
-is as much of it as a batch has at its last step.
+there at each step, not only from the second one of a picture on, it grows by less again (0.31 times at three steps): so
+there is as much of it as a batch has in the mean of its steps. (As much as at a batch's last step is too much: what
+hebb adds to potentials it is fed by again, and over many pictures that ran away with some tasks.)
 """
 
 import math
@@ -121,7 +122,8 @@ def task_in_phases(net: TaskNetwork, task: int, *, batch: int = 0) -> PlasticNet
     tau_hebb_us, share = -PHASE_US / math.log(it.retention), 1.0
     if batch:
         tau_hebb_us = float(batch * (it.steps + 1) * PHASE_US)
-        share = sum(it.retention**s for s in range(it.steps - 1)) / it.steps / batch
+        held = [sum(it.retention**s for s in range(t)) for t in range(it.steps)]  # in a batch, at each step
+        share = sum(held) / it.steps / it.steps / batch
     populations = [Population(names[k], LIFUnits(tau_us, it.threshold), (it.sizes[k],)) for k in (1, 2)]
     projections, rules = [], {}
     for k, table in enumerate(net.tables(task)[:2], 1):

@@ -110,7 +110,7 @@ def test_a_task_in_a_stream_has_the_mean_of_its_last_pictures() -> None:
         mask.reshape(-1)[table.place] = 1
     w = [v[f"w{k}"].reshape(mask.shape) * mask for k, mask in enumerate(masks, 1)]
     hebb = [np.zeros(mask.shape) for mask in masks[:2]]
-    share = (1 + it.retention + it.retention**2) / it.steps / batch
+    share = (1 + (1 + it.retention) + (1 + it.retention + it.retention**2)) / it.steps**2 / batch
     left = np.exp(-1 / (batch * (it.steps + 1)))
     wanted = []
     for row in x.astype(float):
