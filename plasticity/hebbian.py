@@ -71,9 +71,7 @@ from plasticity.hebbian_lanes import (
     SMALL_SQUARE,
     grown,
     learn_16,
-    learn_16_at_one,
     learn_64,
-    learn_64_at_one,
     tanh_rational,
     tanh_small,
     tanh_wide,
@@ -306,6 +304,7 @@ class Front(NamedTuple):
     first_post: int
     theta: Any  # real
     most: Any  # real: of ``plasticity.hebbian_lanes.most_square``
+    kind: Any  # int64: of ``kind_of`` there
     tau_mem_us: float  # inf: no leak
     mixing: float
     tau_hebb_us: float
@@ -413,7 +412,6 @@ def hebbian_front(
     real = v.dtype.type
     n, first, theta = layer.n, layer.first, layer.theta
     inverse = real(1.0) / theta
-    is_at_one = inverse == real(1.0)  # the default; the same numbers with a product less for each synapse
     in_blocks = n - n % 16
     short = in_blocks % 64  # first: what takes long for one is done beside the rest
     if k == end:
@@ -439,31 +437,19 @@ def hebbian_front(
         while j < short:
             prefetch(weight, layer.at_weight + ahead + j)
             prefetch(fast, layer.first_fast + ahead + j)
-            if is_at_one:
-                is_above |= learn_16_at_one(
-                    v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
-                    alpha, theta, inverse, step, high, layer.most,
-                )  # fmt: skip
-            else:
-                is_above |= learn_16(
-                    v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
-                    alpha, theta, inverse, step, high, layer.most,
-                )  # fmt: skip
+            is_above |= learn_16(
+                v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
+                alpha, theta, inverse, step, high, layer.most, layer.kind,
+            )  # fmt: skip
             j += 16
         while j < in_blocks:
             for piece in range(j, j + 64, 16):
                 prefetch(weight, layer.at_weight + ahead + piece)
                 prefetch(fast, layer.first_fast + ahead + piece)
-            if is_at_one:
-                is_above |= learn_64_at_one(
-                    v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
-                    alpha, theta, inverse, step, high, layer.most,
-                )  # fmt: skip
-            else:
-                is_above |= learn_64(
-                    v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
-                    alpha, theta, inverse, step, high, layer.most,
-                )  # fmt: skip
+            is_above |= learn_64(
+                v, first + j, factor, weight, at + j, fast, at_fast + j, sliding, layer.first_post + j,
+                alpha, theta, inverse, step, high, layer.most, layer.kind,
+            )  # fmt: skip
             j += 64
         while j < n:
             u = v[first + j] * factor + (weight[at + j] + alpha * fast[at_fast + j])

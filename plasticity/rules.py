@@ -140,7 +140,7 @@ from plasticity.hebbian import (
     hebbian_write,
     hebbian_write_one,
 )
-from plasticity.hebbian_lanes import most_square
+from plasticity.hebbian_lanes import kind_of, most_square
 from plasticity.oja import oja_post
 from plasticity.pair_stdp import pair_stdp_front, pair_stdp_notes, pair_stdp_post, pair_stdp_pre
 from plasticity.reward_stdp import reward_stdp_reward
@@ -951,6 +951,7 @@ def _fast_front(
         program.theta[unit],
         # read by the Hebbian loop alone
         most_square(table.sliding, place[FIRST_POST], n) if place[RULE] == HEBBIAN else program.theta[unit],
+        kind_of(program.theta[unit], table.sliding, place[FIRST_POST], n) if place[RULE] == HEBBIAN else ZERO,
         program.constant[TAU_MEM, unit] if row[MODEL] == LIF else math.inf,
         number[MIXING],
         number[TAU_FAST],

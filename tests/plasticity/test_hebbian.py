@@ -33,10 +33,9 @@ from plasticity.hebbian import (
 from plasticity.hebbian_lanes import (
     SMALL_SQUARE,
     _plain,
+    kind_of,
     learn_16,
-    learn_16_at_one,
     learn_64,
-    learn_64_at_one,
     most_square,
 )
 from plasticity.plastic_network import PlasticNetwork
@@ -54,15 +53,11 @@ def call_fused(a: Any, b: Any, c: Any) -> Any:
 def call_learn(
     is_long: bool, v: Any, f: Any, w: Any, hebb: Any, sliding: Any, alpha: Any, theta: Any, step: Any, high: Any
 ) -> bool:
-    one, n = f / f, 64 if is_long else 16
-    most = most_square(sliding, 4, n)
-    if theta == one:
-        if is_long:
-            return learn_64_at_one(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one, step, high, most)
-        return learn_16_at_one(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one, step, high, most)
+    n, inverse = 64 if is_long else 16, f / f / theta
+    most, kind = most_square(sliding, 4, n), kind_of(theta, sliding, 4, n)
     if is_long:
-        return learn_64(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one / theta, step, high, most)
-    return learn_16(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, one / theta, step, high, most)
+        return learn_64(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, inverse, step, high, most, kind)
+    return learn_16(v, 1, f, w, 2, hebb, 3, sliding, 4, alpha, theta, inverse, step, high, most, kind)
 
 
 @kernel
@@ -132,8 +127,9 @@ def test_lanes_are_the_loop(
     hebb, sliding = rng.normal(0, 0.3, 80).astype(real), rng.normal(0, slid, 80).astype(real)
     f, alpha, theta, high = real(0.9), real(0.12), real(threshold), real(bound)
     want_v, want_hebb = v.copy(), hebb.copy()
-    inverse, most = real(1) / theta, real(0)  # which is for vectors alone
-    want = _plain(n)(want_v, 1, f, w, 2, want_hebb, 3, sliding, 4, alpha, theta, inverse, real(step), high, most)
+    inverse, most = real(1) / theta, real(0)  # which is for vectors alone, as is the kind
+    want = _plain(n)(want_v, 1, f, w, 2, want_hebb, 3, sliding, 4, alpha, theta, inverse, real(step), high, most, 0)
+    assert kind_of(theta, sliding, 4, n) == (0 if threshold != 1 else 1 if slid else 2)
     assert call_learn(is_long, v, f, w, hebb, sliding, alpha, theta, real(step), high) == want
     assert np.array_equal(v, want_v)
     assert np.array_equal(hebb, want_hebb)
@@ -229,7 +225,9 @@ def test_units_may_fire_within_the_loop_or_outside_of_it(reset: str, is_read: bo
     rng = np.random.default_rng(seed)
     units = LIFUnits(3000.0, reset=reset, v_reset=0.3 if reset == "hard" else 0.0)
     populations = [Population("out", units, (n,))]
-    projections = [Projection(INPUT, "out", Dense(rng.normal(0.2, 0.3, (6, n))))]
+    weight = rng.normal(0.2, 0.3, (6, n))
+    weight[0, 0] = 3.0  # somebody fires, always
+    projections = [Projection(INPUT, "out", Dense(weight))]
     if is_read:
         populations.append(Population("scores", LeakyIntegratorUnits(20_000.0), (2,)))
         projections.append(Projection("out", "scores", Dense(rng.normal(0.0, 1.0, (n, 2)))))
@@ -262,6 +260,7 @@ def test_a_sparse_unit_is_a_layer_of_its_own(
     rng = np.random.default_rng(seed)
     n_pre, n_post = 8, 6
     weight = rng.normal(0.3, 0.4, (n_pre, n_post)).astype(np.float32) * (rng.random((n_pre, n_post)) < 0.6)
+    weight[0, 0] = 3.0  # somebody fires, always
     lif, integrator = LIFUnits(3000.0, reset=reset), IntegrateFireUnits(reset=reset)
 
     def made(topology: Any, n: int) -> PlasticNetwork:
