@@ -3,6 +3,7 @@
 Network, rule and figures: ``plasticity.authors_tasks``. A picture is asked about in a batch of 100, whose ``hebb`` it
 shares, as the authors do it. After the last task HP is also asked as a stream would have it: in the operators that run
 live, ``hebb`` carried from picture to picture (``plasticity.authors_phases``), or anew with each; and without its rule.
+``spaced`` is what a method answers right, in batches, of the pictures that the carried ``hebb`` is asked about.
 """
 
 import importlib
@@ -113,9 +114,10 @@ class StillRun:
         if not is_known:
             x, labels = x[:MOST_UNKNOWN], labels[:MOST_UNKNOWN]
         all_tables = [self.network.tables(task) for task in range(self.done if self.is_masked else 1)]
-        is_last = self.method == "HP" and is_known and self.done == self.tasks
+        is_last = is_known and self.done == self.tasks
+        some = _spaced(len(x), MOST_CARRIED)
         each: list[float] = []
-        as_stream: dict[str, list[float]] = {"alone": [], "carried": [], "without rule": []} if is_last else {}
+        more: dict[str, list[float]] = {}
         for task in range(self.done):
             here, mine = x[:, _pixels(task)], all_tables[task if self.is_masked else 0]
             best: Any = None
@@ -132,9 +134,11 @@ class StillRun:
                     best = [np.maximum(sure, best[0]), np.where(sure > best[0], answer, best[1])]
             each.append(float(np.mean(best[1] == labels)))
             if is_last:
+                more.setdefault("spaced", []).append(float(np.mean(best[1][some] == labels[some])))
+            if is_last and self.method == "HP":
                 for name, right in self._ask_as_stream(task, here, labels).items():
-                    as_stream[name].append(right)
-        self.rows.append(row_of(self, is_known, each) | {name: sum(it) / len(it) for name, it in as_stream.items()})
+                    more.setdefault(name, []).append(right)
+        self.rows.append(row_of(self, is_known, each) | {name: sum(it) / len(it) for name, it in more.items()})
 
     def _ask_as_stream(self, task: int, x: Any, labels: Any) -> dict[str, float]:
         """Return what a network with a rule answers right of a task whose pictures come one after the other."""
@@ -144,7 +148,7 @@ class StillRun:
         tables = self.network.tables(task)
         plain = importlib.import_module("plasticity.authors_tasks").TaskNetwork("GP", self.seed, self.network.settings)
         plain.values |= {name: self.network.values[name] for name in ("w1", "w2", "w3")}
-        few, more = (np.arange(0, len(x), max(len(x) // most, 1))[:most] for most in (MOST_ALONE, MOST_CARRIED))
+        few, more = _spaced(len(x), MOST_ALONE), _spaced(len(x), MOST_CARRIED)
         network = module.task_in_phases(self.network, task, batch=BATCH)
         scores = {
             "alone": (few, np.concatenate([self.network.scores(tables, x[k : k + 1]) for k in few])),
@@ -152,6 +156,13 @@ class StillRun:
             "without rule": (slice(None), plain.scores(tables, x)),
         }
         return {name: float(np.mean(it.argmax(1) == labels[some])) for name, (some, it) in scores.items()}
+
+
+def _spaced(n: int, most: int) -> Any:
+    """Return up to ``most`` of n places, evenly spaced."""
+    import numpy as np
+
+    return np.arange(0, n, max(n // most, 1))[:most]
 
 
 def row_of(run: Any, is_known: bool, each: list[float]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_continual_as_the_authors_have_it(tmp_path: Path) -> None:
         mine = [row for row in rows if row["method"] == method]
         assert [(row["after"], row["task known"]) for row in mine] == [(1, True), (2, True), (3, True), (3, False)]
         assert mine[2]["right"] > 0.75, mine
-    for name in ("alone", "carried", "without rule"):  # a rule that has hardly begun changes little
+    for name in ("alone", "carried", "without rule", "spaced"):  # a rule that has hardly begun changes little
         assert rows[6][name] == pytest.approx(rows[6]["right"], abs=0.1), name
     # weights and moments lie beside the results: as if it had been stopped after the second task
     (tmp_path / "out" / "results.json").unlink()
