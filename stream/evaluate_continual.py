@@ -22,6 +22,7 @@ naive   as EWC, at no cost
 
 Asked with known task: the mask is that of the task. With task unknown: each show is answered under every mask learned
 so far, and the most confident answer counts (the largest share in a softmax). EWC and naive need to know no task.
+After the last task HP is also asked with ``hebb`` carried along the shows of a task, as a stream has it.
 
 The authors' local rule lives on all connections outside of a mask, 97 % of the table; here on as many as the mask has,
 so that an event still reaches 6 % of the units and no more. Masks, network and head are theirs: 1024-1024-10, 3 %.

@@ -162,7 +162,8 @@ def _spaced(n: int, most: int) -> Any:
     """Return up to ``most`` of n places, evenly spaced."""
     import numpy as np
 
-    return np.arange(0, n, max(n // most, 1))[:most]
+    most = min(n, most)
+    return np.arange(most) * n // most
 
 
 def row_of(run: Any, is_known: bool, each: list[float]) -> dict[str, Any]:
